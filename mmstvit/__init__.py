@@ -1,0 +1,34 @@
+"""mmstvit: vision transformers on semantic tokens, for mmpretrain, mmdet and mmaction2.
+
+Importing it registers nothing eagerly and needs none of the toolboxes: mmengine finds ``type='mmstvit.STViT'`` by
+itself, and the functions below import what they need when they are called.
+"""
+
+from importlib import import_module
+
+from .compat import mmaction2, mmengine_checkpoint, mmengine_packages, mmpretrain_hub
+from .version import __version__
+
+mmaction2.install()
+mmengine_checkpoint.install()
+mmengine_packages.install()
+mmpretrain_hub.install()
+
+_LAZY = {
+    'inference_model': 'mmstvit.apis',
+    'get_model': 'mmstvit.apis',
+    'list_models': 'mmstvit.apis',
+    'convert_published_state_dict': 'mmstvit.converters',
+}
+
+__all__ = ['__version__', *_LAZY]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,191 @@
+"""Models by name, by config or as built: ``list_models``, ``get_model``, ``inference_model``.
+
+A thin front over the toolboxes' own interfaces; the config's default scope says whose it is.
+"""
+
+import difflib
+import fnmatch
+from os import PathLike
+from typing import Any, Union
+
+import mmengine
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from ..compat.requires import require
+from ..paths import package_data
+
+# default_scope of a config -> the extra of mmstvit that installs the toolbox
+TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
+
+ModelType = Union[str, PathLike, Config, torch.nn.Module]
+
+
+def _index() -> dict[str, dict]:
+    """Name -> entry of every model in the model index, with the absolute path of its config."""
+    root = package_data()
+    entries = {}
+    for metafile in mmengine.load(root / 'model-index.yml')['Import']:
+        for entry in mmengine.load(root / metafile)['Models']:
+            entries[entry['Name']] = {**entry, 'Config': str(root / entry['Config'])}
+    return entries
+
+
+def list_models(pattern: str | None = None) -> list[str]:
+    """Names of the models of mmstvit, sorted.
+
+    Args:
+        pattern: shell wildcards, e.g. ``'*stvit-s*'``; any ending matches, as in mmpretrain.
+    """
+    return sorted(fnmatch.filter(_index(), '*' if pattern is None else pattern + '*'))
+
+
+def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
+    """The config of a name, a path or a config, and its entry in the model index."""
+    if isinstance(model, Config):
+        return model.copy(), {}
+    name = str(model)
+    if name.endswith('.py'):
+        return Config.fromfile(name), {}
+    index = _index()
+    if name not in index:
+        near = difflib.get_close_matches(name, index, n=3)
+        hint = f'did you mean {" or ".join(near)}?' if near else 'mmstvit.list_models() has the names'
+        raise ValueError(f'there is no model named {name}; {hint}')
+    return Config.fromfile(index[name]['Config']), index[name]
+
+
+def toolbox_of(cfg: Config) -> str:
+    """The toolbox a config is for, imported.
+
+    Raises:
+        ValueError: its ``default_scope`` is none of the three.
+        ImportError: the toolbox is not installed; the message says which extra installs it.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in TOOLBOXES:
+        raise ValueError(f"the config's default_scope is {scope!r}, it must be one of {tuple(TOOLBOXES)}")
+    require(scope, TOOLBOXES[scope], f'a config whose default_scope is {scope}')
+    return scope
+
+
+def get_model(
+    model: str | PathLike | Config,
+    pretrained: bool | str | PathLike = False,
+    device: str | torch.device | None = None,
+    **kwargs: Any,
+) -> torch.nn.Module:
+    """Build a model, for inference or as a part of something else.
+
+    Args:
+        model: a name of :func:`list_models`, the path of a config, or a config.
+        pretrained: a checkpoint's path or URL; ``True`` for the weights published under the name; ``False`` for none.
+        device: where to put it; by default it stays on the CPU.
+        **kwargs: override settings of the config's ``model``, e.g. ``backbone=dict(stgm_layer=6)``.
+
+    Returns:
+        The toolbox's model in evaluation mode: mmpretrain's classifier, mmdet's detector, mmaction2's recogniser.
+
+    Raises:
+        ValueError: an unknown name, or ``pretrained=True`` where no weights are published.
+    """
+    cfg, entry = _read_config(model)
+    if pretrained is True:
+        pretrained = entry.get('Weights') or cfg.get('load_from')
+        if not pretrained:
+            raise ValueError(f'no weights are published for {model}: give a checkpoint, or pretrained=False')
+    checkpoint = str(pretrained) if pretrained else None
+    if kwargs:
+        cfg.merge_from_dict({'model': kwargs})
+    scope = toolbox_of(cfg)
+    device = device or 'cpu'
+    # The scope is set for the time of building alone, so that models of several toolboxes can live side by side.
+    with DefaultScope.overwrite_default_scope(scope):
+        if scope == 'mmpretrain':
+            from mmpretrain.apis import get_model as build
+
+            built = build(cfg, pretrained=checkpoint or False, device=device)
+        elif scope == 'mmdet':
+            from mmdet.apis import init_detector
+
+            built = init_detector(cfg, checkpoint, device=device)
+        else:
+            from mmaction.apis import init_recognizer
+
+            built = init_recognizer(cfg, checkpoint, device=device)
+    return built.eval()
+
+
+def inference_model(
+    model: ModelType,
+    *args: Any,
+    device: str | torch.device | None = None,
+    batch_size: int = 1,
+    **kwargs: Any,
+) -> Any:
+    """Infer images or videos: ``inference_model(model, inputs)`` or ``inference_model(model, checkpoint, inputs)``.
+
+    Args:
+        model: a name of :func:`list_models`, the path of a config, a config, or a model from :func:`get_model`.
+        *args: a checkpoint's path or URL (optional), then the inputs: an image's path or array (height, width, 3), in
+            BGR order as OpenCV reads it, or a list of them; for video a clip's path. A name without a checkpoint
+            means the published weights.
+        device: where to run, by default the model's own device, or a GPU where there is one.
+        batch_size: images that are run together.
+        **kwargs: handed on to mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results.
+
+    Returns:
+        What the toolbox gives: of mmpretrain a dict with ``pred_scores``, ``pred_label``, ``pred_score`` and
+        ``pred_class``, of mmdet a ``DetDataSample``, of mmaction2 an ``ActionDataSample``. A list of inputs gives a
+        list.
+
+    Raises:
+        ValueError: an unknown name, or an input that is no image.
+        FileNotFoundError: an input or the checkpoint is not there.
+        TypeError: not one or two positional arguments after the model.
+    """
+    if len(args) not in (1, 2):
+        raise TypeError('inference_model takes (model, inputs) or (model, checkpoint, inputs)')
+    *checkpoint, inputs = args
+    if isinstance(model, torch.nn.Module):
+        if checkpoint:
+            raise TypeError('a built model has its weights already: leave the checkpoint out')
+        model = model.eval() if device is None else model.to(device).eval()
+    else:
+        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        model = get_model(model, checkpoint[0] if checkpoint else True, device)
+    cfg = getattr(model, '_config', None) or model.cfg
+    scope = toolbox_of(cfg)
+    with DefaultScope.overwrite_default_scope(scope):
+        return _INFER[scope](model, inputs, batch_size, **kwargs)
+
+
+def _infer_images(model: torch.nn.Module, inputs: Any, batch_size: int, **kwargs: Any) -> Any:
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    many = isinstance(inputs, (list, tuple))
+    images = [str(i) if isinstance(i, PathLike) else i for i in (inputs if many else [inputs])]
+    for image in images:
+        if not isinstance(image, str) and (getattr(image, 'ndim', 0) != 3 or image.shape[-1] != 3):
+            shape = getattr(image, 'shape', type(image).__name__)
+            raise ValueError(f'an image is a path or an array of shape (height, width, 3), got {shape}')
+    results = ImageClassificationInferencer(model)(images, batch_size=batch_size, **kwargs)
+    return results if many else results[0]
+
+
+def _infer_objects(model: torch.nn.Module, inputs: Any, batch_size: int) -> Any:
+    from mmdet.apis import inference_detector
+
+    return inference_detector(model, inputs)
+
+
+def _infer_videos(model: torch.nn.Module, inputs: Any, batch_size: int) -> Any:
+    from mmaction.apis import inference_recognizer
+
+    if isinstance(inputs, (list, tuple)):
+        return [inference_recognizer(model, str(video)) for video in inputs]
+    return inference_recognizer(model, str(inputs))
+
+
+_INFER = {'mmpretrain': _infer_images, 'mmdet': _infer_objects, 'mmaction': _infer_videos}

@@ -1,0 +1,163 @@
+"""The one way in for weights in other names, in training and testing alike.
+
+A backbone that called :func:`register_published_weights` renames, resizes and judges what reaches its
+``load_state_dict``. mmengine and torch hand a child module only the entries under its own name; files whose names have
+no ``backbone.`` are therefore renamed one step earlier, by :func:`rename_for_model`, which
+``mmstvit.compat.mmengine_checkpoint`` puts before mmengine's loading: ``init_cfg``, ``load_from``, ``tools/test.py``
+and ``inference_model`` all end there.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import torch.nn as nn
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import Tensor
+
+from ..functional.position import resize_table
+from . import deit
+
+_LAYOUTS = (deit,)
+_WRAPPERS = ('model', 'state_dict', 'state_dict_ema')
+# Below this share of a backbone's tensors a file is taken for another network's. A DeiT checkpoint fills all but the
+# global cluster centres, and LayerScale or a class token are few; another family matches next to nothing.
+_LITTLE = 0.5
+
+
+def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
+    """Rename a published state dict to the names of mmstvit.
+
+    Knows DeiT and ViT in the names of their authors (also timm's) and of mmpretrain.
+
+    Args:
+        state_dict: the weights, or a checkpoint that holds them under ``model``, ``state_dict`` or
+            ``state_dict_ema``.
+
+    Returns:
+        A classifier's state dict, names beginning with ``backbone.`` and ``head.``.
+
+    Raises:
+        ValueError: the names belong to no layout known here.
+    """
+    for wrapper in _WRAPPERS:
+        if isinstance(state_dict.get(wrapper), dict):
+            state_dict = state_dict[wrapper]
+    state_dict = {name.removeprefix('module.'): value for name, value in state_dict.items()}
+    names = set(state_dict)
+    for module in _LAYOUTS:
+        layout = module.recognise(names)
+        if layout:
+            return module.convert(state_dict, layout)
+    raise ValueError(f'this is no layout known to mmstvit; its names begin with {_some(sorted(names))}')
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    more = f' and {len(names) - limit} more' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + more
+
+
+def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) -> None:
+    """Let a backbone load published files unconverted and tables of other sizes, and refuse other networks' files.
+
+    Each load logs one line: how many tensors matched, which are new, which were left over.
+
+    Args:
+        backbone: the module whose ``load_state_dict`` (torch's or mmengine's) is to take them.
+        tables: its parameters of shape ``(1, *grid, C)`` that are interpolated where the file has another grid.
+    """
+    backbone.takes_published_weights = True
+    hook = functools.partial(_load_published, tables=tables)
+    backbone._register_load_state_dict_pre_hook(hook, with_module=True)
+
+
+def rename_for_model(model: nn.Module, state_dict: dict) -> dict:
+    """Rename a published file for a whole model, whose backbone may be one of ours.
+
+    Args:
+        model: any model.
+        state_dict: what is to be loaded into it.
+
+    Returns:
+        ``state_dict`` itself where there is nothing to rename, else a new one.
+
+    Raises:
+        ValueError: the model has a backbone of ours and the file has nothing for it.
+    """
+    if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module  # mmengine's loading skips these too
+    parts = {
+        name: part for name, part in model.named_modules() if name and getattr(part, 'takes_published_weights', False)
+    }
+    for name, part in parts.items():
+        state_dict = _rename(state_dict, f'{name}.', part.state_dict())
+    if parts and not any(key.startswith(tuple(f'{name}.' for name in parts)) for key in state_dict):
+        what = ' and '.join(type(part).__name__ for part in parts.values())
+        raise ValueError(
+            f'the checkpoint is of another model: it has nothing for {what}; its names are {_some(sorted(state_dict))}'
+        )
+    return state_dict
+
+
+def _matched(state_dict: dict, prefix: str, own: dict) -> list[str]:
+    return [name for name, value in own.items() if getattr(state_dict.get(prefix + name), 'shape', None) == value.shape]
+
+
+def _rename(state_dict: dict, prefix: str, own: dict) -> dict:
+    """Published names to those of a backbone with the tensors ``own``, under ``prefix``; others stay."""
+    if sum(prefix + name in state_dict for name in own) >= _LITTLE * len(own):
+        return state_dict
+    try:
+        converted = convert_published_state_dict(state_dict)
+    except ValueError:
+        # Our own names with another prefix, or another network: the report after loading tells.
+        converted = state_dict
+    bare = {name: name.removeprefix('backbone.') for name in converted}
+    return {prefix + bare[name] if bare[name] in own else name: value for name, value in converted.items()}
+
+
+def _load_published(
+    module: nn.Module,
+    state_dict: dict,
+    prefix: str,
+    metadata: dict,
+    strict: bool,
+    missing: list,
+    unexpected: list,
+    errors: list,
+    tables: Sequence[str],
+) -> None:
+    if not state_dict:
+        # A child gets only the entries under its name; with none there is nothing to judge.
+        return
+    own = module.state_dict()
+    renamed = _rename(state_dict, prefix, own)
+    if renamed is not state_dict:
+        state_dict.clear()
+        state_dict.update(renamed)
+    for name in tables:
+        table = state_dict.get(prefix + name)
+        if table is not None and name in own and table.dim() == own[name].dim():
+            state_dict[prefix + name] = resize_table(table, own[name].shape[1:-1])
+    _report(type(module).__name__, state_dict, prefix, own)
+
+
+def _report(what: str, state_dict: dict, prefix: str, own: dict) -> None:
+    matched = set(_matched(state_dict, prefix, own))
+    other = [name for name in own if prefix + name in state_dict and name not in matched]
+    if len(matched) < _LITTLE * len(own):
+        looks = f'its names are {_some(sorted(state_dict))}'
+        if len(other) >= _LITTLE * len(own):
+            name = next(name for name in other if 'weight' in name)
+            theirs, ours = tuple(state_dict[prefix + name].shape), tuple(own[name].shape)
+            looks = f'the names fit but not the sizes, {name} is {theirs} in the file and {ours} in the model'
+        raise ValueError(
+            f'the checkpoint is of another model: {len(matched)} of the {len(own)} tensors of {what} match; {looks}'
+        )
+    line = f'{what}: {len(matched)} of {len(own)} tensors matched'
+    new = [name for name in own if prefix + name not in state_dict]
+    left_over = [name for name in state_dict if name.startswith(prefix) and name.removeprefix(prefix) not in own]
+    for title, names in (('new', new), ('of another shape', other), ('left over', left_over)):
+        if names:
+            line += f'; {title}: {_some(names)}'
+    print_log(line, logger='current')

@@ -1,0 +1,30 @@
+"""Position tables: resizing a learned table from one token grid to another, of any rank."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+# Cubic interpolation exists for images only; video and sequences are interpolated linearly along each axis.
+_MODES = {1: 'linear', 2: 'bicubic', 3: 'trilinear'}
+
+
+def resize_table(table: Tensor, grid: Sequence[int]) -> Tensor:
+    """Resize a table of vectors that belong to the cells of a grid.
+
+    The table carries its own grid, so tables of non-square images need no guess.
+
+    Args:
+        table: ``(1, *source_grid, C)``, 1 to 3 grid axes.
+        grid: the wanted grid, in cells.
+
+    Returns:
+        ``(1, *grid, C)``; ``table`` itself where it has that grid already.
+    """
+    source = table.shape[1:-1]
+    if tuple(source) == tuple(grid):
+        return table
+    # Cubic interpolation in half precision is not offered on every device, and float32 costs nothing here.
+    channels_first = table.movedim(-1, 1).float()  # (1, C, *source)
+    resized = F.interpolate(channels_first, size=tuple(grid), mode=_MODES[len(source)], align_corners=False)
+    return resized.movedim(1, -1).to(table.dtype)

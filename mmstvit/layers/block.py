@@ -1,0 +1,77 @@
+"""The one pre-norm transformer block of the package."""
+
+import torch
+import torch.nn as nn
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from torch import Tensor
+
+from .attention import Attention
+
+
+class Mlp(nn.Module):
+    """Linear, GELU (its erf form), linear; channels last, any leading axes."""
+
+    def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dims, feedforward_channels)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(feedforward_channels, embed_dims)
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm attention and MLP, each with optional LayerScale and stochastic depth.
+
+    ``block(x)`` is self-attention; ``block(x, context)`` lets ``x`` query ``context``. Semantic token generation (the
+    tokens query the image) and recovery (the image queries the tokens) are this block with the arguments swapped.
+    One norm serves query and context, as in the STViT paper (arXiv 2303.08685), section 3.
+
+    Args:
+        embed_dims: channels C of the tokens.
+        num_heads: attention heads.
+        feedforward_channels: hidden width of the MLP.
+        qkv_bias: whether the projections of query, key and value have a bias.
+        drop_rate: dropout after the output projection and in the MLP.
+        attn_drop_rate: dropout of the attention weights.
+        drop_path_rate: probability that a sample skips a branch (stochastic depth), in training.
+        layer_scale_init_value: initial value of LayerScale; 0 means no LayerScale.
+        norm_cfg: the norm layer, as in all OpenMMLab toolboxes.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+        norm_cfg: dict | None = None,
+    ) -> None:
+        super().__init__()
+        norm_cfg = norm_cfg or dict(type='LN', eps=1e-6)
+        self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.attn = Attention(embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate)
+        self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.mlp = Mlp(embed_dims, feedforward_channels, drop_rate)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+        self.layer_scale_1 = self.layer_scale_2 = None
+        if layer_scale_init_value:
+            self.layer_scale_1 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
+            self.layer_scale_2 = nn.Parameter(torch.full((embed_dims,), float(layer_scale_init_value)))
+
+    def _branch(self, out: Tensor, scale: Tensor | None) -> Tensor:
+        return self.drop_path(out if scale is None else out * scale)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Update ``x`` (B, N, C) from ``context`` (B, M, C), or from itself. Returns (B, N, C)."""
+        context = None if context is None else self.norm1(context)
+        x = x + self._branch(self.attn(self.norm1(x), context), self.layer_scale_1)
+        return x + self._branch(self.mlp(self.norm2(x)), self.layer_scale_2)

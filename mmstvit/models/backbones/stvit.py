@@ -1,0 +1,262 @@
+"""STViT on the plain vision transformer (DeiT layout)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn as nn
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import trunc_normal_
+from mmengine.utils import to_2tuple
+from torch import Tensor
+
+from ...converters import register_published_weights
+from ...functional.position import resize_table
+from ...layers.block import TransformerBlock
+from ...layers.embed import PatchEmbed
+from ...layers.semantic import SemanticEncoder
+from ...registry import MODELS
+
+OUT_TYPES = ('avg_featmap', 'cls_token', 'featmap', 'raw')
+
+_ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
+
+
+@MODELS.register_module()
+class STViT(BaseModule):
+    """A vision transformer that goes on with a few semantic tokens after its first layers.
+
+    "Making Vision Transformers Efficient from A Token Sparsification View", arXiv 2303.08685. After ``stgm_layer``
+    ordinary layers, two layers (the semantic token generation module) gather the image tokens into a small grid of
+    cluster centres, and the remaining layers run on those alone. With ``semantic_grid=None`` it is the plain
+    transformer of DeiT, the dense twin for comparisons.
+
+    Takes images of any size and aspect ratio: borders are padded to whole patches, and the position table is
+    interpolated to the image's grid. DeiT checkpoints of its authors and of mmpretrain load as they are.
+
+    Args:
+        arch: ``'tiny'``, ``'small'``, ``'base'`` (the widths of DeiT), or a dict with ``embed_dims``, ``num_layers``,
+            ``num_heads`` and ``feedforward_channels``.
+        img_size: the image size the position table is made for, in pixels: one number or ``(height, width)``.
+        patch_size: the patch size in pixels, one number or ``(height, width)``.
+        in_channels: channels of the image.
+        semantic_grid: rows and columns of semantic tokens (one number for a square), or ``None`` for a plain
+            transformer.
+        stgm_layer: ordinary layers before the two of the semantic token generation module.
+        pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
+        use_global: whether learned global cluster centres are added in the second layer of the module.
+        with_cls_token: whether a class token rides along.
+        out_type: ``'avg_featmap'``: mean over tokens (B, C); ``'cls_token'``: the class token (B, C); ``'featmap'``:
+            the grid of tokens (B, C, rows, columns); ``'raw'``: all tokens, the class token first (B, L, C).
+        out_indices: the layers whose outputs are returned, negative numbers count from the last.
+        qkv_bias: whether the projections of query, key and value have a bias.
+        drop_rate: dropout after the position table, the output projections and in the MLPs.
+        attn_drop_rate: dropout of the attention weights.
+        drop_path_rate: stochastic depth of the last layer, growing linearly from 0 at the first.
+        layer_scale_init_value: initial value of LayerScale in every layer; 0 means no LayerScale.
+        norm_cfg: the norm layers.
+        final_norm: whether the last layer's output is normed.
+        frozen_stages: -1: nothing is frozen; 0: the stem and the position table; n: the first n layers too; with all
+            layers the final norm too.
+        with_cp: recompute activations in the backward pass to save memory.
+        init_cfg: initialisation, by default truncated normal weights in linear layers.
+
+    Raises:
+        ValueError: an option has an unknown value, does not fit the others, or would have no effect.
+    """
+
+    arch_zoo = {
+        'tiny': dict(embed_dims=192, num_layers=12, num_heads=3, feedforward_channels=768),
+        'small': dict(embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536),
+        'base': dict(embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072),
+    }
+
+    def __init__(
+        self,
+        arch: str | dict = 'small',
+        img_size: int | Sequence[int] = 224,
+        patch_size: int | Sequence[int] = 16,
+        in_channels: int = 3,
+        semantic_grid: int | Sequence[int] | None = (4, 4),
+        stgm_layer: int = 4,
+        pooling: str = 'max',
+        use_global: bool = True,
+        with_cls_token: bool = False,
+        out_type: str = 'avg_featmap',
+        out_indices: int | Sequence[int] = -1,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 0.0,
+        norm_cfg: dict | None = None,
+        final_norm: bool = True,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02))
+        arch = self._arch_settings(arch)
+        norm_cfg = norm_cfg or dict(type='LN', eps=1e-6)
+        self.embed_dims = arch['embed_dims']
+        self.num_layers = arch['num_layers']
+        self.out_type = out_type
+        self.out_indices = self._layer_indices(out_indices)
+        self.frozen_stages = frozen_stages
+        if out_type not in OUT_TYPES:
+            raise ValueError(f'out_type={out_type!r} is unknown, choose from {OUT_TYPES}')
+        if out_type == 'cls_token' and not with_cls_token:
+            raise ValueError("out_type='cls_token' needs with_cls_token=True")
+        if not -1 <= frozen_stages <= self.num_layers:
+            raise ValueError(f'frozen_stages={frozen_stages} must be between -1 and the {self.num_layers} layers')
+
+        self.patch_embed = PatchEmbed(in_channels, self.embed_dims, to_2tuple(patch_size))
+        grid = self.patch_embed.grid_of(to_2tuple(img_size))
+        self.pos_embed = nn.Parameter(torch.zeros(1, *grid, self.embed_dims))
+        trunc_normal_(self.pos_embed, std=0.02)
+        self.cls_token = None
+        if with_cls_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+            trunc_normal_(self.cls_token, std=0.02)
+        self.drop_after_pos = nn.Dropout(drop_rate)
+
+        layers = [
+            TransformerBlock(
+                self.embed_dims,
+                arch['num_heads'],
+                arch['feedforward_channels'],
+                qkv_bias=qkv_bias,
+                drop_rate=drop_rate,
+                attn_drop_rate=attn_drop_rate,
+                drop_path_rate=float(rate),
+                layer_scale_init_value=layer_scale_init_value,
+                norm_cfg=norm_cfg,
+            )
+            for rate in np.linspace(0, drop_path_rate, self.num_layers)
+        ]
+        self.encoder = SemanticEncoder(
+            layers,
+            self.embed_dims,
+            self._check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global),
+            stgm_layer,
+            pooling,
+            use_global,
+            num_extra_tokens=int(with_cls_token),
+            with_cp=with_cp,
+        )
+        self.norm = build_norm_layer(norm_cfg, self.embed_dims)[1] if final_norm else None
+
+        register_published_weights(self, tables=('pos_embed', 'encoder.global_centers'))
+        for parameter in self._frozen_parameters():
+            parameter.requires_grad = False
+
+    @classmethod
+    def _arch_settings(cls, arch: str | dict) -> dict:
+        if isinstance(arch, str):
+            if arch not in cls.arch_zoo:
+                raise ValueError(f'arch={arch!r} is unknown, choose from {tuple(cls.arch_zoo)} or give a dict')
+            return cls.arch_zoo[arch]
+        if set(arch) != set(_ARCH_KEYS):
+            raise ValueError(f'arch as a dict needs just the keys {_ARCH_KEYS}, got {tuple(arch)}')
+        return arch
+
+    @staticmethod
+    def _check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global) -> tuple[int, ...] | None:
+        if semantic_grid is None:
+            # Options left at their defaults ask for nothing; others would silently change nothing.
+            idle = dict(stgm_layer=(stgm_layer, 4), pooling=(pooling, 'max'), use_global=(use_global, True))
+            for name, (value, default) in idle.items():
+                if value != default:
+                    raise ValueError(f'{name}={value!r} has no effect with semantic_grid=None: leave it out')
+            return None
+        semantic_grid = to_2tuple(semantic_grid)
+        if len(semantic_grid) != len(grid) or not all(1 <= s <= g for s, g in zip(semantic_grid, grid)):
+            raise ValueError(
+                f'semantic_grid={semantic_grid} must have {len(grid)} numbers from 1 to those of the token grid {grid} '
+                '(img_size / patch_size)'
+            )
+        return semantic_grid
+
+    def _layer_indices(self, out_indices: int | Sequence[int]) -> tuple[int, ...]:
+        given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        indices = tuple(i + self.num_layers if i < 0 else i for i in given)
+        ascending = indices == tuple(sorted(set(indices)))
+        if not indices or not ascending or not all(0 <= i < self.num_layers for i in indices):
+            raise ValueError(f'out_indices={out_indices} must name some of the {self.num_layers} layers, ascending')
+        return indices
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        modules = [self.patch_embed, self.drop_after_pos, *self.encoder.layers[: self.frozen_stages]]
+        if self.frozen_stages == self.num_layers and self.norm is not None:
+            modules.append(self.norm)
+        return modules
+
+    def _frozen_parameters(self) -> list[nn.Parameter]:
+        parameters = [p for module in self._frozen_modules() for p in module.parameters()]
+        if self.frozen_stages >= 0:
+            parameters += [p for p in (self.pos_embed, self.cls_token) if p is not None]
+        if 'refine' in self.encoder.roles[: max(self.frozen_stages, 0)] and self.encoder.global_centers is not None:
+            parameters.append(self.encoder.global_centers)
+        return parameters
+
+    def train(self, mode: bool = True) -> 'STViT':
+        """Set training mode; frozen layers stay in evaluation mode (no dropout)."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Extract features.
+
+        Args:
+            x: images (B, in_channels, height, width).
+
+        Returns:
+            One tensor for each of ``out_indices``, of the shape that ``out_type`` says.
+        """
+        x = self.patch_embed(x)
+        grid = tuple(x.shape[1:-1])
+        x = (x + resize_table(self.pos_embed, grid)).flatten(1, -2)  # (B, *grid, C) -> (B, N, C)
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+        x = self.drop_after_pos(x)
+        outs = self.encoder(x, grid, self.out_indices)
+        if self.norm is not None and self.num_layers - 1 in self.out_indices:
+            outs[-1] = (self.norm(outs[-1][0]), outs[-1][1])
+        return tuple(self._format(tokens, grid) for tokens, grid in outs)
+
+    def _format(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+        if self.out_type == 'raw':
+            return tokens
+        if self.out_type == 'cls_token':
+            return tokens[:, 0]
+        tokens = tokens[:, self.encoder.num_extra_tokens :]
+        if self.out_type == 'avg_featmap':
+            return tokens.mean(dim=1)
+        return tokens.unflatten(1, grid).movedim(-1, 1).contiguous()  # (B, N, C) -> (B, C, *grid)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """The depth of a parameter, for layer-wise learning rate decay in mmpretrain's optimizer constructor.
+
+        Args:
+            param_name: the parameter's name in the model.
+            prefix: the name of this backbone in the model, with its dot.
+
+        Returns:
+            The depth, 0 for the stem, and the number of depths: the layers, the stem and the head.
+        """
+        num_depths = self.num_layers + 2
+        if not param_name.startswith(prefix):
+            return num_depths - 1, num_depths
+        name = param_name[len(prefix) :].split('.')
+        if name[0] in ('cls_token', 'pos_embed', 'patch_embed'):
+            return 0, num_depths
+        if name[:2] == ['encoder', 'layers']:
+            return int(name[2]) + 1, num_depths
+        if name == ['encoder', 'global_centers']:
+            return self.encoder.roles.index('refine') + 1, num_depths
+        return num_depths - 1, num_depths

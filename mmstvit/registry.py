@@ -1,0 +1,12 @@
+"""The registries of mmstvit, children of mmengine's under the scope ``mmstvit``.
+
+mmengine imports ``<scope>.registry`` by itself when it meets a scoped name, and then the ``locations`` given here, so
+``type='mmstvit.STViT'`` works in a config of any OpenMMLab toolbox without ``custom_imports``.
+"""
+
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmstvit', locations=['mmstvit.models'])
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmstvit', locations=['mmstvit.datasets'])

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from mmstvit.layers.block import TransformerBlock
+from mmstvit.layers.embed import PatchEmbed
+from mmstvit.layers.semantic import SemanticEncoder, layer_roles, pool_tokens
+
+
+def naive_pool(tokens: torch.Tensor, grid: tuple[int, int], pooling: str) -> torch.Tensor:
+    """Each centre from the rows and columns floor(i n / m) to ceil((i + 1) n / m)."""
+    _, height, width, _ = tokens.shape
+    out = torch.empty(tokens.shape[0], *grid, tokens.shape[-1])
+    for i in range(grid[0]):
+        for j in range(grid[1]):
+            rows = slice(i * height // grid[0], -(-(i + 1) * height // grid[0]))
+            columns = slice(j * width // grid[1], -(-(j + 1) * width // grid[1]))
+            window = tokens[:, rows, columns].flatten(1, 2)
+            out[:, i, j] = window.amax(1) if pooling == 'max' else window.mean(1)
+    return out
+
+
+@pytest.mark.parametrize('pooling', ['max', 'avg'])
+@pytest.mark.parametrize('source,target', [((14, 14), (4, 4)), ((14, 9), (6, 2)), ((5, 7), (5, 7)), ((3, 3), (4, 4))])
+def test_pooling_windows_overlap_where_sizes_do_not_divide(source, target, pooling):
+    tokens = torch.randn(2, *source, 3)
+    assert torch.allclose(pool_tokens(tokens, target, pooling), naive_pool(tokens, target, pooling), atol=1e-6)
+
+
+def test_pooling_of_clips():
+    tokens = torch.randn(2, 4, 6, 6, 3)
+    expected = tokens.unflatten(1, (2, 2)).unflatten(3, (3, 2)).unflatten(5, (3, 2)).amax((2, 4, 6))
+    assert torch.equal(pool_tokens(tokens, (2, 3, 3), 'max'), expected)
+
+
+def test_roles_of_the_layers():
+    assert layer_roles(3, None) == ('image', 'image', 'image')
+    assert layer_roles(6, 2) == ('image', 'image', 'generate', 'refine', 'semantic', 'semantic')
+    assert layer_roles(2, 0) == ('generate', 'refine')
+    for stgm_layer in (-1, 5):
+        with pytest.raises(ValueError, match='between 0 and 4'):
+            layer_roles(6, stgm_layer)
+
+
+@pytest.mark.parametrize('extra', [0, 1])
+@pytest.mark.parametrize('use_global', [True, False])
+def test_encoder_is_the_two_equations_of_the_paper(extra, use_global):
+    """S1 = block(P, [P, X]), S2 = block(S1 + G, [S1, X]), and then S alone."""
+    blocks = [TransformerBlock(8, 2, 16) for _ in range(5)]
+    encoder = SemanticEncoder(
+        blocks, 8, (2, 3), stgm_layer=2, pooling='avg', use_global=use_global, num_extra_tokens=extra
+    ).eval()
+    x = torch.randn(2, extra + 20, 8)
+    cls, image = x[:, :extra], x[:, extra:]
+
+    tokens = blocks[1](blocks[0](x))
+    cls, image = tokens[:, :extra], tokens[:, extra:]
+    p = torch.cat((cls, pool_tokens(image.reshape(2, 4, 5, 8), (2, 3), 'avg').reshape(2, 6, 8)), 1)
+    s1 = blocks[2](p, torch.cat((p, image), 1))
+    g = torch.zeros_like(s1)
+    if use_global:
+        g[:, extra:] = encoder.global_centers.reshape(1, 6, 8)
+    s2 = blocks[3](s1 + g, torch.cat((s1, image), 1))
+    expected = blocks[4](s2)
+
+    outs = encoder(x, (4, 5), (1, 3, 4))
+    assert [grid for _, grid in outs] == [(4, 5), (2, 3), (2, 3)]
+    for out, wanted in zip(outs, (tokens, s2, expected), strict=True):
+        assert torch.allclose(out[0], wanted, atol=1e-6)
+
+
+def test_unknown_pooling():
+    with pytest.raises(ValueError, match="pooling='min' is unknown"):
+        SemanticEncoder([TransformerBlock(8, 2, 16)] * 2, 8, (2, 2), 0, pooling='min')
+
+
+@pytest.mark.parametrize('size,grid', [((32, 32), (8, 8)), ((33, 30), (9, 8)), ((1, 5), (1, 2))])
+def test_patch_embedding_pads_to_whole_patches(size, grid):
+    embed = PatchEmbed(3, 5, (4, 4))
+    image = torch.randn(2, 3, *size)
+    padded = torch.zeros(2, 3, grid[0] * 4, grid[1] * 4)
+    padded[:, :, : size[0], : size[1]] = image
+    assert embed.grid_of(size) == grid
+    assert torch.equal(embed(image), embed.projection(padded).permute(0, 2, 3, 1))
+
+
+def test_patches_need_not_be_square():
+    embed = PatchEmbed(1, 5, (2, 8))
+    image = torch.randn(1, 1, 4, 16)
+    by_hand = image.reshape(2, 2, 2, 8).permute(0, 2, 1, 3).reshape(4, 16) @ embed.projection.weight.reshape(5, 16).T
+    assert torch.allclose(embed(image).reshape(4, 5), by_hand + embed.projection.bias, atol=1e-6)
