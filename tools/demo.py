@@ -24,7 +24,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run(command: list[str], log: Path, pattern: str = '$^', line_of: Callable[..., str] = str) -> None:
+def run(command: list[str], log: Path, pattern: str = '(?!)', line_of: Callable[..., str] = str) -> None:
     """Run a command with its output in ``log``; each match of ``pattern`` is shown as ``line_of(*groups)``.
 
     Raises:

@@ -3,10 +3,13 @@
 A thin front over the toolboxes' own interfaces; the config's default scope says whose it is.
 """
 
+import copy
 import difflib
 import fnmatch
+from collections.abc import Callable
 from os import PathLike
-from typing import Any, Union
+from pathlib import Path
+from typing import Any
 
 import mmengine
 import torch
@@ -19,7 +22,7 @@ from ..paths import package_data
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
 
-ModelType = Union[str, PathLike, Config, torch.nn.Module]
+ModelType = str | PathLike | Config | torch.nn.Module
 
 
 def _index() -> dict[str, dict]:
@@ -44,7 +47,7 @@ def list_models(pattern: str | None = None) -> list[str]:
 def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
     """The config of a name, a path or a config, and its entry in the model index."""
     if isinstance(model, Config):
-        return model.copy(), {}
+        return copy.deepcopy(model), {}
     name = str(model)
     if name.endswith('.py'):
         return Config.fromfile(name), {}
@@ -94,7 +97,8 @@ def get_model(
     if pretrained is True:
         pretrained = entry.get('Weights') or cfg.get('load_from')
         if not pretrained:
-            raise ValueError(f'no weights are published for {model}: give a checkpoint, or pretrained=False')
+            what = 'this config' if isinstance(model, Config) else model
+            raise ValueError(f'no weights are published for {what}: give a checkpoint, or pretrained=False')
     checkpoint = str(pretrained) if pretrained else None
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
@@ -132,7 +136,7 @@ def inference_model(
             BGR order as OpenCV reads it, or a list of them; for video a clip's path. A name without a checkpoint
             means the published weights.
         device: where to run, by default the model's own device, or a GPU where there is one.
-        batch_size: images that are run together.
+        batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
         **kwargs: handed on to mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results.
 
     Returns:
@@ -141,7 +145,7 @@ def inference_model(
         list.
 
     Raises:
-        ValueError: an unknown name, or an input that is no image.
+        ValueError: an unknown name, an input that is no image, or a batch size that would have no effect.
         FileNotFoundError: an input or the checkpoint is not there.
         TypeError: not one or two positional arguments after the model.
     """
@@ -165,27 +169,63 @@ def _infer_images(model: torch.nn.Module, inputs: Any, batch_size: int, **kwargs
     from mmpretrain.apis import ImageClassificationInferencer
 
     many = isinstance(inputs, (list, tuple))
-    images = [str(i) if isinstance(i, PathLike) else i for i in (inputs if many else [inputs])]
-    for image in images:
-        if not isinstance(image, str) and (getattr(image, 'ndim', 0) != 3 or image.shape[-1] != 3):
-            shape = getattr(image, 'shape', type(image).__name__)
-            raise ValueError(f'an image is a path or an array of shape (height, width, 3), got {shape}')
+    images = [_checked_image(image) for image in (inputs if many else [inputs])]
     results = ImageClassificationInferencer(model)(images, batch_size=batch_size, **kwargs)
     return results if many else results[0]
 
 
+def _checked_image(image: Any) -> Any:
+    """An image as the toolboxes take it: a path as a string, or an array (height, width, 3)."""
+    if isinstance(image, (str, PathLike)):
+        return _checked_path(image, 'image')
+    if getattr(image, 'ndim', 0) != 3 or image.shape[-1] != 3:
+        shape = getattr(image, 'shape', type(image).__name__)
+        raise ValueError(f'an image is a path or an array of shape (height, width, 3), got {shape}')
+    return image
+
+
+def _checked_path(path: str | PathLike, what: str) -> str:
+    path = str(path)
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(f'there is no {what} {path}')
+    return path
+
+
 def _infer_objects(model: torch.nn.Module, inputs: Any, batch_size: int) -> Any:
     from mmdet.apis import inference_detector
+    from mmdet.utils import get_test_pipeline_cfg
+    from mmengine.dataset import Compose
 
-    return inference_detector(model, inputs)
+    _refuse_batches(batch_size)
+
+    def infer(image: Any) -> Any:
+        image = _checked_image(image)
+        # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
+        pipeline = copy.deepcopy(get_test_pipeline_cfg(model.cfg))
+        if not isinstance(image, str):
+            pipeline[0].type = 'mmdet.LoadImageFromNDArray'
+        return inference_detector(model, image, Compose(pipeline))
+
+    return _each(infer, inputs)
 
 
 def _infer_videos(model: torch.nn.Module, inputs: Any, batch_size: int) -> Any:
     from mmaction.apis import inference_recognizer
+    from mmengine.dataset import Compose
 
-    if isinstance(inputs, (list, tuple)):
-        return [inference_recognizer(model, str(video)) for video in inputs]
-    return inference_recognizer(model, str(inputs))
+    _refuse_batches(batch_size)
+    # mmaction2 looks for a variable `test_pipeline` of the config, which not all have.
+    pipeline = Compose(model.cfg.test_dataloader.dataset.pipeline)
+    return _each(lambda video: inference_recognizer(model, _checked_path(video, 'video'), pipeline), inputs)
+
+
+def _each(infer: Callable[[Any], Any], inputs: Any) -> Any:
+    return [infer(i) for i in inputs] if isinstance(inputs, (list, tuple)) else infer(inputs)
+
+
+def _refuse_batches(batch_size: int) -> None:
+    if batch_size != 1:
+        raise ValueError(f'batch_size={batch_size} has no effect here: mmdet and mmaction2 infer one input at a time')
 
 
 _INFER = {'mmpretrain': _infer_images, 'mmdet': _infer_objects, 'mmaction': _infer_videos}

@@ -1,62 +1,50 @@
-"""What the commands share: reading a config, choosing the toolbox, and errors in one line."""
+"""What the commands share: their arguments, reading a config, choosing the toolbox."""
 
 import argparse
-import contextlib
 import difflib
 import inspect
 import os
-import sys
-import traceback
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dist import is_distributed
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..apis.models import toolbox_of
+from ..apis.models import TOOLBOXES, toolbox_of
 from ..paths import package_data
+from .errors import UsageError, one_line, suggest
 
 # Keys at the top of a config that are read by the runner or by these commands, beside those a config has already.
-_EXTRA_KEYS = {'runner_type', 'tta_model', 'tta_pipeline', 'default_scope'}
-
-TRACEBACK = 'MMSTVIT_TRACEBACK'
-
-
-class UsageError(Exception):
-    """Something the user can mend; its text is one line that says how."""
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the process with exit code 2 and one line for what the user can mend, 130 for Ctrl-C.
-
-    Errors from inside torch (a kernel, a CUDA device) and from programming keep their traceback.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (UsageError, OSError, ImportError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        if os.environ.get(TRACEBACK):
-            traceback.print_exc()
-        print(f'error: {describe(error)}', file=sys.stderr)
-        sys.exit(2)
+_EXTRA_KEYS = {
+    'activation_checkpointing',
+    'compile',
+    'custom_imports',
+    'default_scope',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+}
 
 
-def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    if isinstance(error, KeyError) and len(error.args) == 1:
-        text = str(error.args[0])  # str() of a KeyError is a repr
-    elif isinstance(error, OSError) and error.strerror and error.filename:
-        text = f'{error.strerror}: {error.filename}'
-    else:
-        text = str(error)
-    text = ' '.join(text.split()) or type(error).__name__
-    if isinstance(error, UsageError):
-        return text
-    return f'{text} ({type(error).__name__}; {TRACEBACK}=1 shows where)'
+class _Options(DictAction):
+    """``KEY=VALUE`` pairs; mmengine's own action dies where there is no ``=``."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string} takes KEY=VALUE, got {value}')
+        super().__call__(parser, namespace, values, option_string)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +53,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_Options,
         default={},
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. model.backbone.stgm_layer=6 or "key=[a,b]"',
@@ -77,12 +65,6 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def suggest(name: str, known: Sequence[str]) -> str:
-    """``'; did you mean X?'`` for the nearest of the known names, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f'; did you mean {near[0]}?' if near else ''
-
-
 def find_config(path: str) -> Path:
     """A config file by its path, or by its path below the ``configs`` of the installed package."""
     root = package_data()
@@ -91,7 +73,8 @@ def find_config(path: str) -> Path:
             return candidate
     known = {p.name: p.relative_to(root) for p in (root / 'configs').rglob('*.py')}
     near = difflib.get_close_matches(Path(path).name, list(known), n=1)
-    raise UsageError(f'there is no config {path}' + (f'; did you mean {known[near[0]]}?' if near else ''))
+    hint = f'did you mean {known[near[0]]}?' if near else f'those of mmstvit are in {root / "configs"}'
+    raise UsageError(f'there is no config {path}; {hint}')
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -100,17 +83,32 @@ def load_config(args: argparse.Namespace) -> Config:
     path = find_config(args.config)
     try:
         cfg = Config.fromfile(path)
-    except (SyntaxError, NameError) as error:
-        raise UsageError(f'{path} is no valid config: {error}') from error
+    except Exception as error:  # a config is a program: it may raise anything
+        line = f'{path} is no valid config: {one_line(error)} ({type(error).__name__})'
+        raise UsageError(line + _extra_for(error)) from error
     for key in args.cfg_options:
         _check_option(cfg, key)
-    cfg.merge_from_dict(args.cfg_options)
+    try:
+        cfg.merge_from_dict(args.cfg_options)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UsageError(f'--cfg-options do not fit {path}: {one_line(error)}') from error
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
-    toolbox_of(cfg)
+    try:
+        scope = toolbox_of(cfg)
+    except (ImportError, ValueError) as error:
+        raise UsageError(one_line(error)) from error
     if not torch.cuda.is_available():
         _prepare_cpu(cfg)
+    if scope == 'mmpretrain':
+        _fill_dataloaders(cfg)
     return cfg
+
+
+def _extra_for(error: Exception) -> str:
+    """How to install the toolbox whose ``_base_`` was not found."""
+    missing = [extra for scope, extra in TOOLBOXES.items() if str(error).startswith(scope)]
+    return f": pip install 'mmstvit[{missing[0]}]'" if isinstance(error, ImportError) and missing else ''
 
 
 def _check_option(cfg: Config, key: str) -> None:
@@ -122,32 +120,82 @@ def _check_option(cfg: Config, key: str) -> None:
 
 
 def _prepare_cpu(cfg: Config) -> None:
-    """Settings that make sense on a GPU alone: the toolboxes' default runtimes have them."""
-    dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg')
-    if dist_cfg and dist_cfg.get('backend') == 'nccl':
+    """Replace settings that need a GPU: the toolboxes' default runtimes and some of their configs have them."""
+    env_cfg = cfg.setdefault('env_cfg', ConfigDict())
+    dist_cfg = env_cfg.setdefault('dist_cfg', ConfigDict(backend='nccl'))
+    if dist_cfg.get('backend', 'nccl') == 'nccl':
         dist_cfg.backend = 'gloo'
+    optim_wrapper = cfg.get('optim_wrapper') or {}
+    if str(optim_wrapper.get('type')).endswith('AmpOptimWrapper'):
+        print('No GPU is visible: training without the automatic mixed precision that the config asks for.')
+        optim_wrapper.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            optim_wrapper.pop(key, None)
 
 
-def check_checkpoint(path: str | None) -> None:
-    """Refuse a local checkpoint that is not there; other schemes are left to mmengine."""
-    if path is not None and '://' not in path and not Path(path).expanduser().is_file():
-        raise UsageError(f'there is no checkpoint {path}')
+def _fill_dataloaders(cfg: Config) -> None:
+    """The settings that mmpretrain's own commands add to its configs, and those configs count on."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataloader = cfg.get(name)
+        if isinstance(dataloader, dict):
+            dataloader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+            dataloader.setdefault('pin_memory', torch.cuda.is_available())
+            dataloader.setdefault('persistent_workers', dataloader.get('num_workers', 0) > 0)
 
 
 def check_data(cfg: Config, names: Sequence[str]) -> None:
     """Refuse to start where the data set of one of the dataloaders ``names`` is not there."""
     for name in names:
-        key, dataset = f'{name}.dataset', (cfg.get(name) or {}).get('dataset')
-        while dataset and dataset.get('dataset'):  # RepeatDataset and the like
-            key, dataset = f'{key}.dataset', dataset['dataset']
-        root = (dataset or {}).get('data_root')
-        if root and '://' not in root and not Path(root).exists():
-            raise UsageError(
-                f'there is no data set at {root}: put or link it there, or name its place with '
-                f'--cfg-options {key}.data_root=PATH'
-            )
+        for key, dataset in _datasets((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
+            # mmaction2's configs have no data_root, their annotation files lie below the working folder.
+            what = 'data_root' if dataset.get('data_root') else 'ann_file'
+            place = dataset.get(what)
+            if place and isinstance(place, str) and '://' not in place and _is_absent(Path(place)):
+                raise UsageError(
+                    f'there is no data set at {place}: put or link it there, or name its place with '
+                    f'--cfg-options {key}.{what}=PATH'
+                )
+
+
+def _is_absent(place: Path) -> bool:
+    return not place.exists() or (place.is_dir() and not any(place.iterdir()))
+
+
+def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
+    """The data sets inside RepeatDataset, ConcatDataset and the like, with their places in the config."""
+    if not isinstance(dataset, dict):
+        return
+    if isinstance(dataset.get('dataset'), dict):
+        yield from _datasets(dataset['dataset'], f'{key}.dataset')
+    elif isinstance(dataset.get('datasets'), (list, tuple)):
+        for i, part in enumerate(dataset['datasets']):
+            yield from _datasets(part, f'{key}.datasets.{i}')
+    else:
+        yield key, dataset
 
 
 def build_runner(cfg: Config) -> Runner:
     """The runner that the config asks for."""
+    if cfg.launcher != 'none' and not torch.cuda.is_available():
+        _connect_on_cpu(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _connect_on_cpu(cfg: Config) -> None:
+    """Connect the processes where there is no GPU: mmengine would pick one for each and fail."""
+    if cfg.launcher != 'pytorch':
+        raise UsageError(f'--launcher {cfg.launcher} needs a GPU and none is visible: on a CPU use tools/dist_train.sh')
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
+    if missing:
+        raise UsageError('--launcher pytorch is for processes that torchrun starts: use tools/dist_train.sh')
+    if not is_distributed():
+        timeout = timedelta(seconds=cfg.env_cfg.dist_cfg.get('timeout', 1800))
+        torch.distributed.init_process_group(cfg.env_cfg.dist_cfg.backend, timeout=timeout)
+    if cfg.get('model_wrapper_cfg') is None:
+        # mmengine's default, but for the GPU of the process.
+        cfg.model_wrapper_cfg = ConfigDict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )

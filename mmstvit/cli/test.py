@@ -6,16 +6,15 @@ from pathlib import Path
 
 import mmengine
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
 
-from .common import (
-    UsageError,
-    add_common_arguments,
-    build_runner,
-    check_checkpoint,
-    check_data,
-    load_config,
-    one_line_errors,
-)
+from .checkpoint import check_checkpoint, clear_checkpoint_errors
+from .common import add_common_arguments, build_runner, check_data, load_config
+from .draw_clips import ClipDrawingHook
+from .errors import UsageError, one_line_errors
+
+# What draws predictions on images.
+_VISUALIZERS = {'mmpretrain': 'UniversalVisualizer', 'mmdet': 'DetLocalVisualizer'}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -41,7 +40,10 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         UsageError: an argument cannot take effect.
     """
     check_checkpoint(args.checkpoint)
-    cfg.load_from = args.checkpoint
+    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if cfg.get(key) is None:
+            raise UsageError(f'{args.config} has no {key}: it cannot be tested')
+    cfg.load_from, cfg.resume = args.checkpoint, False
     if args.out is not None:
         out = Path(args.out)
         if out.suffix not in ('.json', '.pkl'):
@@ -62,21 +64,33 @@ def _add_dump(cfg: Config, path: str) -> None:
 
 
 def _draw(cfg: Config, folder: str, interval: int) -> None:
-    hook = cfg.default_hooks.setdefault('visualization', ConfigDict())
-    hook.setdefault('type', 'DetVisualizationHook' if cfg.default_scope == 'mmdet' else 'VisualizationHook')
-    hook.interval = interval
-    if cfg.default_scope == 'mmdet':
-        hook.draw, hook.test_out_dir = True, folder
+    if interval < 1:
+        raise UsageError(f'--interval {interval}: it must be at least 1')
+    scope = cfg.default_scope
+    if scope == 'mmaction':
+        return  # drawn by a hook that is added to the runner
+    cfg.setdefault('visualizer', ConfigDict(type=_VISUALIZERS[scope]))
+    hook = cfg.setdefault('default_hooks', ConfigDict()).setdefault('visualization', ConfigDict())
+    if scope == 'mmdet':
+        if interval != 1:
+            raise UsageError('--interval has no effect in mmdet, which draws every test image: leave it out')
+        hook.setdefault('type', 'DetVisualizationHook')
+        hook.draw, hook.test_out_dir = True, str(Path(folder).absolute())  # a relative one would go into the work dir
     else:
-        hook.enable, hook.out_dir = True, folder
+        hook.setdefault('type', 'VisualizationHook')
+        hook.enable, hook.out_dir, hook.interval = True, folder, interval
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    args = parse_args(argv)
     with one_line_errors():
+        args = parse_args(argv)
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('test_dataloader',))
-        metrics = build_runner(cfg).test()
-        if args.out is not None and args.out.endswith('.json'):
+        runner = build_runner(cfg)
+        if args.show_dir is not None and cfg.default_scope == 'mmaction':
+            runner.register_hook(ClipDrawingHook(args.show_dir, args.interval))
+        with clear_checkpoint_errors(runner, 'test'):
+            metrics = runner.test()
+        if args.out is not None and args.out.endswith('.json') and is_main_process():
             mmengine.dump(metrics, args.out)

@@ -5,16 +5,12 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import OPTIMIZERS
+from mmengine.runner import find_latest_checkpoint
 
-from .common import (
-    UsageError,
-    add_common_arguments,
-    build_runner,
-    check_checkpoint,
-    check_data,
-    load_config,
-    one_line_errors,
-)
+from .checkpoint import check_checkpoint, clear_checkpoint_errors
+from .common import add_common_arguments, build_runner, check_data, load_config
+from .errors import UsageError, one_line_errors, unknown_type
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -49,6 +45,10 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     Raises:
         UsageError: an argument cannot take effect.
     """
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper'):
+        if not cfg.get(key):
+            raise UsageError(f'{args.config} has no {key}: it cannot train')
+    _check_optimizer(cfg)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
@@ -56,13 +56,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             raise UsageError('--amp needs a GPU and none is visible: leave it out')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume == 'auto':
-        cfg.resume, cfg.load_from = True, None
-    elif args.resume:
-        check_checkpoint(args.resume)
-        cfg.resume, cfg.load_from = True, args.resume
-    else:
-        check_checkpoint(cfg.get('load_from'))
+    _choose_start(cfg, args.resume)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UsageError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
@@ -70,10 +64,32 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     return cfg
 
 
+def _check_optimizer(cfg: Config) -> None:
+    """Refuse an unknown optimizer; mmengine's line for it does not name it."""
+    kind = (cfg.optim_wrapper.get('optimizer') or {}).get('type')
+    with OPTIMIZERS.switch_scope_and_registry(cfg.default_scope) as registry:
+        if isinstance(kind, str) and registry.get(kind) is None:
+            raise UsageError(unknown_type(kind, registry))
+
+
+def _choose_start(cfg: Config, resume: str | None) -> None:
+    """Say where training starts: a checkpoint to resume, one to begin from, or none."""
+    if resume == 'auto':
+        resume = find_latest_checkpoint(cfg.work_dir)
+        if resume is None:
+            # So that the same command starts a job and takes it up again.
+            print(f'No checkpoint in {cfg.work_dir} to resume: training starts from the beginning.')
+    if resume:
+        cfg.resume, cfg.load_from = True, resume
+    check_checkpoint(cfg.get('load_from'))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    args = parse_args(argv)
     with one_line_errors():
+        args = parse_args(argv)
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
-        build_runner(cfg).train()
+        runner = build_runner(cfg)
+        with clear_checkpoint_errors(runner, 'train'):
+            runner.train()

@@ -1,15 +1,43 @@
 """Make ``_base_ = ['mmstvit::...']`` and ``get_config('mmstvit::...')`` work.
 
-mmengine looks packages up in a table of its own and refuses others. This can go when mmengine takes any package.
+mmengine looks packages up in a table of its own and refuses others. It also marks what a config inherits from a package
+with that package's scope, and would look for mmpretrain's classes in mmstvit; our configs mean the toolbox of the config
+that inherits them. This can go when mmengine takes any package and leaves the scope to the config.
 """
+
+import difflib
 
 import wrapt
 
+from ..paths import package_data
+
+_PREFIX = 'mmstvit::'
+
 
 def install() -> None:
-    """Enter mmstvit into mmengine's table when mmengine is imported, at once where it has been."""
+    """Change mmengine when it is imported, at once where it has been."""
     wrapt.register_post_import_hook(_enter, 'mmengine.config.utils')
+    wrapt.register_post_import_hook(_wrap, 'mmengine.config.config')
 
 
 def _enter(module) -> None:
     module.MODULE2PACKAGE.setdefault('mmstvit', 'mmstvit')
+
+
+def _wrap(module) -> None:
+    wrapt.wrap_function_wrapper(module, 'Config._get_cfg_path', _find_config)
+
+
+def _find_config(wrapped, instance, args, kwargs):
+    def find(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        if not cfg_path.startswith(_PREFIX):
+            return wrapped(cfg_path, filename)
+        configs = package_data() / 'configs'
+        path = configs / cfg_path.removeprefix(_PREFIX)
+        if not path.is_file():
+            known = [_PREFIX + p.relative_to(configs).as_posix() for p in configs.rglob('*.py')]
+            near = difflib.get_close_matches(cfg_path, known, n=1)
+            raise FileNotFoundError(f'there is no config {cfg_path}' + (f'; did you mean {near[0]}?' if near else ''))
+        return str(path), None
+
+    return find(*args, **kwargs)

@@ -1,9 +1,10 @@
 """DeiT and ViT checkpoints, in the names of their authors (also timm's) and of mmpretrain."""
 
 import math
-import re
 
 from torch import Tensor
+
+from .rename import rename
 
 # Old name -> new name, tried in order; the result is a classifier's state dict (``backbone.*`` and ``head.*``).
 _LAYER = r'backbone.encoder.layers.\1.'
@@ -71,12 +72,6 @@ def convert(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
     Raises:
         ValueError: the position table belongs to no square image.
     """
-    converted = {}
-    for name, value in state_dict.items():
-        for pattern, replacement in _RULES[layout]:
-            if re.fullmatch(pattern, name):
-                name = re.sub(pattern, replacement, name)
-                break
-        converted[name] = value
+    converted = rename(state_dict, _RULES[layout])
     _split_positions(converted, state_dict)
     return converted

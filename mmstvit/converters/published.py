@@ -16,9 +16,9 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor
 
 from ..functional.position import resize_table
-from . import deit
+from . import deit, swin
 
-_LAYOUTS = (deit,)
+_LAYOUTS = (deit, swin)
 _WRAPPERS = ('model', 'state_dict', 'state_dict_ema')
 # Below this share of a backbone's tensors a file is taken for another network's. A DeiT checkpoint fills all but the
 # global cluster centres, and LayerScale or a class token are few; another family matches next to nothing.
@@ -28,7 +28,8 @@ _LITTLE = 0.5
 def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
     """Rename a published state dict to the names of mmstvit.
 
-    Knows DeiT and ViT in the names of their authors (also timm's) and of mmpretrain.
+    Knows DeiT and ViT in the names of their authors (also timm's) and of mmpretrain, Swin in both, and the published
+    STViT-R, for classification and detection.
 
     Args:
         state_dict: the weights, or a checkpoint that holds them under ``model``, ``state_dict`` or

@@ -1,8 +1,77 @@
-"""Multi-head attention, the only one of the package: self-attention and attention to a context share its weights' layout."""
+"""Multi-head attention, the only one of the package: to the tokens themselves or to a context, in windows or not."""
 
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
+
+from ..functional.windows import Keys, Size, partition, reverse
+
+
+class Windows(NamedTuple):
+    """A way to cut a grid of tokens into windows, after a cyclic shift.
+
+    Attributes:
+        grid: tokens along each axis.
+        window: tokens of a window along each axis.
+        counts: windows along each axis; the end of the grid is padded with zeros.
+        shift: tokens along each axis by which the padded grid is rolled towards its origin first.
+    """
+
+    grid: Size
+    window: Size
+    counts: Size
+    shift: Size
+
+    def split(self, x: Tensor) -> Tensor:
+        """(B, *grid, C) -> (B, G, n, C)."""
+        if any(self.shift):
+            padded = [n * w for n, w in zip(self.counts, self.window)]
+            x = F.pad(x, [0, 0] + [n for p, g in zip(padded[::-1], self.grid[::-1]) for n in (0, p - g)])
+            x = x.roll([-s for s in self.shift], list(range(1, 1 + len(self.shift))))
+        return partition(x, self.window, self.counts)
+
+    def merge(self, x: Tensor) -> Tensor:
+        """(B, G, n, C) -> (B, *grid, C)."""
+        if not any(self.shift):
+            return reverse(x, self.window, self.counts, self.grid)
+        padded = [n * w for n, w in zip(self.counts, self.window)]
+        x = reverse(x, self.window, self.counts, padded)
+        x = x.roll(self.shift, list(range(1, 1 + len(self.shift))))
+        return x[(slice(None), *(slice(0, g) for g in self.grid))]
+
+
+class Plan(NamedTuple):
+    """Who attends to whom: made once per grid, used by all layers that do the same.
+
+    Attributes:
+        windows: cuts the queries; ``None`` where they come in groups (B, G, n, C) or are one group.
+        keys: how each part of the context is brought to the groups; ``None`` where a part is seen as a whole.
+        bias: added to the logits (groups, 1, queries, keys), over all parts; ``None`` for nothing.
+        groups: into how many groups the queries are joined, ``None`` to leave them.
+    """
+
+    windows: Windows | None = None
+    keys: tuple[Keys | None, ...] = ()
+    bias: Tensor | None = None
+    groups: int | None = None
+
+
+@functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a tensor made in inference mode could not be used in training later
+def relative_position_index(window: Size) -> Tensor:
+    """Row of the bias table for each pair of tokens of a window (n, n), as in Swin and Video Swin."""
+    coords = torch.stack(torch.meshgrid(*(torch.arange(w) for w in window), indexing='ij')).flatten(1)
+    relative = coords[:, :, None] - coords[:, None]  # (rank, n, n)
+    index = torch.zeros(relative.shape[1:], dtype=torch.long)
+    for w, difference in zip(window, relative):
+        index = index * (2 * w - 1) + difference + w - 1
+    return index
 
 
 class Attention(nn.Module):
@@ -10,7 +79,8 @@ class Attention(nn.Module):
 
     One fused ``qkv`` projection serves both uses: with no context it projects all three in one product; with a
     context, its first third projects the query and the other two thirds the context. An ordinary DeiT or Swin layer
-    therefore fits into a layer that generates or recovers tokens without touching its weights.
+    therefore fits into a layer that generates or recovers tokens without touching its weights. Each token is projected
+    once, before keys and values are brought to the windows that see them.
 
     Args:
         embed_dims: channels C of the tokens.
@@ -18,6 +88,8 @@ class Attention(nn.Module):
         qkv_bias: whether the projections of query, key and value have a bias.
         attn_drop_rate: dropout of the attention weights, in training.
         proj_drop_rate: dropout of the output, in training.
+        relative_window: tokens along each axis of a window with a learned relative position bias (Swin), for
+            self-attention in windows of that size; ``None`` for no such bias.
 
     Raises:
         ValueError: ``embed_dims`` is no multiple of ``num_heads``.
@@ -30,6 +102,7 @@ class Attention(nn.Module):
         qkv_bias: bool = True,
         attn_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
+        relative_window: Size | None = None,
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
@@ -40,23 +113,72 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop_rate)
+        self.relative_window = relative_window
+        self.relative_position_bias_table = None
+        if relative_window is not None:
+            rows = 1
+            for w in relative_window:
+                rows *= 2 * w - 1
+            self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
+            trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def _project(self, tokens: Tensor, rows: slice) -> Tensor:
         bias = None if self.qkv.bias is None else self.qkv.bias[rows]
         return F.linear(tokens, self.qkv.weight[rows], bias)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, L, C) -> (B, heads, L, C / heads)
+    def _keys(self, context: Sequence[Tensor], plan: Plan, groups: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of all parts of the context, (B, groups, keys, C) each."""
+        parts = []
+        keys = plan.keys or (None,) * len(context)
+        for tokens, how in zip(context, keys, strict=True):
+            kv = self._project(tokens, slice(self.embed_dims, None))
+            parts.append(kv.flatten(1, -2).unsqueeze(1) if how is None else how.arrange(kv))
+        kv = parts[0] if len(parts) == 1 else torch.cat([p.expand(-1, groups, -1, -1) for p in parts], dim=2)
+        k, v = kv.chunk(2, dim=-1)
+        return k, v
 
-    def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
-        """Let ``query`` (B, N, C) attend to ``context`` (B, M, C), or to itself. Returns (B, N, C)."""
+    def _bias(self, plan: Plan, queries: Tensor) -> Tensor | None:
+        """Mask and relative position bias, (groups or 1, heads or 1, n, keys), in the type of the queries."""
+        bias = plan.bias
+        if self.relative_position_bias_table is not None:
+            index = relative_position_index(self.relative_window).to(queries.device)
+            relative = self.relative_position_bias_table[index].permute(2, 0, 1)[None]  # (1, heads, n, n)
+            bias = relative if bias is None else bias + relative
+        return None if bias is None else bias.to(queries.dtype)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        # (B, G, n, C) -> (B G, heads, n, C / heads)
+        return x.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(self, query: Tensor, context: Sequence[Tensor] | None = None, plan: Plan | None = None) -> Tensor:
+        """Let ``query`` attend to the parts of ``context``, or to itself.
+
+        Args:
+            query: ``(B, ..., C)``, any axes between; cut into windows or joined to groups as ``plan`` says.
+            context: parts ``(B, ..., C)``, or ``None`` for self-attention within each group.
+            plan: who attends to whom; ``None`` for all to all.
+
+        Returns:
+            The shape of ``query``.
+        """
+        plan = plan or Plan()
+        if context is not None:
+            query = self._project(query, slice(0, self.embed_dims))
+        x = query if plan.windows is None else plan.windows.split(query)
+        shape = x.shape
+        if plan.groups is not None or x.dim() != 4:
+            x = x.reshape(shape[0], plan.groups or 1, -1, shape[-1])
         if context is None:
-            q, k, v = self.qkv(query).chunk(3, dim=-1)
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
-            q = self._project(query, slice(0, self.embed_dims))
-            k, v = self._project(context, slice(self.embed_dims, None)).chunk(2, dim=-1)
+            q, (k, v) = x, self._keys(context, plan, x.shape[1])
+        bias = self._bias(plan, q)
+        if bias is not None and bias.shape[0] > 1:
+            bias = bias.repeat(shape[0], 1, 1, 1)
         out = F.scaled_dot_product_attention(
-            self._heads(q), self._heads(k), self._heads(v), dropout_p=self.attn_drop_rate if self.training else 0.0
+            self._heads(q), self._heads(k), self._heads(v), bias, self.attn_drop_rate if self.training else 0.0
         )
-        out = out.transpose(1, 2).flatten(2)  # (B, heads, N, C / heads) -> (B, N, C)
+        out = out.transpose(1, 2).reshape(shape)  # (B G, heads, n, C / heads) -> the shape of the cut query
+        if plan.windows is not None:
+            out = plan.windows.merge(out)
         return self.proj_drop(self.proj(out))

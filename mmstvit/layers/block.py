@@ -1,12 +1,15 @@
 """The one pre-norm transformer block of the package."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor
 
-from .attention import Attention
+from ..functional.windows import Size
+from .attention import Attention, Plan
 
 
 class Mlp(nn.Module):
@@ -27,9 +30,9 @@ class Mlp(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm attention and MLP, each with optional LayerScale and stochastic depth.
 
-    ``block(x)`` is self-attention; ``block(x, context)`` lets ``x`` query ``context``. Semantic token generation (the
-    tokens query the image) and recovery (the image queries the tokens) are this block with the arguments swapped.
-    One norm serves query and context, as in the STViT paper (arXiv 2303.08685), section 3.
+    ``block(x)`` is self-attention; ``block(x, context)`` lets ``x`` query the parts of ``context``. Semantic token
+    generation (the tokens query the image) and recovery (the image queries the tokens) are this block with the
+    arguments swapped. One norm serves query and context, as in the STViT paper (arXiv 2303.08685), section 3.
 
     Args:
         embed_dims: channels C of the tokens.
@@ -41,6 +44,7 @@ class TransformerBlock(nn.Module):
         drop_path_rate: probability that a sample skips a branch (stochastic depth), in training.
         layer_scale_init_value: initial value of LayerScale; 0 means no LayerScale.
         norm_cfg: the norm layer, as in all OpenMMLab toolboxes.
+        relative_window: window of a learned relative position bias, see :class:`Attention`.
     """
 
     def __init__(
@@ -54,11 +58,12 @@ class TransformerBlock(nn.Module):
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 0.0,
         norm_cfg: dict | None = None,
+        relative_window: Size | None = None,
     ) -> None:
         super().__init__()
         norm_cfg = norm_cfg or dict(type='LN', eps=1e-6)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.attn = Attention(embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate)
+        self.attn = Attention(embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, relative_window)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.mlp = Mlp(embed_dims, feedforward_channels, drop_rate)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
@@ -70,8 +75,31 @@ class TransformerBlock(nn.Module):
     def _branch(self, out: Tensor, scale: Tensor | None) -> Tensor:
         return self.drop_path(out if scale is None else out * scale)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Update ``x`` (B, N, C) from ``context`` (B, M, C), or from itself. Returns (B, N, C)."""
-        context = None if context is None else self.norm1(context)
-        x = x + self._branch(self.attn(self.norm1(x), context), self.layer_scale_1)
+    def forward(
+        self,
+        x: Tensor,
+        context: Sequence[Tensor] | None = None,
+        plan: Plan | None = None,
+        shortcut: bool = True,
+    ) -> Tensor:
+        """Update ``x`` from the parts of ``context``, or from itself.
+
+        Args:
+            x: tokens ``(B, ..., C)``.
+            context: parts ``(B, ..., C)`` of what ``x`` attends to, ``x`` itself among them if it is to; ``None`` for
+                self-attention.
+            plan: who attends to whom; ``None`` for all to all.
+            shortcut: whether the attention's output is added to ``x``; else it takes its place, and no sample skips it.
+
+        Returns:
+            The shape of ``x``.
+        """
+        y = self.norm1(x)
+        if context is not None:
+            context = [y if part is x else self.norm1(part) for part in context]
+        out = self.attn(y, context, plan)
+        if shortcut:
+            x = x + self._branch(out, self.layer_scale_1)
+        else:
+            x = out if self.layer_scale_1 is None else out * self.layer_scale_1
         return x + self._branch(self.mlp(self.norm2(x)), self.layer_scale_2)

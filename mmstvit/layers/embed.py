@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch.nn as nn
 import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
 
@@ -16,10 +17,14 @@ class PatchEmbed(nn.Module):
         in_channels: channels of the image.
         embed_dims: channels C of the tokens.
         patch_size: size of a patch in pixels, ``(height, width)``.
+        norm_cfg: a norm layer after the projection, as Swin has it; ``None`` for none.
     """
 
-    def __init__(self, in_channels: int, embed_dims: int, patch_size: Sequence[int]) -> None:
+    def __init__(
+        self, in_channels: int, embed_dims: int, patch_size: Sequence[int], norm_cfg: dict | None = None
+    ) -> None:
         super().__init__()
+        self.norm = build_norm_layer(norm_cfg, embed_dims)[1] if norm_cfg else None
         self.patch_size = tuple(patch_size)
         self.projection = nn.Conv2d(in_channels, embed_dims, self.patch_size, stride=self.patch_size)
 
@@ -32,4 +37,53 @@ class PatchEmbed(nn.Module):
         pads = [-s % p for s, p in zip(image.shape[2:], self.patch_size, strict=True)]
         if any(pads):
             image = F.pad(image, [n for pad in reversed(pads) for n in (0, pad)])
-        return self.projection(image).movedim(1, -1)
+        x = self.projection(image).movedim(1, -1).contiguous()
+        return x if self.norm is None else self.norm(x)
+
+
+class ConvStem(nn.Module):
+    """Two 3 x 3 convolutions of stride 2, each with batch norm and Hardswish: stride 4, the stem of STViT-R.
+
+    Args:
+        in_channels: channels of the image.
+        embed_dims: channels C of the tokens; the first convolution has half of them.
+    """
+
+    def __init__(self, in_channels: int, embed_dims: int) -> None:
+        super().__init__()
+        layers = []
+        for before, after in ((in_channels, embed_dims // 2), (embed_dims // 2, embed_dims)):
+            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.Hardswish()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, ceil(H / 4), ceil(W / 4), C); padded with zeros to a multiple of 4 first."""
+        pads = [-s % 4 for s in image.shape[2:]]
+        if any(pads):
+            image = F.pad(image, (0, pads[1], 0, pads[0]))
+        # Everything after it reads a token's channels together.
+        return self.layers(image).movedim(1, -1).contiguous()
+
+
+class PatchMerging(nn.Module):
+    """Join 2 x 2 neighbouring tokens, norm them and halve their channels, as in Swin.
+
+    The channels are joined in the order (row, column) = (0, 0), (1, 0), (0, 1), (1, 1) of Swin's authors.
+
+    Args:
+        embed_dims: channels C of the tokens.
+        norm_cfg: the norm layer.
+    """
+
+    def __init__(self, embed_dims: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.norm = build_norm_layer(norm_cfg, 4 * embed_dims)[1]
+        self.reduction = nn.Linear(4 * embed_dims, 2 * embed_dims, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 C); odd sizes are padded with zeros."""
+        height, width = x.shape[1:3]
+        if height % 2 or width % 2:
+            x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H / 2, row, W / 2, column, C)
+        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))

@@ -1,5 +1,5 @@
 """Models, registered in ``mmstvit.registry.MODELS``."""
 
-from .backbones import STViT
+from .backbones import STViT, STViTR, STViTSwin
 
-__all__ = ['STViT']
+__all__ = ['STViT', 'STViTR', 'STViTSwin']

@@ -27,7 +27,7 @@ def test_attention_is_the_formula_with_and_without_context(qkv_bias):
     attention = Attention(12, 3, qkv_bias=qkv_bias).double().eval()
     query, context = torch.randn(2, 5, 12, dtype=torch.double), torch.randn(2, 9, 12, dtype=torch.double)
     assert torch.allclose(attention(query), formula(attention, query, query))
-    assert torch.allclose(attention(query, context), formula(attention, query, context))
+    assert torch.allclose(attention(query, (context,)), formula(attention, query, context))
 
 
 def test_heads_must_divide_the_width():
@@ -38,15 +38,15 @@ def test_heads_must_divide_the_width():
 def test_block_is_pre_norm_with_one_norm_for_query_and_context():
     block = TransformerBlock(8, 2, 16, layer_scale_init_value=0.3).eval()
     x, context = torch.randn(2, 4, 8), torch.randn(2, 7, 8)
-    y = x + 0.3 * block.attn(block.norm1(x), block.norm1(context))
+    y = x + 0.3 * block.attn(block.norm1(x), (block.norm1(context),))
     y = y + 0.3 * block.mlp.fc2(nn.functional.gelu(block.mlp.fc1(block.norm2(y))))
-    assert torch.allclose(block(x, context), y, atol=1e-6)
+    assert torch.allclose(block(x, (context,)), y, atol=1e-6)
 
 
 def test_context_that_is_the_query_is_self_attention():
     block = TransformerBlock(8, 2, 16).eval()
     x = torch.randn(2, 4, 8)
-    assert torch.allclose(block(x, x), block(x), atol=1e-6)
+    assert torch.allclose(block(x, (x,)), block(x), atol=1e-6)
 
 
 @pytest.mark.parametrize(

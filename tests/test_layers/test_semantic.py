@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from mmstvit.functional.windows import adaptive_pool
 from mmstvit.layers.block import TransformerBlock
 from mmstvit.layers.embed import PatchEmbed
-from mmstvit.layers.semantic import SemanticEncoder, layer_roles, pool_tokens
+from mmstvit.layers.semantic import SemanticEncoder, WholeImage, layer_roles
 
 
 def naive_pool(tokens: torch.Tensor, grid: tuple[int, int], pooling: str) -> torch.Tensor:
@@ -23,19 +24,22 @@ def naive_pool(tokens: torch.Tensor, grid: tuple[int, int], pooling: str) -> tor
 @pytest.mark.parametrize('source,target', [((14, 14), (4, 4)), ((14, 9), (6, 2)), ((5, 7), (5, 7)), ((3, 3), (4, 4))])
 def test_pooling_windows_overlap_where_sizes_do_not_divide(source, target, pooling):
     tokens = torch.randn(2, *source, 3)
-    assert torch.allclose(pool_tokens(tokens, target, pooling), naive_pool(tokens, target, pooling), atol=1e-6)
+    assert torch.allclose(adaptive_pool(tokens, target, pooling), naive_pool(tokens, target, pooling), atol=1e-6)
 
 
 def test_pooling_of_clips():
     tokens = torch.randn(2, 4, 6, 6, 3)
     expected = tokens.unflatten(1, (2, 2)).unflatten(3, (3, 2)).unflatten(5, (3, 2)).amax((2, 4, 6))
-    assert torch.equal(pool_tokens(tokens, (2, 3, 3), 'max'), expected)
+    assert torch.equal(adaptive_pool(tokens, (2, 3, 3), 'max'), expected)
 
 
 def test_roles_of_the_layers():
     assert layer_roles(3, None) == ('image', 'image', 'image')
     assert layer_roles(6, 2) == ('image', 'image', 'generate', 'refine', 'semantic', 'semantic')
     assert layer_roles(2, 0) == ('generate', 'refine')
+    assert layer_roles(5, 1, recover=True) == ('image', 'generate', 'refine', 'semantic', 'recover')
+    with pytest.raises(ValueError, match='and recovery one of 6 layers, so stgm_layer must be between 0 and 3'):
+        layer_roles(6, 4, recover=True)
     for stgm_layer in (-1, 5):
         with pytest.raises(ValueError, match='between 0 and 4'):
             layer_roles(6, stgm_layer)
@@ -46,31 +50,26 @@ def test_roles_of_the_layers():
 def test_encoder_is_the_two_equations_of_the_paper(extra, use_global):
     """S1 = block(P, [P, X]), S2 = block(S1 + G, [S1, X]), and then S alone."""
     blocks = [TransformerBlock(8, 2, 16) for _ in range(5)]
-    encoder = SemanticEncoder(
-        blocks, 8, (2, 3), stgm_layer=2, pooling='avg', use_global=use_global, num_extra_tokens=extra
-    ).eval()
+    encoder = SemanticEncoder(blocks, layer_roles(5, 2), 8, (2, 3) if use_global else None).eval()
+    layout = WholeImage((4, 5), (2, 3), 'avg', extra)
     x = torch.randn(2, extra + 20, 8)
     cls, image = x[:, :extra], x[:, extra:]
 
     tokens = blocks[1](blocks[0](x))
     cls, image = tokens[:, :extra], tokens[:, extra:]
-    p = torch.cat((cls, pool_tokens(image.reshape(2, 4, 5, 8), (2, 3), 'avg').reshape(2, 6, 8)), 1)
-    s1 = blocks[2](p, torch.cat((p, image), 1))
+    p = torch.cat((cls, adaptive_pool(image.reshape(2, 4, 5, 8), (2, 3), 'avg').reshape(2, 6, 8)), 1)
+    s1 = blocks[2](p, (p, image))
     g = torch.zeros_like(s1)
     if use_global:
         g[:, extra:] = encoder.global_centers.reshape(1, 6, 8)
-    s2 = blocks[3](s1 + g, torch.cat((s1, image), 1))
+    s2 = blocks[3](s1 + g, (s1, image))
     expected = blocks[4](s2)
 
-    outs = encoder(x, (4, 5), (1, 3, 4))
-    assert [grid for _, grid in outs] == [(4, 5), (2, 3), (2, 3)]
+    last, semantic, outs = encoder(x, layout, (1, 3, 4))
+    assert semantic and torch.equal(last, outs[-1][0])
+    assert [semantic for _, semantic in outs] == [False, True, True]
     for out, wanted in zip(outs, (tokens, s2, expected), strict=True):
         assert torch.allclose(out[0], wanted, atol=1e-6)
-
-
-def test_unknown_pooling():
-    with pytest.raises(ValueError, match="pooling='min' is unknown"):
-        SemanticEncoder([TransformerBlock(8, 2, 16)] * 2, 8, (2, 2), 0, pooling='min')
 
 
 @pytest.mark.parametrize('size,grid', [((32, 32), (8, 8)), ((33, 30), (9, 8)), ((1, 5), (1, 2))])

@@ -91,6 +91,18 @@ def test_any_image_size(size, semantic_grid):
     assert out.isfinite().all()
 
 
+@pytest.mark.parametrize('cls', [False, True])
+def test_recovery_gives_the_full_map_back(cls):
+    """The image tokens from before the STGM query the semantic tokens in the last layer."""
+    model = build(recover=True, out_type='featmap', with_cls_token=cls, out_indices=(1, 4, 5), final_norm=False)
+    before, semantic, recovered = model(torch.randn(2, 3, 32, 20))
+    assert before.shape == recovered.shape == (2, 16, 8, 5) and semantic.shape == (2, 16, 3, 3)
+    if not cls:
+        x, s = before.flatten(2).transpose(1, 2), semantic.flatten(2).transpose(1, 2)
+        out = model.encoder.layers[5](x, (s,)).transpose(1, 2).reshape(2, 16, 8, 5)
+        assert torch.allclose(recovered, out, atol=1e-6)
+
+
 def test_padding_to_whole_patches_is_zeros():
     model = build()
     image = torch.randn(1, 3, 30, 31)
@@ -129,6 +141,7 @@ def test_out_indices_give_the_map_of_their_own_grid():
         dict(stgm_layer=3),
         dict(pooling='avg'),
         dict(use_global=False),
+        dict(recover=True),
         dict(qkv_bias=False),
         dict(layer_scale_init_value=0.1),
         dict(norm_cfg=dict(type='LN', eps=0.1)),
@@ -184,6 +197,7 @@ def test_drop_path_grows_linearly():
         (dict(semantic_grid=None), 'stgm_layer=2 has no effect with semantic_grid=None'),
         (dict(semantic_grid=None, stgm_layer=4, pooling='avg'), "pooling='avg' has no effect"),
         (dict(semantic_grid=None, stgm_layer=4, use_global=False), 'use_global=False has no effect'),
+        (dict(semantic_grid=None, stgm_layer=4, recover=True), 'recover=True has no effect'),
         (dict(out_indices=6), 'must name some of the 6 layers'),
         (dict(out_indices=(4, 2)), 'ascending'),
         (dict(frozen_stages=7), 'between -1 and the 6 layers'),
@@ -199,7 +213,9 @@ def test_unknown_options_are_refused():
         build(semantic_gird=(2, 2))
 
 
-@pytest.mark.parametrize('options', [dict(), dict(with_cls_token=True, out_type='cls_token', layer_scale_init_value=1)])
+@pytest.mark.parametrize(
+    'options', [dict(), dict(with_cls_token=True, out_type='cls_token', layer_scale_init_value=1), dict(recover=True)]
+)
 def test_gradients_reach_every_parameter(options):
     model = build(**options).train()
     model(torch.randn(2, 3, 32, 32))[0].square().sum().backward()

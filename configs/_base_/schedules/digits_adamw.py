@@ -1,7 +1,11 @@
 # Small networks on small data: plain AdamW, a short warm-up, cosine to zero.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        flat_decay_mult=0.0,
+        custom_keys={'.pos_embed': dict(decay_mult=0.0), '.global_centers': dict(decay_mult=0.0)}),
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [

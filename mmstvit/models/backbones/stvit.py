@@ -15,7 +15,7 @@ from ...converters import register_published_weights
 from ...functional.position import resize_table
 from ...layers.block import TransformerBlock
 from ...layers.embed import PatchEmbed
-from ...layers.semantic import SemanticEncoder
+from ...layers.semantic import POOLING, SemanticEncoder, WholeImage, layer_roles
 from ...registry import MODELS
 
 OUT_TYPES = ('avg_featmap', 'cls_token', 'featmap', 'raw')
@@ -46,6 +46,8 @@ class STViT(BaseModule):
         stgm_layer: ordinary layers before the two of the semantic token generation module.
         pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
         use_global: whether learned global cluster centres are added in the second layer of the module.
+        recover: whether the last layer gives the image tokens back (STViT-R): they query the semantic tokens, and the
+            map has the full resolution again.
         with_cls_token: whether a class token rides along.
         out_type: ``'avg_featmap'``: mean over tokens (B, C); ``'cls_token'``: the class token (B, C); ``'featmap'``:
             the grid of tokens (B, C, rows, columns); ``'raw'``: all tokens, the class token first (B, L, C).
@@ -82,6 +84,7 @@ class STViT(BaseModule):
         stgm_layer: int = 4,
         pooling: str = 'max',
         use_global: bool = True,
+        recover: bool = False,
         with_cls_token: bool = False,
         out_type: str = 'avg_featmap',
         out_indices: int | Sequence[int] = -1,
@@ -102,6 +105,7 @@ class STViT(BaseModule):
         self.embed_dims = arch['embed_dims']
         self.num_layers = arch['num_layers']
         self.out_type = out_type
+        self.num_extra_tokens = int(with_cls_token)
         self.out_indices = self._layer_indices(out_indices)
         self.frozen_stages = frozen_stages
         if out_type not in OUT_TYPES:
@@ -135,14 +139,13 @@ class STViT(BaseModule):
             )
             for rate in np.linspace(0, drop_path_rate, self.num_layers)
         ]
+        self.semantic_grid = self._check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global, recover)
+        self.pooling = pooling
         self.encoder = SemanticEncoder(
             layers,
+            layer_roles(self.num_layers, None if semantic_grid is None else stgm_layer, recover),
             self.embed_dims,
-            self._check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global),
-            stgm_layer,
-            pooling,
-            use_global,
-            num_extra_tokens=int(with_cls_token),
+            centers_grid=self.semantic_grid if use_global else None,
             with_cp=with_cp,
         )
         self.norm = build_norm_layer(norm_cfg, self.embed_dims)[1] if final_norm else None
@@ -162,10 +165,13 @@ class STViT(BaseModule):
         return arch
 
     @staticmethod
-    def _check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global) -> tuple[int, ...] | None:
+    def _check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global, recover) -> tuple[int, ...] | None:
+        if pooling not in POOLING:
+            raise ValueError(f'pooling={pooling!r} is unknown, choose from {POOLING}')
         if semantic_grid is None:
             # Options left at their defaults ask for nothing; others would silently change nothing.
             idle = dict(stgm_layer=(stgm_layer, 4), pooling=(pooling, 'max'), use_global=(use_global, True))
+            idle['recover'] = (recover, False)
             for name, (value, default) in idle.items():
                 if value != default:
                     raise ValueError(f'{name}={value!r} has no effect with semantic_grid=None: leave it out')
@@ -224,17 +230,18 @@ class STViT(BaseModule):
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
         x = self.drop_after_pos(x)
-        outs = self.encoder(x, grid, self.out_indices)
+        layout = WholeImage(grid, self.semantic_grid, self.pooling, self.num_extra_tokens)
+        _, _, outs = self.encoder(x, layout, self.out_indices)
         if self.norm is not None and self.num_layers - 1 in self.out_indices:
             outs[-1] = (self.norm(outs[-1][0]), outs[-1][1])
-        return tuple(self._format(tokens, grid) for tokens, grid in outs)
+        return tuple(self._format(tokens, self.semantic_grid if semantic else grid) for tokens, semantic in outs)
 
     def _format(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         if self.out_type == 'raw':
             return tokens
         if self.out_type == 'cls_token':
             return tokens[:, 0]
-        tokens = tokens[:, self.encoder.num_extra_tokens :]
+        tokens = tokens[:, self.num_extra_tokens :]
         if self.out_type == 'avg_featmap':
             return tokens.mean(dim=1)
         return tokens.unflatten(1, grid).movedim(-1, 1).contiguous()  # (B, N, C) -> (B, C, *grid)

@@ -1,0 +1,132 @@
+"""Loading checkpoints in the commands: what cannot be read, and what belongs to another model, is said in one line."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from .errors import UsageError, one_line
+
+# Shares of a model's tensors that a checkpoint must fill. Training may begin from a part, e.g. a backbone below a
+# large new head; a test of a model that is mostly random numbers means nothing.
+_LEAST = {'train': 0.1, 'test': 0.5}
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Refuse a local checkpoint that is not there; other schemes are left to mmengine."""
+    if path is not None and '://' not in path and not Path(path).expanduser().is_file():
+        raise UsageError(f'there is no checkpoint {path}: give the path of a file or a URL')
+
+
+@contextlib.contextmanager
+def clear_checkpoint_errors(runner: Runner, purpose: str) -> Iterator[None]:
+    """While it is open, a checkpoint that cannot be read or does not fit raises :class:`UsageError` with its name.
+
+    Args:
+        runner: its ``load_from`` must fit the model; ``init_cfg`` of a part of the model must be readable.
+        purpose: ``'train'`` or ``'test'``.
+    """
+    original, load = CheckpointLoader.__dict__['load_checkpoint'], runner.load_checkpoint
+
+    def load_fitting(filename: str, *args: Any, **kwargs: Any) -> dict:
+        with _observe_loading(_bare(runner.model)) as seen:
+            try:
+                checkpoint = load(filename, *args, **kwargs)
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise UsageError(f'{filename} does not fit: {one_line(error)}') from error
+        _check_fit(seen, _bare(runner.model), filename, purpose)
+        if runner._resume:
+            _check_state(checkpoint, filename)
+        return checkpoint
+
+    CheckpointLoader.load_checkpoint = staticmethod(_read)
+    runner.load_checkpoint = load_fitting
+    try:
+        yield
+    finally:
+        CheckpointLoader.load_checkpoint = original
+        del runner.load_checkpoint
+
+
+_mmengine_read = CheckpointLoader.load_checkpoint
+
+
+def _read(filename: str, map_location: Any = None, logger: str = 'current') -> dict:
+    """mmengine's loader, with errors that name the file. Whatever a broken file raises, it is the file's fault."""
+    try:
+        checkpoint = _mmengine_read(filename, map_location, logger)
+    except Exception as error:
+        raise UsageError(f'cannot read the checkpoint {filename}: {_why(filename, error)}') from error
+    if not isinstance(checkpoint, dict):
+        raise UsageError(f'{filename} is no checkpoint: it holds a {type(checkpoint).__name__} and no weights')
+    return checkpoint
+
+
+def _why(filename: str, error: Exception) -> str:
+    if isinstance(error, (URLError, ConnectionError, TimeoutError)):
+        return f'{one_line(error)}; check the address and the network, or download it elsewhere and give its path'
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return one_line(error)
+    line = 'torch.save has not written it, or it is incomplete'
+    if filename.startswith(('http://', 'https://')):
+        # A broken download is kept, and would be taken again.
+        kept = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(filename).path))
+        line += f'; delete {kept} before you try again'
+    return line
+
+
+def _bare(model: torch.nn.Module) -> torch.nn.Module:
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+@contextlib.contextmanager
+def _observe_loading(model: torch.nn.Module) -> Iterator[dict]:
+    """Collect the names in the file, and those that are missing or of another shape.
+
+    mmengine logs these and goes on. It fills the lists that it hands to torch's hooks, the outermost one's included.
+    """
+    seen: dict = {}
+
+    def hook(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
+        seen.update(names=list(state_dict), missing=missing_keys, errors=error_msgs)
+
+    handle = model._register_load_state_dict_pre_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _check_fit(seen: dict, model: torch.nn.Module, filename: str, purpose: str) -> None:
+    own = {name for name in model.state_dict() if not name.endswith('num_batches_tracked')}
+    clashing = [match[1] for line in seen['errors'] if (match := re.match(r'size mismatch for (\S+):', line))]
+    filled = own - set(seen['missing']) - set(clashing)
+    if len(filled) < _LEAST[purpose] * len(own):
+        raise UsageError(
+            f"the checkpoint {filename} is of another model: {len(filled)} of the config's {len(own)} tensors match in "
+            f'name and shape; its names are {", ".join(seen["names"][:3])} ...'
+        )
+    if clashing and purpose == 'test':
+        raise UsageError(
+            f'the checkpoint {filename} is of another model: {", ".join(clashing[:3])} '
+            f'{"has" if len(clashing) == 1 else "have"} another shape than the config says'
+        )
+
+
+def _check_state(checkpoint: dict, filename: str) -> None:
+    if not {'epoch', 'iter'} <= set(checkpoint.get('meta') or ()) or 'message_hub' not in checkpoint:
+        raise UsageError(
+            f'{filename} holds weights and no state of training to resume: start from its weights with '
+            f'--cfg-options load_from={filename}'
+        )

@@ -1,0 +1,390 @@
+"""STViT and STViT-R on the hierarchical transformer (Swin layout)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch.nn as nn
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.utils import to_2tuple
+from torch import Tensor
+
+from ...converters import register_published_weights
+from ...functional.windows import num_windows
+from ...layers.block import TransformerBlock
+from ...layers.embed import ConvStem, PatchEmbed, PatchMerging
+from ...layers.semantic import KEY_MASKS, POOLING, SemanticEncoder, WindowLayout, WindowSpec
+from ...registry import MODELS
+
+STEMS = ('patch', 'conv')
+
+_ARCH_KEYS = ('embed_dims', 'depths', 'num_heads')
+
+# Layers of one unit of STViT-R: an image layer, the STGM, semantic layers of each window and of all, and recovery.
+_UNIT = ('image', 'generate', 'refine', 'local', 'semantic', 'recover')
+
+# The stage whose layers work on semantic tokens; at 224 px it has 14 x 14 image tokens.
+_SEMANTIC_STAGE = 2
+
+
+def _windows_in_turn(depth: int, first: int = 0) -> tuple[str, ...]:
+    """Ordinary Swin layers: every second one in shifted windows."""
+    return tuple('shifted' if i % 2 else 'image' for i in range(first, first + depth))
+
+
+class Stage(nn.Module):
+    """The layers of one resolution, and the patch merging that leads to the next."""
+
+    def __init__(self, encoder: SemanticEncoder, downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.downsample = downsample
+
+
+class SemanticSwin(BaseModule):
+    """What :class:`STViTSwin` and :class:`STViTR` share: Swin's stages, the third with any roles for its layers.
+
+    Args:
+        arch: ``'tiny'``, ``'small'``, ``'base'`` or a dict with ``embed_dims``, ``depths`` and ``num_heads``.
+        roles: of the layers of the third stage, see ``mmstvit.layers.semantic.ROLES``.
+        spec: its windows and semantic tokens.
+        centers_grid: the grid of the global cluster centres, or ``None``.
+        shortcut: whether the first STGM layer adds to the pooled tokens.
+        layer_scale_init_value: of the layers from the STGM on, recovery included.
+        relative_pos: whether semantic layers have a relative position bias.
+        stem, in_channels, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate, drop_path_rate, norm_cfg, out_indices,
+            frozen_stages, with_cp, init_cfg: as in the classes named above.
+    """
+
+    arch_zoo = {
+        'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
+        'small': dict(embed_dims=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
+        'base': dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
+    }
+
+    def __init__(
+        self,
+        arch: str | dict,
+        roles: tuple[str, ...],
+        spec: WindowSpec,
+        centers_grid: Sequence[int] | None,
+        shortcut: bool,
+        layer_scale_init_value: float,
+        relative_pos: bool,
+        stem: str,
+        in_channels: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop_rate: float,
+        attn_drop_rate: float,
+        drop_path_rate: float,
+        norm_cfg: dict | None,
+        out_indices: Sequence[int],
+        frozen_stages: int,
+        with_cp: bool,
+        init_cfg: dict | list | None,
+    ) -> None:
+        super().__init__(init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02))
+        arch = self.arch_settings(arch)
+        norm_cfg = norm_cfg or dict(type='LN', eps=1e-5)
+        depths, heads = arch['depths'], arch['num_heads']
+        widths = [arch['embed_dims'] * 2**i for i in range(len(depths))]
+        self.spec = spec
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        if not out_indices or not all(0 <= i < len(depths) for i in out_indices):
+            raise ValueError(f'out_indices={out_indices} must name some of the stages 0 to {len(depths) - 1}')
+        if not -1 <= frozen_stages <= len(depths):
+            raise ValueError(f'frozen_stages={frozen_stages} must be between -1 and the {len(depths)} stages')
+
+        if stem == 'patch':
+            self.patch_embed = PatchEmbed(in_channels, widths[0], (4, 4), norm_cfg)
+        elif stem == 'conv':
+            self.patch_embed = ConvStem(in_channels, widths[0])
+        else:
+            raise ValueError(f'stem={stem!r} is unknown, choose from {STEMS}')
+        self.drop_after_stem = nn.Dropout(drop_rate)
+
+        rates = iter(np.linspace(0, drop_path_rate, sum(depths)))
+        self.stages = nn.ModuleList()
+        for i, (width, depth) in enumerate(zip(widths, depths)):
+            stage_roles = roles if i == _SEMANTIC_STAGE else _windows_in_turn(depth)
+            layers = []
+            for role in stage_roles:
+                on_image = role in ('image', 'shifted')
+                relative = {}
+                if relative_pos:
+                    relative = {'local': spec.size, 'semantic': None if spec.dense else centers_grid_of(spec)}
+                layers.append(
+                    TransformerBlock(
+                        width,
+                        heads[i],
+                        int(mlp_ratio * width),
+                        qkv_bias=qkv_bias,
+                        drop_rate=drop_rate,
+                        attn_drop_rate=attn_drop_rate,
+                        drop_path_rate=float(next(rates)),
+                        layer_scale_init_value=0.0 if on_image else layer_scale_init_value,
+                        norm_cfg=norm_cfg,
+                        relative_window=spec.window if on_image else relative.get(role),
+                    )
+                )
+            semantic = i == _SEMANTIC_STAGE
+            encoder = SemanticEncoder(
+                layers, stage_roles, width, centers_grid if semantic else None, shortcut, with_cp=with_cp
+            )
+            last = i == len(depths) - 1
+            self.stages.append(Stage(encoder, None if last else PatchMerging(width, norm_cfg)))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', build_norm_layer(norm_cfg, widths[i])[1])
+
+        tables = [name for name, _ in self.named_parameters() if name.endswith('global_centers')]
+        register_published_weights(self, tables=tables)
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    @classmethod
+    def arch_settings(cls, arch: str | dict) -> dict:
+        """The sizes of an architecture.
+
+        Raises:
+            ValueError: an unknown name, or a dict with other keys or numbers of stages.
+        """
+        if isinstance(arch, str):
+            if arch not in cls.arch_zoo:
+                raise ValueError(f'arch={arch!r} is unknown, choose from {tuple(cls.arch_zoo)} or give a dict')
+            return cls.arch_zoo[arch]
+        if set(arch) != set(_ARCH_KEYS):
+            raise ValueError(f'arch as a dict needs just the keys {_ARCH_KEYS}, got {tuple(arch)}')
+        if not len(arch['depths']) == len(arch['num_heads']) == 4:
+            raise ValueError(f'depths={arch["depths"]} and num_heads={arch["num_heads"]} must have 4 numbers')
+        return arch
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        modules = [self.patch_embed, self.drop_after_stem, *self.stages[: self.frozen_stages]]
+        return modules + [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
+
+    def train(self, mode: bool = True) -> 'SemanticSwin':
+        """Set training mode; frozen stages stay in evaluation mode (no dropout, no new batch statistics)."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Extract features.
+
+        Args:
+            x: images (B, in_channels, height, width), of any size.
+
+        Returns:
+            One map (B, C, rows, columns) for each of ``out_indices``, each after a norm of its own.
+        """
+        x = self.drop_after_stem(self.patch_embed(x))
+        outs = []
+        for i, stage in enumerate(self.stages):
+            grid = tuple(x.shape[1:-1])
+            layout = WindowLayout(self.spec, grid, num_windows(grid, self.spec.window), x.device)
+            x, semantic, _ = stage.encoder(x, layout)
+            if semantic:
+                x = layout.join(x)
+            if i in self.out_indices:
+                outs.append(getattr(self, f'norm{i}')(x).movedim(-1, 1).contiguous())
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return tuple(outs)
+
+
+def centers_grid_of(spec: WindowSpec) -> tuple[int, ...]:
+    """The grid of all semantic tokens at 224 px, where the third stage has two windows along each axis."""
+    return tuple(2 * s for s in spec.size)
+
+
+def _check_pooling(pooling: str) -> None:
+    if pooling not in POOLING:
+        raise ValueError(f'pooling={pooling!r} is unknown, choose from {POOLING}')
+
+
+@MODELS.register_module()
+class STViTSwin(SemanticSwin):
+    """Swin whose third stage goes over to semantic tokens, for classification.
+
+    "Making Vision Transformers Efficient from A Token Sparsification View", arXiv 2303.08685. After ``stgm_layer``
+    ordinary layers of the third stage, each window is pooled to ``semantic_size`` tokens along each axis, which gather
+    what they stand for from a larger window around it (the STGM); the remaining layers alternate between the tokens of
+    each window and all of them, and the last stage works on what patch merging makes of them. With
+    ``semantic_size=None`` it is the plain Swin transformer, the dense twin for comparisons.
+
+    Takes images of any size. Checkpoints of Swin's authors and of mmpretrain load as they are.
+
+    Args:
+        arch: ``'tiny'``, ``'small'``, ``'base'`` (the sizes of Swin), or a dict with ``embed_dims``, ``depths`` and
+            ``num_heads``, the last two with one number a stage.
+        window_size: tokens along each axis of a window.
+        semantic_size: semantic tokens along each axis of a window, or ``None`` for plain Swin.
+        stgm_layer: ordinary layers of the third stage before the STGM; by default a third of its layers.
+        pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
+        use_global: whether learned global cluster centres are added in the second layer of the STGM.
+        stem: ``'patch'``: 4 x 4 patches, as Swin; ``'conv'``: two convolutions, as STViT-R.
+        in_channels: channels of the image.
+        mlp_ratio: hidden width of the MLPs over their width.
+        qkv_bias: whether the projections of query, key and value have a bias.
+        drop_rate: dropout after the stem, the output projections and in the MLPs.
+        attn_drop_rate: dropout of the attention weights.
+        drop_path_rate: stochastic depth of the last layer, growing linearly from 0 at the first.
+        layer_scale_init_value: initial value of LayerScale in the layers from the STGM on; 0 means no LayerScale.
+        norm_cfg: the norm layers.
+        out_indices: the stages whose maps are returned.
+        frozen_stages: -1: nothing is frozen; 0: the stem; n: the first n stages too.
+        with_cp: recompute activations in the backward pass to save memory.
+        init_cfg: initialisation, by default truncated normal weights in linear layers.
+
+    Raises:
+        ValueError: an option has an unknown value, does not fit the others, or would have no effect.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        window_size: int | Sequence[int] = 7,
+        semantic_size: int | Sequence[int] | None = 4,
+        stgm_layer: int | None = None,
+        pooling: str = 'max',
+        use_global: bool = True,
+        stem: str = 'patch',
+        in_channels: int = 3,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        layer_scale_init_value: float = 0.0,
+        norm_cfg: dict | None = None,
+        out_indices: Sequence[int] = (3,),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        _check_pooling(pooling)
+        depth = self.arch_settings(arch)['depths'][_SEMANTIC_STAGE]
+        window = to_2tuple(window_size)
+        size = None if semantic_size is None else to_2tuple(semantic_size)
+        if size is None:
+            idle = dict(stgm_layer=(stgm_layer, None), pooling=(pooling, 'max'), use_global=(use_global, True))
+            idle['layer_scale_init_value'] = (layer_scale_init_value, 0.0)
+            for name, (value, default) in idle.items():
+                if value != default:
+                    raise ValueError(f'{name}={value!r} has no effect with semantic_size=None: leave it out')
+            roles = _windows_in_turn(depth)
+        else:
+            if not all(1 <= s <= w for s, w in zip(size, window)):
+                raise ValueError(f'semantic_size={semantic_size} must be between 1 and window_size={window_size}')
+            before = depth // 3 if stgm_layer is None else stgm_layer
+            if not 0 <= before <= depth - 2:
+                raise ValueError(
+                    f'stgm_layer={before} does not fit: the STGM takes two of the {depth} layers of the third stage, '
+                    f'so it must be between 0 and {depth - 2}'
+                )
+            after = depth - before - 2
+            roles = _windows_in_turn(before) + ('generate', 'refine') + (('local', 'semantic') * depth)[:after]
+        spec = WindowSpec(window, size or window, pooling)
+        super().__init__(
+            arch, roles, spec, centers_grid_of(spec) if size and use_global else None, True, layer_scale_init_value,
+            False, stem, in_channels, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate, drop_path_rate, norm_cfg,
+            out_indices, frozen_stages, with_cp, init_cfg,
+        )  # fmt: skip
+
+
+@MODELS.register_module()
+class STViTR(SemanticSwin):
+    """STViT-R: Swin whose third stage goes to semantic tokens and back, unit by unit, so that dense tasks profit too.
+
+    arXiv 2303.08685, section 3.4, and the authors' published models. A unit is an ordinary layer, the two of the STGM,
+    a layer on the semantic tokens of each window, one on all of them, and recovery, in which the image tokens query the
+    semantic ones. The third stage is a row of such units.
+
+    The classification form is for images near 224 px: all layers but the first of the STGM see everything. The dense
+    form takes any size: each layer sees a larger window around its own. Weights of one fit the other.
+
+    Args:
+        arch: ``'tiny'``, ``'small'``, ``'base'`` (the sizes of Swin), or a dict with ``embed_dims``, ``depths`` and
+            ``num_heads``; the third stage's depth must be a multiple of 6.
+        window_size: tokens along each axis of a window.
+        semantic_size: semantic tokens along each axis of a window.
+        dense: the dense form.
+        shortcut: whether the first layer of the STGM adds to the pooled tokens; in the published classification models
+            its output replaces them.
+        use_global: whether learned global cluster centres are added in the first unit; classification form only.
+        relative_pos: whether semantic layers have a relative position bias (those on all tokens in the classification
+            form only, at 224 px).
+        key_mask: what is no key in the dense form: ``'exact'``: all padding and all that lies outside the image;
+            ``'published'``: what the authors' code hides, needed to reproduce their detectors; ``None``: nothing.
+        pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
+        stem: ``'conv'``: two convolutions, as published; ``'patch'``: 4 x 4 patches, as Swin.
+        in_channels: channels of the image.
+        mlp_ratio: hidden width of the MLPs over their width.
+        qkv_bias: whether the projections of query, key and value have a bias.
+        drop_rate: dropout after the stem, the output projections and in the MLPs.
+        attn_drop_rate: dropout of the attention weights.
+        drop_path_rate: stochastic depth of the last layer, growing linearly from 0 at the first.
+        layer_scale_init_value: initial value of LayerScale in the layers of a unit after its first; 0 means none.
+        norm_cfg: the norm layers.
+        out_indices: the stages whose maps are returned; by default the last, in the dense form all.
+        frozen_stages: -1: nothing is frozen; 0: the stem; n: the first n stages too.
+        with_cp: recompute activations in the backward pass to save memory.
+        init_cfg: initialisation, by default truncated normal weights in linear layers.
+
+    Raises:
+        ValueError: an option has an unknown value, does not fit the others, or would have no effect.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'small',
+        window_size: int | Sequence[int] = 7,
+        semantic_size: int | Sequence[int] = 3,
+        dense: bool = False,
+        shortcut: bool = True,
+        use_global: bool = False,
+        relative_pos: bool = False,
+        key_mask: str | None = 'exact',
+        pooling: str = 'max',
+        stem: str = 'conv',
+        in_channels: int = 3,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+        layer_scale_init_value: float = 1e-5,
+        norm_cfg: dict | None = None,
+        out_indices: Sequence[int] | None = None,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        _check_pooling(pooling)
+        depth = self.arch_settings(arch)['depths'][_SEMANTIC_STAGE]
+        window, size = to_2tuple(window_size), to_2tuple(semantic_size)
+        if depth % len(_UNIT):
+            raise ValueError(f'the third stage has {depth} layers, which is no multiple of the {len(_UNIT)} of a unit')
+        if not all(1 <= s <= w for s, w in zip(size, window)):
+            raise ValueError(f'semantic_size={semantic_size} must be between 1 and window_size={window_size}')
+        if key_mask not in KEY_MASKS:
+            raise ValueError(f'key_mask={key_mask!r} is unknown, choose from {KEY_MASKS}')
+        if not dense and key_mask != 'exact':
+            raise ValueError(f'key_mask={key_mask!r} has no effect with dense=False: leave it out')
+        if dense and use_global:
+            raise ValueError('use_global=True is for dense=False: the centres belong to one image size')
+        spec = WindowSpec(
+            window, size, pooling, dense, key_mask, hide_padding=key_mask == 'exact', always_shift=dense
+        )  # fmt: skip
+        if out_indices is None:
+            out_indices = (0, 1, 2, 3) if dense else (3,)
+        super().__init__(
+            arch, _UNIT * (depth // len(_UNIT)), spec, centers_grid_of(spec) if use_global else None, shortcut,
+            layer_scale_init_value, relative_pos, stem, in_channels, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate,
+            drop_path_rate, norm_cfg, out_indices, frozen_stages, with_cp, init_cfg,
+        )  # fmt: skip

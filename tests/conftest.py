@@ -1,0 +1,157 @@
+"""What the tests of commands and interfaces share: a small training run, a web server, a clean mmengine."""
+
+import functools
+import http.server
+import json
+import os
+import subprocess
+import threading
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.utils import ManagerMixin
+from run_helpers import DETECTION, TINY, VIDEO, read_scalars, tool_command, tool_env
+
+
+@pytest.fixture(scope='session', autouse=True)
+def caches(tmp_path_factory):
+    """Downloads go to a temporary folder and not through a proxy."""
+    folder = tmp_path_factory.mktemp('caches')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('TORCH_HOME', str(folder / 'torch'))
+        patch.setenv('MMENGINE_HOME', str(folder / 'mmengine'))
+        patch.setenv('no_proxy', '127.0.0.1,localhost')
+        yield folder
+
+
+def managers(cls=ManagerMixin):
+    """The classes whose instances mmengine keeps by name, and hands out again to a run of the same second."""
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from managers(sub)
+
+
+@pytest.fixture(autouse=True)
+def clean_mmengine():
+    """A run in this process leaves mmengine's loggers, visualizers, default scope and environment as they were."""
+    before = {manager: dict(manager._instance_dict) for manager in managers()}
+    environ = dict(os.environ)
+    yield
+    for manager in managers():
+        manager._instance_dict.clear()
+        manager._instance_dict.update(before.get(manager, {}))
+    for name in set(os.environ) - set(environ):
+        del os.environ[name]
+    os.environ.update(environ)
+
+
+@pytest.fixture(scope='session')
+def run_tool(tmp_path_factory):
+    """``run_tool('train.py', config, ...)`` runs a command from a folder outside the checkout."""
+    folder = tmp_path_factory.mktemp('elsewhere')
+
+    def run(tool, *args, check=True, **env):
+        result = subprocess.run(
+            tool_command(tool, *args), capture_output=True, text=True, cwd=folder, env=tool_env(**env)
+        )
+        if check:
+            assert result.returncode == 0, result.stderr[-2000:]
+        return result
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def tiny_config(tmp_path_factory):
+    """A digits config that trains in seconds."""
+    path = tmp_path_factory.mktemp('config') / 'tiny.py'
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope='session')
+def trained(tiny_config, run_tool, tmp_path_factory):
+    """A finished run of ``tiny_config`` by tools/train.py: ``config``, ``checkpoint``, ``scalars``, ``top1``."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    run_tool('train.py', tiny_config, '--work-dir', work_dir)
+    scalars = read_scalars(work_dir)
+    top1 = [line['accuracy/top1'] for line in scalars if 'accuracy/top1' in line]
+    return SimpleNamespace(
+        config=tiny_config, work_dir=work_dir, checkpoint=work_dir / 'epoch_4.pth', scalars=scalars, top1=top1[-1]
+    )
+
+
+@pytest.fixture(scope='session')
+def web(tmp_path_factory):
+    """A web server on loopback: files put into ``folder`` are at ``url(name)``."""
+    folder = tmp_path_factory.mktemp('web')
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield SimpleNamespace(folder=folder, url=lambda name: f'http://127.0.0.1:{server.server_port}/{name}')
+    server.shutdown()
+    server.server_close()
+
+
+def draw(rng, size, kind, at, extent):
+    """A grey image with a yellow square or disc."""
+    image = rng.integers(90, 110, (*size, 3), dtype=np.uint8)
+    y, x = np.mgrid[: size[0], : size[1]]
+    dy, dx = np.abs(y - at[0]), np.abs(x - at[1])
+    inside = (dy < extent) & (dx < extent) if kind == 0 else dy**2 + dx**2 < extent**2
+    image[inside] = (60, 240, 240)
+    return image
+
+
+def run_toolbox(template, root, run_tool):
+    config, work_dir = root / 'config.py', root / 'work_dir'
+    config.write_text(template.replace('{root}', str(root)))
+    run_tool('train.py', config, '--work-dir', work_dir)
+    return SimpleNamespace(
+        root=root, config=config, work_dir=work_dir, checkpoint=work_dir / 'epoch_1.pth', scalars=read_scalars(work_dir)
+    )
+
+
+@pytest.fixture(scope='session')
+def detection(run_tool, tmp_path_factory):
+    """A finished run of mmdet on eight made scenes, with STViT as the backbone of a RetinaNet."""
+    pytest.importorskip('mmcv._ext')
+    root = tmp_path_factory.mktemp('detection')
+    (root / 'images').mkdir()
+    rng = np.random.default_rng(0)
+    coco = dict(images=[], annotations=[], categories=[dict(id=1, name='square'), dict(id=2, name='disc')])
+    for i in range(8):
+        (height, width), kind = ((64, 96), (96, 64))[i % 2], i // 2 % 2
+        y, x, extent = rng.integers(24, 40), rng.integers(24, 40), int(rng.integers(12, 20))
+        cv2.imwrite(str(root / 'images' / f'{i}.png'), draw(rng, (height, width), kind, (y, x), extent))
+        coco['images'].append(dict(id=i, file_name=f'{i}.png', height=height, width=width))
+        box = [int(x) - extent, int(y) - extent, 2 * extent, 2 * extent]
+        coco['annotations'].append(
+            dict(id=i + 1, image_id=i, category_id=kind + 1, bbox=box, area=4 * extent**2, iscrowd=0)
+        )
+    (root / 'scenes.json').write_text(json.dumps(coco))
+    return run_toolbox(DETECTION, root, run_tool)
+
+
+@pytest.fixture(scope='session')
+def video(run_tool, tmp_path_factory):
+    """A finished run of mmaction2 on six made clips."""
+    pytest.importorskip('decord')
+    root = tmp_path_factory.mktemp('video')
+    (root / 'clips').mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(6):
+        writer = cv2.VideoWriter(str(root / 'clips' / f'{i}.mp4'), cv2.VideoWriter_fourcc(*'mp4v'), 10, (64, 64))
+        for t in range(6):
+            writer.write(draw(rng, (64, 64), i % 2, (32, 20 + 3 * t), 12))
+        writer.release()
+        lines.append(f'{i}.mp4 {i % 2}\n')
+    (root / 'clips.txt').write_text(''.join(lines))
+    return run_toolbox(VIDEO, root, run_tool)

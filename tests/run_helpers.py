@@ -1,0 +1,123 @@
+"""Configs of small runs in the three toolboxes, and how the tests start a command and read its log."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = """
+_base_ = ['mmstvit::digits/stvit-tiny_digits.py']
+model = dict(
+    backbone=dict(
+        arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64), patch_size=8, stgm_layer=1,
+        semantic_grid=(2, 2)),
+    head=dict(in_channels=32))
+train_dataloader = dict(batch_size=20, dataset=dict(indices=600))
+val_dataloader = dict(batch_size=50, dataset=dict(indices=150))
+test_dataloader = dict(batch_size=50, dataset=dict(indices=150))
+param_scheduler = [dict(type='ConstantLR', factor=1.0)]
+train_cfg = dict(max_epochs=4)
+default_hooks = dict(logger=dict(interval=10))
+"""
+
+DETECTION = """
+_base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmstvit.STViT',
+        arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),
+        img_size=96,
+        patch_size=8,
+        semantic_grid=None,
+        out_type='featmap'),
+    neck=dict(_delete_=True, type='FPN', in_channels=[32], out_channels=16, add_extra_convs='on_output', num_outs=5),
+    bbox_head=dict(num_classes=2, in_channels=16, feat_channels=16, stacked_convs=1),
+    test_cfg=dict(score_thr=0.0))
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(96, 96), keep_ratio=True),
+]
+meta = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='RepeatDataset', times=16, dataset=dict(
+        type='CocoDataset',
+        metainfo=dict(classes=('square', 'disc')),
+        data_root='{root}',
+        ann_file='scenes.json',
+        data_prefix=dict(img='images/'),
+        pipeline=[*pipeline, dict(type='PackDetInputs')])))
+test_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CocoDataset',
+        metainfo=dict(classes=('square', 'disc')),
+        data_root='{root}',
+        ann_file='scenes.json',
+        data_prefix=dict(img='images/'),
+        test_mode=True,
+        pipeline=[*pipeline, dict(type='PackDetInputs', meta_keys=meta)]))
+test_evaluator = dict(type='CocoMetric', ann_file='{root}/scenes.json', metric='bbox')
+val_dataloader, val_evaluator = test_dataloader, test_evaluator
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
+val_cfg, test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3))
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+"""
+
+VIDEO = """
+_base_ = ['mmaction::_base_/default_runtime.py']
+model = dict(
+    type='Recognizer2D',
+    backbone=dict(type='ResNet', depth=18, pretrained=None, norm_eval=False),
+    cls_head=dict(
+        type='TSNHead', num_classes=2, in_channels=512, average_clips='prob',
+        consensus=dict(type='AvgConsensus', dim=1)),
+    data_preprocessor=dict(
+        type='ActionDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, format_shape='NCHW'))
+pipeline = [
+    dict(type='DecordInit'),
+    dict(type='SampleFrames', clip_len=1, frame_interval=1, num_clips=2, test_mode=True),
+    dict(type='DecordDecode'),
+    dict(type='Resize', scale=(32, 32), keep_ratio=False),
+    dict(type='FormatShape', input_format='NCHW'),
+    dict(type='PackActionInputs'),
+]
+dataset = dict(
+    type='VideoDataset', ann_file='{root}/clips.txt', data_prefix=dict(video='{root}/clips'), pipeline=pipeline)
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dataset)
+test_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(test_mode=True, **dataset))
+val_dataloader = test_dataloader
+val_evaluator = test_evaluator = dict(type='AccMetric')
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_begin=1, val_interval=1)
+val_cfg, test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
+# As in the Kinetics configs of mmaction2: without a GPU the commands replace it.
+optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD', lr=0.01))
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+"""
+
+
+def tool_command(tool, *args):
+    return [sys.executable, str(ROOT / 'tools' / tool), *map(str, args)]
+
+
+def tool_env(**extra):
+    # These networks are too small for a second thread, and threads that wait would take the cores from other processes.
+    return {**os.environ, 'OMP_NUM_THREADS': '1', **extra}
+
+
+def read_scalars(work_dir):
+    """What the newest run in a work dir logged, one dict for each line."""
+    newest = max(work_dir.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for line in newest.read_text().splitlines()]

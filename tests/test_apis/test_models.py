@@ -1,0 +1,282 @@
+"""get_model, inference_model and list_models: every kind of model, of weights and of input gives the same answer."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from mmstvit import get_model, inference_model, list_models
+from mmstvit.datasets import digit_scans
+from mmstvit.models import STViT
+from mmstvit.paths import package_data
+
+CONFIG = package_data() / 'configs' / 'digits' / 'stvit-tiny_digits.py'
+
+
+@pytest.fixture(scope='module')
+def scans(tmp_path_factory):
+    """Four digits that the small run has not seen: paths, arrays, labels."""
+    folder = tmp_path_factory.mktemp('scans')
+    images, labels = digit_scans('val')
+    arrays = [np.repeat(image[..., None], 3, axis=-1) for image in images[:4]]
+    # Not grey, so that a swap of channels shows.
+    arrays = [(array * np.array([1.0, 0.8, 0.6])).astype(np.uint8) for array in arrays]
+    paths = [folder / f'{i}.png' for i in range(4)]
+    for path, array in zip(paths, arrays, strict=True):
+        cv2.imwrite(str(path), array)
+    return paths, arrays, labels[:4]
+
+
+@pytest.fixture(scope='module')
+def model(trained):
+    return get_model(trained.config, trained.checkpoint)
+
+
+def direct_scores(model, array):
+    """The scores by hand: resize, normalise, forward."""
+    image = cv2.resize(array, (32, 32), interpolation=cv2.INTER_CUBIC)[..., ::-1].astype(np.float32)
+    inputs = torch.from_numpy((image - 127.5) / 127.5).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        return model.head(model.extract_feat(inputs)).softmax(-1)[0].numpy()
+
+
+def assert_same(one, two):
+    assert one['pred_label'] == two['pred_label']
+    np.testing.assert_allclose(one['pred_scores'], two['pred_scores'], atol=1e-5)
+
+
+def test_list_models():
+    names = list_models()
+    assert names == sorted(names) and 'stvit-tiny_digits' in names
+    assert list_models('stvit-s') == [name for name in names if name.startswith('stvit-s')] != []
+    assert list_models('*digits') == ['stvit-tiny_digits', 'vit-tiny_digits']
+    assert list_models('no such*') == []
+
+
+@pytest.mark.parametrize('first, second', [('mmstvit', 'mmpretrain'), ('mmpretrain', 'mmstvit')])
+def test_mmpretrain_lists_our_models(first, second):
+    code = (
+        f'import {first}\n'
+        f'if {first!r} == "mmpretrain": mmpretrain.list_models()\n'
+        f'import {second}\n'
+        'ours, theirs = mmstvit.list_models("*stvit*"), mmpretrain.list_models("*stvit*")\n'
+        'assert len(ours) > 5 and set(ours) <= set(theirs), (ours, theirs)\n'
+        'model = mmpretrain.get_model("stvit-tiny_digits")\n'
+        'print(type(model.backbone).__module__)\n'
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split()[-1] == 'mmstvit.models.backbones.stvit'
+
+
+@pytest.mark.parametrize(
+    'toolbox, build',
+    [
+        ('mmpretrain', 'from mmpretrain.registry import MODELS'),
+        ('mmdet', 'from mmdet.registry import MODELS'),
+        ('mmaction', 'from mmaction.registry import MODELS'),
+    ],
+)
+def test_builds_in_every_toolbox_without_an_import(toolbox, build):
+    """``type='mmstvit.STViT'`` is enough. mmaction2 alone needs mmstvit to be imported before it can be."""
+    start = 'import mmstvit.compat.mmaction2\n' if toolbox == 'mmaction' else ''
+    code = f'{start}{build}\nimport torch\nmodel = MODELS.build(dict(type="mmstvit.STViT", arch="tiny"))\n'
+    code += 'print(type(model).__module__, model(torch.zeros(1, 3, 64, 64))[0].shape)\n'
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == 'mmstvit.models.backbones.stvit torch.Size([1, 192])'
+
+
+def test_get_model_by_name_path_and_config():
+    config = Config.fromfile(CONFIG)
+    for model in ('stvit-tiny_digits', CONFIG, str(CONFIG), config):
+        built = get_model(model)
+        assert type(built).__name__ == 'ImageClassifier' and isinstance(built.backbone, STViT)
+        assert built.backbone.num_layers == 6 and not built.training
+    get_model(config, backbone=dict(stgm_layer=1))
+    assert config.to_dict() == Config.fromfile(CONFIG).to_dict()  # what the caller gave is as it was
+
+
+def test_get_model_overrides_settings():
+    model = get_model('stvit-tiny_digits', backbone=dict(stgm_layer=3, semantic_grid=(2, 3)))
+    assert model.backbone.encoder.roles.index('generate') == 3
+    assert model.backbone.encoder.global_centers.shape == (1, 2, 3, 64)
+    with pytest.raises(TypeError, match='flux'):
+        get_model('stvit-tiny_digits', backbone=dict(flux=1))
+
+
+def test_get_model_with_weights(trained, web):
+    """From a path, a string and a URL, into models from a path and a config."""
+    saved = torch.load(trained.checkpoint, weights_only=False)['state_dict']
+    shutil.copy(trained.checkpoint, web.folder / 'for_get_model.pth')
+    config = Config.fromfile(trained.config)
+    for model, weights in (
+        (trained.config, trained.checkpoint),
+        (config, str(trained.checkpoint)),
+        (config, web.url('for_get_model.pth')),
+    ):
+        state = get_model(model, weights).state_dict()
+        assert set(state) == set(saved) and all(torch.equal(state[name], saved[name]) for name in saved)
+
+
+def test_weights_of_another_model(trained):
+    with pytest.raises(ValueError, match='of another model'):
+        get_model('stvit-tiny_digits', trained.checkpoint)
+    with pytest.raises(FileNotFoundError, match='absent.pth'):
+        get_model(trained.config, 'absent.pth')
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match='did you mean .*stvit-s_8xb128_in1k'):
+        get_model('stvit-s_8xb128_in1')
+    with pytest.raises(ValueError, match='list_models'):
+        get_model('qqqq')
+    with pytest.raises(FileNotFoundError, match='absent.py'):
+        get_model('absent.py')
+
+
+def test_weights_that_nobody_published(scans):
+    for model in ('stvit-s_8xb128_in1k', CONFIG, Config.fromfile(CONFIG)):
+        with pytest.raises(ValueError, match='no weights are published for') as error:
+            get_model(model, pretrained=True)
+        assert len(str(error.value)) < 300
+    with pytest.raises(ValueError, match='no weights are published for stvit-s_8xb128_in1k'):
+        inference_model('stvit-s_8xb128_in1k', scans[0][0])
+
+
+def test_published_weights_of_a_config(trained):
+    config = Config.fromfile(trained.config)
+    config.load_from = str(trained.checkpoint)
+    saved = torch.load(trained.checkpoint, weights_only=False)['state_dict']
+    weight = get_model(config, pretrained=True).head.layers.head.weight
+    assert torch.equal(weight, saved['head.layers.head.weight'])
+
+
+def test_inference_equals_forward(model, scans):
+    for path, array in zip(scans[0], scans[1], strict=True):
+        result = inference_model(model, path)
+        np.testing.assert_allclose(result['pred_scores'], direct_scores(model, array), atol=1e-5)
+        assert result['pred_label'] == result['pred_scores'].argmax()
+        assert result['pred_score'] == pytest.approx(result['pred_scores'].max())
+        assert result['pred_class'] == '0123456789'[result['pred_label']]
+
+
+def test_kinds_of_input_agree(model, scans):
+    paths, arrays, _ = scans
+    single = [inference_model(model, path) for path in paths]
+    assert len({tuple(result['pred_scores'].round(4)) for result in single}) == 4
+    for several in (
+        inference_model(model, paths),
+        inference_model(model, tuple(map(str, paths))),
+        inference_model(model, arrays),
+        inference_model(model, [paths[0], arrays[1], str(paths[2]), arrays[3]]),
+        inference_model(model, paths, batch_size=3),
+    ):
+        assert isinstance(several, list) and len(several) == 4
+        for one, two in zip(single, several, strict=True):
+            assert_same(one, two)
+    assert_same(inference_model(model, arrays[1]), single[1])
+
+
+def test_kinds_of_model_agree(trained, model, scans, web):
+    shutil.copy(trained.checkpoint, web.folder / 'for_inference.pth')
+    expected = inference_model(model, scans[0][2])
+    for kind, weights in (
+        (trained.config, trained.checkpoint),
+        (str(trained.config), str(trained.checkpoint)),
+        (Config.fromfile(trained.config), web.url('for_inference.pth')),
+    ):
+        assert_same(inference_model(kind, weights, scans[0][2]), expected)
+    assert_same(inference_model(model, scans[0][2], device='cpu'), expected)
+    model.train()
+    assert_same(inference_model(model, scans[0][2]), expected)
+    assert not model.training
+
+
+def test_results_are_drawn(model, scans, tmp_path):
+    inference_model(model, scans[0][:2], show_dir=tmp_path / 'drawn', resize=64)
+    assert sorted(path.name for path in (tmp_path / 'drawn').iterdir()) == ['0.png', '1.png']
+
+
+@pytest.mark.parametrize(
+    'image, message',
+    [
+        (np.zeros((8, 8), np.uint8), r'\(8, 8\)'),
+        (np.zeros((3, 8, 8), np.uint8), r'\(3, 8, 8\)'),
+        (np.zeros((1, 8, 8, 3), np.uint8), r'\(1, 8, 8, 3\)'),
+        (7, 'int'),
+        (None, 'NoneType'),
+    ],
+)
+def test_no_image(model, image, message):
+    with pytest.raises(ValueError, match=f'an image is a path or an array .*{message}'):
+        inference_model(model, image)
+    with pytest.raises(ValueError, match=message):
+        inference_model(model, [np.zeros((8, 8, 3), np.uint8), image])
+
+
+def test_missing_and_broken_images(model, tmp_path, scans):
+    with pytest.raises(FileNotFoundError, match='there is no image absent.png'):
+        inference_model(model, 'absent.png')
+    with pytest.raises(FileNotFoundError, match='there is no image absent.png'):
+        inference_model(model, [scans[0][0], Path('absent.png')])
+    (tmp_path / 'text.png').write_text('hello')
+    with pytest.raises(ValueError, match='text.png'):
+        inference_model(model, tmp_path / 'text.png')
+
+
+def test_wrong_numbers_of_arguments(model, trained, scans):
+    with pytest.raises(TypeError, match=r'\(model, inputs\)'):
+        inference_model(model)
+    with pytest.raises(TypeError, match='has its weights already'):
+        inference_model(model, trained.checkpoint, scans[0][0])
+
+
+def test_detector(detection):
+    model = get_model(detection.config, detection.checkpoint)
+    assert isinstance(model.backbone, STViT) and model.dataset_meta['classes'] == ('square', 'disc')
+    path = detection.root / 'images' / '0.png'
+    one = inference_model(model, path)
+    array = cv2.imread(str(path))
+    results = inference_model(detection.config, detection.checkpoint, [path, array, str(path)])
+    assert len(results) == 3
+    for result in results:
+        assert len(result.pred_instances) > 0
+        torch.testing.assert_close(result.pred_instances.bboxes, one.pred_instances.bboxes)
+        torch.testing.assert_close(result.pred_instances.scores, one.pred_instances.scores)
+    with pytest.raises(FileNotFoundError, match='there is no image absent.png'):
+        inference_model(model, 'absent.png')
+    with pytest.raises(ValueError, match='batch_size=2 has no effect'):
+        inference_model(model, path, batch_size=2)
+
+
+def test_recogniser(video):
+    model = get_model(video.config, video.checkpoint)
+    clips = [video.root / 'clips' / f'{i}.mp4' for i in range(2)]
+    results = inference_model(model, clips)
+    assert [len(result.pred_score) for result in results] == [2, 2]
+    again = inference_model(video.config, video.checkpoint, str(clips[1]))
+    torch.testing.assert_close(again.pred_score, results[1].pred_score)
+    assert not torch.equal(results[0].pred_score, results[1].pred_score)
+    with pytest.raises(FileNotFoundError, match='there is no video absent.mp4'):
+        inference_model(model, 'absent.mp4')
+
+
+def test_toolboxes_live_side_by_side(model, detection, video, scans):
+    """Models of the three toolboxes are built and used in turn; the scope of the caller stays what it was."""
+    expected = inference_model(model, scans[0][0])
+    detector, recogniser = get_model(detection.config), get_model(video.config)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        inference_model(detector, detection.root / 'images' / '0.png')
+        inference_model(recogniser, video.root / 'clips' / '0.mp4')
+        assert DefaultScope.get_current_instance().scope_name == 'mmpretrain'
+        assert_same(inference_model(model, scans[0][0]), expected)
+        assert MODELS.build(dict(type='LinearClsHead', num_classes=2, in_channels=3)) is not None
+    assert get_model('stvit-tiny_digits') is not None

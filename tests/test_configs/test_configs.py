@@ -1,0 +1,198 @@
+"""Every config: its model, one real training step, its data, and what its metafile says of it."""
+
+import copy
+import re
+from argparse import Namespace
+from pathlib import Path
+
+import cv2
+import mmengine
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.runner import Runner
+from run_helpers import ROOT
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmstvit import get_model
+from mmstvit.apis.models import TOOLBOXES
+from mmstvit.cli.common import load_config
+
+CONFIGS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in path.parts and path.parent != ROOT / 'configs'
+)
+# Learned tables and tokens: weight decay would pull them to zero.
+NO_DECAY = ('cls_token', 'pos_embed', 'global_centers')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A working folder in which the data sets that cannot be shipped have one picture a class."""
+    folder = tmp_path_factory.mktemp('data')
+    picture = folder / 'picture.JPEG'
+    cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 255, (260, 300, 3), dtype=np.uint8))
+    for split in ('train', 'val'):
+        for i in range(1000):
+            place = folder / 'data' / 'imagenet' / split / f'n{i:08d}'
+            place.mkdir(parents=True)
+            (place / 'picture.JPEG').symlink_to(picture)
+    return folder
+
+
+def metafile_entries():
+    entries = {}
+    for metafile in mmengine.load(ROOT / 'model-index.yml')['Import']:
+        for entry in mmengine.load(ROOT / metafile)['Models']:
+            entries[entry['Config']] = {**entry, 'metafile': metafile}
+    return entries
+
+
+def read(config, work_dir, **options):
+    """The config as tools/train.py reads it."""
+    path = str(ROOT / config)
+    return load_config(
+        Namespace(config=path, work_dir=str(work_dir), cfg_options=options, launcher='none', local_rank=0)
+    )
+
+
+def test_there_are_configs_and_each_is_listed():
+    assert 'configs/stvit/stvit-s_8xb128_in1k.py' in CONFIGS and 'configs/digits/stvit-tiny_digits.py' in CONFIGS
+    entries = metafile_entries()
+    assert set(entries) == set(CONFIGS)
+    for config, entry in entries.items():
+        assert entry['Name'] == Path(config).stem
+        assert Path(entry['metafile']).parent == Path(config).parent
+
+
+def test_metafiles_name_existing_files():
+    for path in mmengine.load(ROOT / 'model-index.yml')['Import']:
+        metafile = mmengine.load(ROOT / path)
+        collections = {collection['Name'] for collection in metafile['Collections']}
+        for collection in metafile['Collections']:
+            for file in (collection['README'], collection.get('Code', {}).get('URL', 'setup.py')):
+                assert (ROOT / file).is_file(), file
+        assert {entry['In Collection'] for entry in metafile['Models']} <= collections
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_size_as_the_metafile_says(config):
+    """Parameters exactly, multiply-adds at the config's image size within 1 %."""
+    said = metafile_entries()[config]['Metadata']
+    model = get_model(ROOT / config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == said['Parameters']
+    height, width = np.multiply(model.backbone.pos_embed.shape[1:3], model.backbone.patch_embed.projection.stride)
+    # On the meta device nothing is computed; the fused attention kernels are not counted, so it must be the plain one.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        model.to('meta')(torch.empty(1, 3, int(height), int(width), device='meta'), mode='tensor')
+    assert counter.get_total_flops() / 2 == pytest.approx(said['FLOPs'], rel=0.01)
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_name_agrees_with_the_recipe(config):
+    """``8xb128``: processes and batch of each, ``30e``: epochs."""
+    cfg = Config.fromfile(ROOT / config)
+    assert cfg.default_scope in TOOLBOXES
+    batch = re.search(r'_(\d+)xb(\d+)', config)
+    if batch:
+        assert cfg.train_dataloader.batch_size == int(batch[2])
+        assert cfg.auto_scale_lr.base_batch_size == int(batch[1]) * int(batch[2])
+    epochs = re.search(r'-(\d+)e', config)
+    assert cfg.train_cfg.max_epochs == (
+        int(epochs[1]) if epochs else 300 if 'in1k' in config else cfg.train_cfg.max_epochs
+    )
+
+
+def undecayed(model):
+    """Names of the parameters that must be free of weight decay: norms, biases, tables and tokens."""
+    norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+    names = {
+        f'{prefix}.{name}'
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+        if isinstance(module, norms) or name == 'bias' or name in NO_DECAY
+    }
+    assert any('norm' in name for name in names) and any(name.endswith('pos_embed') for name in names)
+    return names
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_training_step(config, data, tmp_path, monkeypatch):
+    """The config's own data, augmentation, loss and optimizer: each parameter gets a gradient and moves."""
+    monkeypatch.chdir(data)
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    small = {'batch_size': 2, 'num_workers': 0, 'persistent_workers': False}
+    options = {f'{split}_dataloader.{key}': small[key] for split in ('train', 'val') for key in small}
+    cfg = read(config, tmp_path, **options)
+    runner = Runner.from_cfg(cfg)
+    loop = runner.build_train_loop(runner._train_loop)
+    runner._train_loop = loop
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.build_param_scheduler(runner.param_schedulers)
+
+    optimizer, model = runner.optim_wrapper.optimizer, runner.model.train()
+    decay = {id(p): group['weight_decay'] for group in optimizer.param_groups for p in group['params']}
+    free = undecayed(model)
+    for name, parameter in model.named_parameters():
+        expected = 0 if name in free or parameter.dim() < 2 else cfg.optim_wrapper.optimizer.weight_decay
+        assert decay[id(parameter)] == expected, name
+
+    for module in model.modules():
+        if type(module).__name__ == 'DropPath':
+            module.eval()  # with two images it happens that a branch is dropped for both
+    for group in optimizer.param_groups:
+        group['lr'] = 1e-3  # at the start of the warm-up a step can be lost in rounding
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    batch = model.data_preprocessor(next(iter(loop.dataloader)), training=True)
+    loss, _ = model.parse_losses(model(**batch, mode='loss'))
+    assert torch.isfinite(loss)
+    runner.optim_wrapper.backward(loss)
+    without = [name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert without == []
+    runner.optim_wrapper.step()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[name])] == []
+
+    validated = runner.build_val_loop(runner._val_loop)
+    with torch.no_grad():
+        samples = model.eval().val_step(next(iter(validated.dataloader)))
+    validated.evaluator.process(data_samples=samples, data_batch=None)
+    metrics = validated.evaluator.evaluate(len(samples))
+    assert 0 <= metrics['accuracy/top1'] <= 100
+    assert isinstance(validated.dataloader.dataset, BaseDataset)
+
+
+@pytest.mark.parametrize('config', CONFIGS)
+def test_inference_pipeline_is_the_one_of_the_test(config):
+    """Testing and validation read the same data in the same way, without augmentation."""
+    cfg = Config.fromfile(ROOT / config)
+    assert cfg.test_dataloader.dataset == cfg.val_dataloader.dataset
+    kinds = [str(step['type']) for step in cfg.test_dataloader.dataset.pipeline]
+    assert not any('Random' in kind or 'Erasing' in kind for kind in kinds)
+    assert any('Rand' in str(step['type']) for step in cfg.train_dataloader.dataset.pipeline)
+
+
+def test_fine_tuning_starts_from_deit():
+    """At a URL of mmpretrain's DeiT of the same size, with its class token and its head."""
+    for size, name in (('t', 'tiny'), ('s', 'small'), ('b', 'base')):
+        cfg = Config.fromfile(ROOT / f'configs/stvit/stvit-{size}-ft_8xb128-30e_in1k.py')
+        assert cfg.model.backbone.arch == name and cfg.model.backbone.out_type == 'cls_token'
+        assert cfg.model.init_cfg.type == 'Pretrained' and f'/deit-{name}_pt-' in cfg.model.init_cfg.checkpoint
+        scratch = Config.fromfile(ROOT / f'configs/stvit/stvit-{size}_8xb128_in1k.py')
+        assert cfg.optim_wrapper.optimizer.lr < scratch.optim_wrapper.optimizer.lr
+        assert 'init_cfg' not in scratch.model
+
+
+def test_dense_twin_differs_in_the_tokens_alone():
+    """So that a comparison of the two is one of the method."""
+    cfg = Config.fromfile(ROOT / 'configs/digits/stvit-tiny_digits.py').to_dict()
+    twin = copy.deepcopy(Config.fromfile(ROOT / 'configs/digits/vit-tiny_digits.py').to_dict())
+    assert twin['model']['backbone'].pop('semantic_grid') is None
+    assert cfg['model']['backbone'].pop('semantic_grid') is not None
+    for one in (cfg, twin):
+        one['model']['backbone'].pop('stgm_layer')
+    assert cfg == twin

@@ -1,0 +1,57 @@
+"""The commands in mmdet and mmaction2: training and testing made scenes and clips."""
+
+import json
+import pickle
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmstvit.cli import draw_clips
+
+
+def test_detection_trains_and_tests(detection, run_tool, tmp_path):
+    """The figures of training's own validation come back from the checkpoint, and each scene is drawn."""
+    trained = [line for line in detection.scalars if 'coco/bbox_mAP' in line][-1]
+    losses = [line['loss_cls'] for line in detection.scalars if 'loss_cls' in line]
+    assert losses and np.isfinite(losses).all()
+    args = (detection.config, detection.checkpoint, '--work-dir', tmp_path / 'test')
+    run_tool('test.py', *args, '--out', tmp_path / 'out' / 'metrics.json', '--show-dir', tmp_path / 'drawn')
+    metrics = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
+    assert metrics['coco/bbox_mAP'] == pytest.approx(trained['coco/bbox_mAP'], abs=1e-3)
+    assert sorted(p.name for p in (tmp_path / 'drawn').iterdir()) == [f'{i}.png' for i in range(8)]
+
+
+def test_detection_predictions(detection, run_tool, tmp_path):
+    run_tool(
+        'test.py', detection.config, detection.checkpoint, '--work-dir', tmp_path, '--out', tmp_path / 'predictions.pkl'
+    )
+    predictions = pickle.loads((tmp_path / 'predictions.pkl').read_bytes())
+    assert sorted(p['img_id'] for p in predictions) == list(range(8))
+    boxes = predictions[0]['pred_instances']['bboxes']
+    assert len(boxes) and boxes.shape[1] == 4
+
+
+def test_video_trains_and_tests(video, run_tool, tmp_path):
+    trained = [line for line in video.scalars if 'acc/top1' in line][-1]
+    args = (video.config, video.checkpoint, '--work-dir', tmp_path / 'test')
+    run_tool('test.py', *args, '--out', tmp_path / 'metrics.json', '--show-dir', tmp_path / 'drawn', '--interval', 3)
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert metrics['acc/top1'] == pytest.approx(trained['acc/top1'], abs=1e-6)
+    assert sorted(p.name for p in (tmp_path / 'drawn').iterdir()) == ['0.png', '3.png']
+    strip = cv2.imread(str(tmp_path / 'drawn' / '0.png'))
+    yellow = (strip[..., 0] < 120) & (strip[..., 1] > 200) & (strip[..., 2] > 200)
+    assert strip.shape[0] < strip.shape[1] and yellow.mean() > 0.05  # the moving thing, in its colour
+
+
+def test_clips_of_3d_recognisers_are_drawn():
+    inputs = torch.zeros(2, 3, 8, 16, 24)
+    inputs[0, 0] = 200
+    frames = draw_clips._frames(inputs)
+    assert frames.shape == (8, 16, 24, 3) and (frames == (200, 0, 0)).all()
+    sample = SimpleNamespace(pred_score=torch.tensor([0.2, 0.8]), gt_label=torch.tensor([0]))
+    assert draw_clips._caption(sample, ('run', 'jump')) == 'jump 0.80 (true: run)'
+    assert draw_clips._caption(sample, None) == 'class 1 0.80 (true: class 0)'
+    assert draw_clips._strip(frames, 'x').shape == (160 + 28, 6 * 240, 3)

@@ -1,0 +1,183 @@
+"""tools/train.py and tools/test.py on a small digits run: what is trained is tested, stopped, resumed and served."""
+
+import json
+import pickle
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from run_helpers import read_scalars, tool_command, tool_env
+
+from mmstvit.cli import test as test_cli
+from mmstvit.cli import train as train_cli
+
+ITERATIONS = 30  # of an epoch: 600 images in batches of 20
+
+
+def train(*args):
+    train_cli.main([str(arg) for arg in args])
+
+
+def parsed(cli, *args):
+    args = cli.parse_args([str(arg) for arg in args])
+    return cli.merge_args(cli.load_config(args), args)
+
+
+def evaluated(run_tool, config, checkpoint, folder, *args):
+    run_tool('test.py', config, checkpoint, '--work-dir', folder / 'w', '--out', folder / 'metrics.json', *args)
+    return json.loads((folder / 'metrics.json').read_text())
+
+
+def test_trained_checkpoint_tests_as_logged(trained, run_tool, tmp_path):
+    assert trained.top1 > 50  # chance is 10: the checkpoint holds something that can be lost
+    drawn = tmp_path / 'drawn'
+    metrics = evaluated(run_tool, trained.config, trained.checkpoint, tmp_path, '--show-dir', drawn, '--interval', 60)
+    assert metrics['accuracy/top1'] == pytest.approx(trained.top1, abs=1e-4)
+    assert sorted(path.name for path in drawn.iterdir()) == ['0_0.png', '120_0.png', '60_0.png']
+
+
+def test_checkpoint_by_url(trained, run_tool, web, tmp_path):
+    shutil.copy(trained.checkpoint, web.folder / 'served.pth')
+    metrics = evaluated(run_tool, trained.config, web.url('served.pth'), tmp_path)
+    assert metrics['accuracy/top1'] == pytest.approx(trained.top1, abs=1e-4)
+
+
+def test_predictions_in_pickle(trained, tmp_path):
+    out = tmp_path / 'new_folder' / 'predictions.pkl'
+    test_cli.main([str(a) for a in (trained.config, trained.checkpoint, '--work-dir', tmp_path / 'w', '--out', out)])
+    predictions = pickle.loads(out.read_bytes())
+    scores = np.stack([np.asarray(p['pred_score']) for p in predictions])
+    labels = np.array([int(p['gt_label']) for p in predictions])
+    assert scores.shape == (150, 10)
+    assert np.allclose(scores.sum(1), 1, atol=1e-4)
+    assert 100 * (scores.argmax(1) == labels).mean() == pytest.approx(trained.top1, abs=1e-4)
+
+
+def test_testing_leaves_a_resume_setting_alone(trained, tmp_path):
+    """A config that says resume=True still tests: only the weights are wanted."""
+    args = (trained.config, trained.checkpoint, '--work-dir', tmp_path, '--cfg-options', 'resume=True')
+    assert parsed(test_cli, *args).resume is False
+
+
+@pytest.fixture(scope='module')
+def killed(tiny_config, tmp_path_factory):
+    """A training killed as soon as its second checkpoint was there, and the last epoch that it saved."""
+    work_dir = tmp_path_factory.mktemp('killed')
+    options = ('train_cfg.max_epochs=200', 'default_hooks.checkpoint.max_keep_ckpts=-1')
+    command = tool_command('train.py', tiny_config, '--work-dir', work_dir, '--cfg-options', *options)
+    with open(work_dir / 'out.txt', 'w') as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=tool_env())
+        deadline = time.monotonic() + 120
+        while not (work_dir / 'epoch_2.pth').exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, (work_dir / 'out.txt').read_text()[-2000:]
+    last = (work_dir / 'last_checkpoint').read_text()
+    return work_dir, int(last.rsplit('epoch_')[-1].removesuffix('.pth'))
+
+
+def check_resumed(work_dir, first, last, scalars):
+    """Training went on with epoch ``first`` and ended with ``last``, its optimizer too."""
+    trained = [line for line in scalars if 'loss' in line]
+    assert {line['epoch'] for line in trained} == set(range(first, last + 1))
+    assert trained[0]['step'] == (first - 1) * ITERATIONS + 10
+    checkpoint = torch.load(work_dir / f'epoch_{last}.pth', weights_only=False)
+    assert checkpoint['meta']['epoch'] == last
+    assert checkpoint['meta']['iter'] == last * ITERATIONS
+    steps = {int(state['step']) for state in checkpoint['optimizer']['state'].values()}
+    assert steps == {last * ITERATIONS}
+
+
+def test_resume_after_kill(killed, tiny_config, run_tool):
+    work_dir, saved = killed
+    started = read_scalars(work_dir)
+    options = (f'train_cfg.max_epochs={saved + 2}', 'default_hooks.checkpoint.max_keep_ckpts=-1')
+    run_tool('train.py', tiny_config, '--work-dir', work_dir, '--resume', '--cfg-options', *options)
+    resumed = read_scalars(work_dir)
+    check_resumed(work_dir, saved + 1, saved + 2, resumed)
+    losses = [[line['loss'] for line in scalars if 'loss' in line] for scalars in (started, resumed)]
+    assert losses[1][0] < losses[0][0] - 0.1  # it did not begin anew
+
+
+def test_resume_from_named_checkpoint(killed, tiny_config, tmp_path):
+    first = killed[0] / 'epoch_1.pth'
+    train(tiny_config, '--work-dir', tmp_path, '--resume', first, '--cfg-options', 'train_cfg.max_epochs=2')
+    check_resumed(tmp_path, 2, 2, read_scalars(tmp_path))
+
+
+def test_resume_with_nothing_to_resume(trained, tmp_path, capsys):
+    """The same command starts a job and takes it up again, with the weights that it starts from."""
+    args = (trained.config, '--work-dir', tmp_path, '--resume', '--cfg-options', f'load_from={trained.checkpoint}')
+    cfg = parsed(train_cli, *args)
+    assert 'training starts from the beginning' in capsys.readouterr().out
+    assert not cfg.get('resume') and cfg.load_from == str(trained.checkpoint)
+    cfg = parsed(train_cli, trained.config, '--work-dir', trained.work_dir, '--resume')
+    assert cfg.resume and cfg.load_from == str(trained.checkpoint)
+
+
+ONE_EPOCH = ('train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=200')
+
+
+def test_auto_scale_lr(tiny_config, tmp_path):
+    """The base batch size of the config is 32, its learning rate 3e-3, its batches 20."""
+    train(tiny_config, '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options', *ONE_EPOCH)
+    assert [line['lr'] for line in read_scalars(tmp_path) if 'lr' in line] == [pytest.approx(3e-3 * 20 / 32)]
+
+
+def test_no_validate(tiny_config, tmp_path):
+    train(tiny_config, '--work-dir', tmp_path, '--no-validate', '--cfg-options', *ONE_EPOCH)
+    scalars = read_scalars(tmp_path)
+    assert [line['lr'] for line in scalars if 'lr' in line] == [pytest.approx(3e-3)]  # no scaling unasked
+    assert not any('accuracy/top1' in line for line in scalars)
+
+
+def test_options_reach_the_model_and_work_dir_its_place(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = (*ONE_EPOCH, 'model.backbone.semantic_grid=(1,3)', 'model.backbone.stgm_layer=2')
+    train(tiny_config, '--no-validate', '--cfg-options', *options)
+    work_dir = tmp_path / 'work_dirs' / 'tiny'  # the default
+    weights = torch.load(work_dir / 'epoch_1.pth', weights_only=False)['state_dict']
+    assert weights['backbone.encoder.global_centers'].shape == (1, 1, 3, 32)
+    assert Config.fromfile(work_dir / 'tiny.py').model.backbone.stgm_layer == 2
+
+
+def test_load_from_starts_from_the_weights(trained, tmp_path):
+    options = (*ONE_EPOCH, f'load_from={trained.checkpoint}')
+    train(trained.config, '--work-dir', tmp_path, '--cfg-options', *options)
+    scalars = read_scalars(tmp_path)
+    assert [line['epoch'] for line in scalars if 'loss' in line] == [1]
+    assert [line['accuracy/top1'] for line in scalars if 'accuracy/top1' in line][0] > trained.top1 - 15
+
+
+def test_amp_where_there_is_a_gpu(tiny_config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
+    cfg = parsed(train_cli, tiny_config, '--amp')
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper' and cfg.optim_wrapper.loss_scale == 'dynamic'
+    assert cfg.env_cfg.dist_cfg.backend == 'nccl'
+    assert cfg.train_dataloader.pin_memory is True
+    assert parsed(train_cli, tiny_config).optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper'
+
+
+def test_settings_for_a_gpu_are_replaced_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    path = tmp_path / 'amp.py'
+    path.write_text(
+        "_base_ = ['mmstvit::digits/stvit-tiny_digits.py']\n"
+        "optim_wrapper = dict(type='AmpOptimWrapper', loss_scale=512., dtype='float16')\n"
+        'train_dataloader = dict(num_workers=2)\n'
+    )
+    cfg = parsed(train_cli, path)
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert not {'loss_scale', 'dtype'} & set(cfg.optim_wrapper)
+    assert cfg.env_cfg.dist_cfg.backend == 'gloo'
+    assert cfg.train_dataloader.persistent_workers is True and cfg.val_dataloader.persistent_workers is False
+    path.write_text(
+        "default_scope = 'mmpretrain'\nmodel, train_dataloader, train_cfg, optim_wrapper = [dict(a=1)] * 4\n"
+    )
+    assert parsed(train_cli, path).env_cfg.dist_cfg.backend == 'gloo'  # mmengine's own default is nccl
