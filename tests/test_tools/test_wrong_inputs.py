@@ -136,6 +136,7 @@ def test_config_without_parts(fails, config, trained):
         ('nonsense=1', 'the config has no nonsense'),
         ('nonsense', 'takes KEY=VALUE, got nonsense'),
         ('train_cfg=3', 'should be a Loop object or dict, but got 3'),
+        ('param_scheduler.9.end=3', '--cfg-options do not fit'),
         ('model.backbone.stgm_layr=2', 'STViT has no setting stgm_layr; did you mean stgm_layer?'),
         ('model.backbone.flux=2', 'STViT has no setting flux; it takes arch, img_size, '),
         ('model.bakbone.stgm_layer=2', 'ImageClassifier has no setting bakbone; did you mean backbone?'),
@@ -277,6 +278,27 @@ def test_auto_scale_lr_without_base(fails, config):
         "_base_ = ['mmstvit::digits/stvit-tiny_digits.py']\nauto_scale_lr = dict(_delete_=True, enable=False)"
     )
     assert 'base_batch_size' in fails(train, path, '--auto-scale-lr')
+
+
+@pytest.mark.parametrize('launcher, what', [('pytorch', 'torchrun'), ('slurm', 'needs a GPU'), ('mpi', 'needs a GPU')])
+def test_launcher_without_its_processes(fails, tiny_config, tmp_path, monkeypatch, launcher, what):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    line = fails(train, tiny_config, '--work-dir', tmp_path, '--launcher', launcher)
+    assert what in line and 'use tools/dist_train.sh' in line
+
+
+def test_missing_file_in_a_worker(fails, config, tmp_path):
+    """Errors of data loader workers bring their own traceback as text: the last line of it is enough."""
+    path = config(
+        "_base_ = ['mmstvit::digits/stvit-tiny_digits.py']\n"
+        'train_dataloader = dict(num_workers=1, dataset=dict(\n'
+        "    _delete_=True, type='CustomDataset', data_root='pictures', ann_file='list.txt',\n"
+        "    pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]))\n"
+    )
+    (tmp_path / 'pictures').mkdir()
+    (tmp_path / 'pictures' / 'list.txt').write_text('absent.png 0\nabsent.png 1\n')
+    line = fails(train, path, '--work-dir', 'work')
+    assert 'pictures/absent.png' in line and len(line) < 400
 
 
 def test_wrong_out_and_interval(fails, trained, tmp_path):
