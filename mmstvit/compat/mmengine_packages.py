@@ -1,8 +1,8 @@
 """Make ``_base_ = ['mmstvit::...']`` and ``get_config('mmstvit::...')`` work.
 
 mmengine looks packages up in a table of its own and refuses others. It also marks what a config inherits from a
-package with that package's scope, and would look for mmpretrain's classes in mmstvit; our configs mean the toolbox of the
-config that inherits them. This can go when mmengine takes any package and leaves the scope to the config.
+package with that package's scope, and would look for mmpretrain's classes in mmstvit; our configs mean the toolbox of
+the config that inherits them. This can go when mmengine takes any package and leaves the scope to the config.
 """
 
 import difflib

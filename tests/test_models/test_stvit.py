@@ -200,7 +200,7 @@ def test_drop_path_grows_linearly():
         (dict(semantic_grid=None, stgm_layer=4, recover=True), 'recover=True has no effect'),
         (dict(out_indices=6), 'must name some of the 6 layers'),
         (dict(out_indices=(4, 2)), 'ascending'),
-        (dict(frozen_stages=7), 'between -1 and the 6 layers'),
+        (dict(frozen_stages=7), 'frozen_stages=7 must be between -1 and 6'),
     ],
 )
 def test_wrong_options_say_what_is_wrong(options, message):

@@ -191,7 +191,7 @@ def test_dropout_options_act_in_training(option):
         (STViTR, dict(dense=True, use_global=True), 'use_global=True is for dense=False'),
         (STViTR, dict(stem='resnet'), "stem='resnet' is unknown"),
         (STViTR, dict(out_indices=(4,)), 'must name some of the stages 0 to 3'),
-        (STViTR, dict(frozen_stages=5), 'between -1 and the 4 stages'),
+        (STViTR, dict(frozen_stages=5), 'frozen_stages=5 must be between -1 and 4'),
         (STViTSwin, dict(stgm_layer=5), 'must be between 0 and 4'),
         (STViTSwin, dict(semantic_size=None, stgm_layer=2), 'stgm_layer=2 has no effect'),
         (STViTSwin, dict(semantic_size=None, pooling='avg'), "pooling='avg' has no effect"),

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from mmengine.utils import to_2tuple
 from torch import Tensor
@@ -17,14 +16,13 @@ from ...layers.block import TransformerBlock
 from ...layers.embed import PatchEmbed
 from ...layers.semantic import POOLING, SemanticEncoder, WholeImage, layer_roles
 from ...registry import MODELS
+from .base import Backbone, check_idle
 
 OUT_TYPES = ('avg_featmap', 'cls_token', 'featmap', 'raw')
 
-_ARCH_KEYS = ('embed_dims', 'num_layers', 'num_heads', 'feedforward_channels')
-
 
 @MODELS.register_module()
-class STViT(BaseModule):
+class STViT(Backbone):
     """A vision transformer that goes on with a few semantic tokens after its first layers.
 
     "Making Vision Transformers Efficient from A Token Sparsification View", arXiv 2303.08685. After ``stgm_layer``
@@ -100,20 +98,17 @@ class STViT(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02))
-        arch = self._arch_settings(arch)
+        arch = self.arch_settings(arch)
         norm_cfg = norm_cfg or dict(type='LN', eps=1e-6)
         self.embed_dims = arch['embed_dims']
         self.num_layers = arch['num_layers']
         self.out_type = out_type
         self.num_extra_tokens = int(with_cls_token)
         self.out_indices = self._layer_indices(out_indices)
-        self.frozen_stages = frozen_stages
         if out_type not in OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} is unknown, choose from {OUT_TYPES}')
         if out_type == 'cls_token' and not with_cls_token:
             raise ValueError("out_type='cls_token' needs with_cls_token=True")
-        if not -1 <= frozen_stages <= self.num_layers:
-            raise ValueError(f'frozen_stages={frozen_stages} must be between -1 and the {self.num_layers} layers')
 
         self.patch_embed = PatchEmbed(in_channels, self.embed_dims, to_2tuple(patch_size))
         grid = self.patch_embed.grid_of(to_2tuple(img_size))
@@ -151,30 +146,20 @@ class STViT(BaseModule):
         self.norm = build_norm_layer(norm_cfg, self.embed_dims)[1] if final_norm else None
 
         register_published_weights(self, tables=('pos_embed', 'encoder.global_centers'))
-        for parameter in self._frozen_parameters():
-            parameter.requires_grad = False
-
-    @classmethod
-    def _arch_settings(cls, arch: str | dict) -> dict:
-        if isinstance(arch, str):
-            if arch not in cls.arch_zoo:
-                raise ValueError(f'arch={arch!r} is unknown, choose from {tuple(cls.arch_zoo)} or give a dict')
-            return cls.arch_zoo[arch]
-        if set(arch) != set(_ARCH_KEYS):
-            raise ValueError(f'arch as a dict needs just the keys {_ARCH_KEYS}, got {tuple(arch)}')
-        return arch
+        self._freeze(frozen_stages, self.num_layers)
 
     @staticmethod
     def _check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global, recover) -> tuple[int, ...] | None:
         if pooling not in POOLING:
             raise ValueError(f'pooling={pooling!r} is unknown, choose from {POOLING}')
         if semantic_grid is None:
-            # Options left at their defaults ask for nothing; others would silently change nothing.
-            idle = dict(stgm_layer=(stgm_layer, 4), pooling=(pooling, 'max'), use_global=(use_global, True))
-            idle['recover'] = (recover, False)
-            for name, (value, default) in idle.items():
-                if value != default:
-                    raise ValueError(f'{name}={value!r} has no effect with semantic_grid=None: leave it out')
+            check_idle(
+                'semantic_grid=None',
+                stgm_layer=(stgm_layer, 4),
+                pooling=(pooling, 'max'),
+                use_global=(use_global, True),
+                recover=(recover, False),
+            )
             return None
         semantic_grid = to_2tuple(semantic_grid)
         if len(semantic_grid) != len(grid) or not all(1 <= s <= g for s, g in zip(semantic_grid, grid)):
@@ -201,19 +186,12 @@ class STViT(BaseModule):
         return modules
 
     def _frozen_parameters(self) -> list[nn.Parameter]:
-        parameters = [p for module in self._frozen_modules() for p in module.parameters()]
+        parameters = super()._frozen_parameters()
         if self.frozen_stages >= 0:
             parameters += [p for p in (self.pos_embed, self.cls_token) if p is not None]
         if 'refine' in self.encoder.roles[: max(self.frozen_stages, 0)] and self.encoder.global_centers is not None:
             parameters.append(self.encoder.global_centers)
         return parameters
-
-    def train(self, mode: bool = True) -> 'STViT':
-        """Set training mode; frozen layers stay in evaluation mode (no dropout)."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Extract features.

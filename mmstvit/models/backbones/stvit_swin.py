@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
-from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor
 
@@ -15,10 +14,9 @@ from ...layers.block import TransformerBlock
 from ...layers.embed import ConvStem, PatchEmbed, PatchMerging
 from ...layers.semantic import KEY_MASKS, POOLING, SemanticEncoder, WindowLayout, WindowSpec
 from ...registry import MODELS
+from .base import Backbone, check_idle
 
 STEMS = ('patch', 'conv')
-
-_ARCH_KEYS = ('embed_dims', 'depths', 'num_heads')
 
 # Layers of one unit of STViT-R: an image layer, the STGM, semantic layers of each window and of all, and recovery.
 _UNIT = ('image', 'generate', 'refine', 'local', 'semantic', 'recover')
@@ -41,7 +39,7 @@ class Stage(nn.Module):
         self.downsample = downsample
 
 
-class SemanticSwin(BaseModule):
+class SemanticSwin(Backbone):
     """What :class:`STViTSwin` and :class:`STViTR` share: Swin's stages, the third with any roles for its layers.
 
     Args:
@@ -52,8 +50,18 @@ class SemanticSwin(BaseModule):
         shortcut: whether the first STGM layer adds to the pooled tokens.
         layer_scale_init_value: of the layers from the STGM on, recovery included.
         relative_pos: whether semantic layers have a relative position bias.
-        stem, in_channels, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate, drop_path_rate, norm_cfg, out_indices,
-            frozen_stages, with_cp, init_cfg: as in the classes named above.
+        stem: ``'patch'`` or ``'conv'``.
+        out_indices: the stages whose maps are returned.
+        in_channels: channels of the image.
+        mlp_ratio: hidden width of the MLPs over their width.
+        qkv_bias: whether the projections of query, key and value have a bias.
+        drop_rate: dropout after the stem, the output projections and in the MLPs.
+        attn_drop_rate: dropout of the attention weights.
+        drop_path_rate: stochastic depth of the last layer, growing linearly from 0 at the first.
+        norm_cfg: the norm layers.
+        frozen_stages: -1: nothing is frozen; 0: the stem; n: the first n stages too.
+        with_cp: recompute activations in the backward pass to save memory.
+        init_cfg: initialisation, by default truncated normal weights in linear layers.
     """
 
     arch_zoo = {
@@ -72,30 +80,29 @@ class SemanticSwin(BaseModule):
         layer_scale_init_value: float,
         relative_pos: bool,
         stem: str,
-        in_channels: int,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        drop_rate: float,
-        attn_drop_rate: float,
-        drop_path_rate: float,
-        norm_cfg: dict | None,
         out_indices: Sequence[int],
-        frozen_stages: int,
-        with_cp: bool,
-        init_cfg: dict | list | None,
+        in_channels: int = 3,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        norm_cfg: dict | None = None,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02))
         arch = self.arch_settings(arch)
         norm_cfg = norm_cfg or dict(type='LN', eps=1e-5)
         depths, heads = arch['depths'], arch['num_heads']
+        if not len(depths) == len(heads) == 4:
+            raise ValueError(f'depths={depths} and num_heads={heads} must have 4 numbers')
         widths = [arch['embed_dims'] * 2**i for i in range(len(depths))]
         self.spec = spec
         self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
         if not out_indices or not all(0 <= i < len(depths) for i in out_indices):
             raise ValueError(f'out_indices={out_indices} must name some of the stages 0 to {len(depths) - 1}')
-        if not -1 <= frozen_stages <= len(depths):
-            raise ValueError(f'frozen_stages={frozen_stages} must be between -1 and the {len(depths)} stages')
 
         if stem == 'patch':
             self.patch_embed = PatchEmbed(in_channels, widths[0], (4, 4), norm_cfg)
@@ -140,38 +147,13 @@ class SemanticSwin(BaseModule):
 
         tables = [name for name, _ in self.named_parameters() if name.endswith('global_centers')]
         register_published_weights(self, tables=tables)
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
-
-    @classmethod
-    def arch_settings(cls, arch: str | dict) -> dict:
-        """The sizes of an architecture.
-
-        Raises:
-            ValueError: an unknown name, or a dict with other keys or numbers of stages.
-        """
-        if isinstance(arch, str):
-            if arch not in cls.arch_zoo:
-                raise ValueError(f'arch={arch!r} is unknown, choose from {tuple(cls.arch_zoo)} or give a dict')
-            return cls.arch_zoo[arch]
-        if set(arch) != set(_ARCH_KEYS):
-            raise ValueError(f'arch as a dict needs just the keys {_ARCH_KEYS}, got {tuple(arch)}')
-        if not len(arch['depths']) == len(arch['num_heads']) == 4:
-            raise ValueError(f'depths={arch["depths"]} and num_heads={arch["num_heads"]} must have 4 numbers')
-        return arch
+        self._freeze(frozen_stages, len(depths))
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
         modules = [self.patch_embed, self.drop_after_stem, *self.stages[: self.frozen_stages]]
         return modules + [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
-
-    def train(self, mode: bool = True) -> 'SemanticSwin':
-        """Set training mode; frozen stages stay in evaluation mode (no dropout, no new batch statistics)."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Extract features.
@@ -228,18 +210,10 @@ class STViTSwin(SemanticSwin):
         pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
         use_global: whether learned global cluster centres are added in the second layer of the STGM.
         stem: ``'patch'``: 4 x 4 patches, as Swin; ``'conv'``: two convolutions, as STViT-R.
-        in_channels: channels of the image.
-        mlp_ratio: hidden width of the MLPs over their width.
-        qkv_bias: whether the projections of query, key and value have a bias.
-        drop_rate: dropout after the stem, the output projections and in the MLPs.
-        attn_drop_rate: dropout of the attention weights.
-        drop_path_rate: stochastic depth of the last layer, growing linearly from 0 at the first.
         layer_scale_init_value: initial value of LayerScale in the layers from the STGM on; 0 means no LayerScale.
-        norm_cfg: the norm layers.
         out_indices: the stages whose maps are returned.
-        frozen_stages: -1: nothing is frozen; 0: the stem; n: the first n stages too.
-        with_cp: recompute activations in the backward pass to save memory.
-        init_cfg: initialisation, by default truncated normal weights in linear layers.
+        **options: ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``, ``drop_path_rate``,
+            ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`SemanticSwin`.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
@@ -254,29 +228,22 @@ class STViTSwin(SemanticSwin):
         pooling: str = 'max',
         use_global: bool = True,
         stem: str = 'patch',
-        in_channels: int = 3,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
         layer_scale_init_value: float = 0.0,
-        norm_cfg: dict | None = None,
         out_indices: Sequence[int] = (3,),
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        **options,
     ) -> None:
         _check_pooling(pooling)
         depth = self.arch_settings(arch)['depths'][_SEMANTIC_STAGE]
         window = to_2tuple(window_size)
         size = None if semantic_size is None else to_2tuple(semantic_size)
         if size is None:
-            idle = dict(stgm_layer=(stgm_layer, None), pooling=(pooling, 'max'), use_global=(use_global, True))
-            idle['layer_scale_init_value'] = (layer_scale_init_value, 0.0)
-            for name, (value, default) in idle.items():
-                if value != default:
-                    raise ValueError(f'{name}={value!r} has no effect with semantic_size=None: leave it out')
+            check_idle(
+                'semantic_size=None',
+                stgm_layer=(stgm_layer, None),
+                pooling=(pooling, 'max'),
+                use_global=(use_global, True),
+                layer_scale_init_value=(layer_scale_init_value, 0.0),
+            )
             roles = _windows_in_turn(depth)
         else:
             if not all(1 <= s <= w for s, w in zip(size, window)):
@@ -291,10 +258,17 @@ class STViTSwin(SemanticSwin):
             roles = _windows_in_turn(before) + ('generate', 'refine') + (('local', 'semantic') * depth)[:after]
         spec = WindowSpec(window, size or window, pooling)
         super().__init__(
-            arch, roles, spec, centers_grid_of(spec) if size and use_global else None, True, layer_scale_init_value,
-            False, stem, in_channels, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate, drop_path_rate, norm_cfg,
-            out_indices, frozen_stages, with_cp, init_cfg,
-        )  # fmt: skip
+            arch,
+            roles,
+            spec,
+            centers_grid=centers_grid_of(spec) if size and use_global else None,
+            shortcut=True,
+            layer_scale_init_value=layer_scale_init_value,
+            relative_pos=False,
+            stem=stem,
+            out_indices=out_indices,
+            **options,
+        )
 
 
 @MODELS.register_module()
@@ -323,18 +297,10 @@ class STViTR(SemanticSwin):
             ``'published'``: what the authors' code hides, needed to reproduce their detectors; ``None``: nothing.
         pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
         stem: ``'conv'``: two convolutions, as published; ``'patch'``: 4 x 4 patches, as Swin.
-        in_channels: channels of the image.
-        mlp_ratio: hidden width of the MLPs over their width.
-        qkv_bias: whether the projections of query, key and value have a bias.
-        drop_rate: dropout after the stem, the output projections and in the MLPs.
-        attn_drop_rate: dropout of the attention weights.
-        drop_path_rate: stochastic depth of the last layer, growing linearly from 0 at the first.
         layer_scale_init_value: initial value of LayerScale in the layers of a unit after its first; 0 means none.
-        norm_cfg: the norm layers.
         out_indices: the stages whose maps are returned; by default the last, in the dense form all.
-        frozen_stages: -1: nothing is frozen; 0: the stem; n: the first n stages too.
-        with_cp: recompute activations in the backward pass to save memory.
-        init_cfg: initialisation, by default truncated normal weights in linear layers.
+        **options: ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``, ``drop_path_rate``,
+            ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`SemanticSwin`.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
@@ -352,18 +318,9 @@ class STViTR(SemanticSwin):
         key_mask: str | None = 'exact',
         pooling: str = 'max',
         stem: str = 'conv',
-        in_channels: int = 3,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.2,
         layer_scale_init_value: float = 1e-5,
-        norm_cfg: dict | None = None,
         out_indices: Sequence[int] | None = None,
-        frozen_stages: int = -1,
-        with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        **options,
     ) -> None:
         _check_pooling(pooling)
         depth = self.arch_settings(arch)['depths'][_SEMANTIC_STAGE]
@@ -374,8 +331,8 @@ class STViTR(SemanticSwin):
             raise ValueError(f'semantic_size={semantic_size} must be between 1 and window_size={window_size}')
         if key_mask not in KEY_MASKS:
             raise ValueError(f'key_mask={key_mask!r} is unknown, choose from {KEY_MASKS}')
-        if not dense and key_mask != 'exact':
-            raise ValueError(f'key_mask={key_mask!r} has no effect with dense=False: leave it out')
+        if not dense:
+            check_idle('dense=False', key_mask=(key_mask, 'exact'))
         if dense and use_global:
             raise ValueError('use_global=True is for dense=False: the centres belong to one image size')
         spec = WindowSpec(
@@ -384,7 +341,14 @@ class STViTR(SemanticSwin):
         if out_indices is None:
             out_indices = (0, 1, 2, 3) if dense else (3,)
         super().__init__(
-            arch, _UNIT * (depth // len(_UNIT)), spec, centers_grid_of(spec) if use_global else None, shortcut,
-            layer_scale_init_value, relative_pos, stem, in_channels, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate,
-            drop_path_rate, norm_cfg, out_indices, frozen_stages, with_cp, init_cfg,
-        )  # fmt: skip
+            arch,
+            _UNIT * (depth // len(_UNIT)),
+            spec,
+            centers_grid=centers_grid_of(spec) if use_global else None,
+            shortcut=shortcut,
+            layer_scale_init_value=layer_scale_init_value,
+            relative_pos=relative_pos,
+            stem=stem,
+            out_indices=out_indices,
+            **options,
+        )

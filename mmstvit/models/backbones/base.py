@@ -1,0 +1,70 @@
+"""What the backbones share: sizes by name, and frozen stages."""
+
+import torch.nn as nn
+from mmengine.model import BaseModule
+
+
+class Backbone(BaseModule):
+    """A backbone whose sizes have names and whose first stages can be frozen.
+
+    Attributes:
+        arch_zoo: sizes by name.
+        frozen_stages: -1: nothing is frozen; 0: what comes before the first stage; n: the first n stages too.
+    """
+
+    arch_zoo: dict[str, dict] = {}
+    frozen_stages: int = -1
+
+    @classmethod
+    def arch_settings(cls, arch: str | dict) -> dict:
+        """The sizes of an architecture, given by name or as a dict.
+
+        Raises:
+            ValueError: an unknown name, or a dict with other keys.
+        """
+        if isinstance(arch, str):
+            if arch not in cls.arch_zoo:
+                raise ValueError(f'arch={arch!r} is unknown, choose from {tuple(cls.arch_zoo)} or give a dict')
+            return cls.arch_zoo[arch]
+        keys = tuple(next(iter(cls.arch_zoo.values())))
+        if set(arch) != set(keys):
+            raise ValueError(f'arch as a dict needs just the keys {keys}, got {tuple(arch)}')
+        return arch
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        """The modules that ``frozen_stages`` freezes."""
+        raise NotImplementedError
+
+    def _frozen_parameters(self) -> list[nn.Parameter]:
+        """The parameters that ``frozen_stages`` freezes."""
+        return [parameter for module in self._frozen_modules() for parameter in module.parameters()]
+
+    def _freeze(self, frozen_stages: int, stages: int) -> None:
+        """Freeze for good; called at the end of the constructor, so that no parameter is without a gradient later."""
+        if not -1 <= frozen_stages <= stages:
+            raise ValueError(f'frozen_stages={frozen_stages} must be between -1 and {stages}')
+        self.frozen_stages = frozen_stages
+        for parameter in self._frozen_parameters():
+            parameter.requires_grad = False
+
+    def train(self, mode: bool = True) -> 'Backbone':
+        """Set training mode; what is frozen stays in evaluation mode (no dropout, no new batch statistics)."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+
+def check_idle(because: str, **options: tuple) -> None:
+    """Refuse options that would change nothing.
+
+    Args:
+        because: the option that makes them idle, as it was given.
+        **options: the value given and the default of each.
+
+    Raises:
+        ValueError: a value is not the default. A default asks for nothing.
+    """
+    for name, (value, default) in options.items():
+        if value != default:
+            raise ValueError(f'{name}={value!r} has no effect with {because}: leave it out')
