@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mmstvit.cli import draw_clips
+from mmstvit.cli.test import main as evaluate
 
 
 def test_detection_trains_and_tests(detection, run_tool, tmp_path):
@@ -24,11 +25,11 @@ def test_detection_trains_and_tests(detection, run_tool, tmp_path):
     assert sorted(p.name for p in (tmp_path / 'drawn').iterdir()) == [f'{i}.png' for i in range(8)]
 
 
-def test_detection_predictions(detection, run_tool, tmp_path):
-    run_tool(
-        'test.py', detection.config, detection.checkpoint, '--work-dir', tmp_path, '--out', tmp_path / 'predictions.pkl'
-    )
-    predictions = pickle.loads((tmp_path / 'predictions.pkl').read_bytes())
+def test_detection_predictions(detection, tmp_path):
+    out = tmp_path / 'predictions.pkl'
+    args = (detection.config, detection.checkpoint, '--work-dir', tmp_path, '--out', out)
+    evaluate([str(arg) for arg in args])
+    predictions = pickle.loads(out.read_bytes())
     assert sorted(p['img_id'] for p in predictions) == list(range(8))
     boxes = predictions[0]['pred_instances']['bboxes']
     assert len(boxes) and boxes.shape[1] == 4
