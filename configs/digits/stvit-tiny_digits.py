@@ -26,6 +26,6 @@ model = dict(
 
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=1, max_keep_ckpts=1),
+    checkpoint=dict(interval=1, max_keep_ckpts=2),  # one is deleted before the next is written
 )
 randomness = dict(seed=0)
