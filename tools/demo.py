@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/stvit-tiny_digits'))
     work_dir = parser.parse_args().work_dir
     work_dir.mkdir(parents=True, exist_ok=True)
-    say(f'training {CONFIG} on 1,347 handwritten digits: about one and a half minutes on two cores')
+    say(f'training {CONFIG} on 1,347 handwritten digits: about two minutes on two cores')
     checkpoint, top1 = train_and_test(work_dir)
     import warnings
 
