@@ -16,12 +16,14 @@ model = dict(
         semantic_grid=(4, 4),
         stgm_layer=2,
         # 0.02, the usual, is made for widths of hundreds: at 64 the first epochs would be lost.
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.1)),
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.1),
+    ),
     head=dict(
         type='VisionTransformerClsHead',
         num_classes=10,
         in_channels=64,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+    ),
 )
 
 default_hooks = dict(

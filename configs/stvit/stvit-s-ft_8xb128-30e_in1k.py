@@ -6,7 +6,8 @@ model = dict(
     backbone=dict(with_cls_token=True, out_type='cls_token'),
     init_cfg=dict(
         type='Pretrained',
-        checkpoint='https://mmassets.onedl.ai/mmclassification/v0/deit/deit-small_pt-4xb256_in1k_20220218-9425b9bb.pth'),
+        checkpoint='https://mmassets.onedl.ai/mmclassification/v0/deit/deit-small_pt-4xb256_in1k_20220218-9425b9bb.pth',
+    ),
 )
 
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

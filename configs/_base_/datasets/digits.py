@@ -12,7 +12,8 @@ train_pipeline = [
         translate=(0.05, 0.05),
         scale=(0.92, 1.08),
         shear=4,
-        interpolation='bilinear'),
+        interpolation='bilinear',
+    ),
     dict(type='PILToNumpy', to_bgr=False),
     dict(type='PackInputs'),
 ]
