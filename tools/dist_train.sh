@@ -15,15 +15,6 @@ config=$1
 gpus=$2
 shift 2
 
-# Processes that wait for each other must not spin on the cores that the others need.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
-
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-export PYTHONPATH=$tools/..${PYTHONPATH:+:$PYTHONPATH}
-exec "${PYTHON:-python}" -m torch.distributed.run \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --master_port="${PORT:-29500}" \
-    --nproc_per_node="$gpus" \
-    "$tools/train.py" "$config" --launcher pytorch "$@"
+# shellcheck source=tools/dist_common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/dist_common.sh"
+launch "$gpus" train.py "$config" --launcher pytorch "$@"

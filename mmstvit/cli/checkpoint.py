@@ -10,10 +10,10 @@ from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from ..converters.published import unwrap
 from .errors import UsageError, one_line
 
 # Shares of a model's tensors that a checkpoint must fill. Training may begin from a part, e.g. a backbone below a
@@ -38,12 +38,12 @@ def clear_checkpoint_errors(runner: Runner, purpose: str) -> Iterator[None]:
     original, load = CheckpointLoader.__dict__['load_checkpoint'], runner.load_checkpoint
 
     def load_fitting(filename: str, *args: Any, **kwargs: Any) -> dict:
-        with _observe_loading(_bare(runner.model)) as seen:
+        with _observe_loading(unwrap(runner.model)) as seen:
             try:
                 checkpoint = load(filename, *args, **kwargs)
             except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 raise UsageError(f'{filename} does not fit: {one_line(error)}') from error
-        _check_fit(seen, _bare(runner.model), filename, purpose)
+        _check_fit(seen, unwrap(runner.model), filename, purpose)
         if runner._resume:
             _check_state(checkpoint, filename)
         return checkpoint
@@ -82,12 +82,6 @@ def _why(filename: str, error: Exception) -> str:
         kept = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(filename).path))
         line += f'; delete {kept} before you try again'
     return line
-
-
-def _bare(model: torch.nn.Module) -> torch.nn.Module:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 @contextlib.contextmanager

@@ -72,6 +72,13 @@ def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) 
     backbone._register_load_state_dict_pre_hook(hook, with_module=True)
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside what distributes it or augments its test: mmengine's loading skips these too."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
 def rename_for_model(model: nn.Module, state_dict: dict) -> dict:
     """Rename a published file for a whole model, whose backbone may be one of ours.
 
@@ -85,8 +92,7 @@ def rename_for_model(model: nn.Module, state_dict: dict) -> dict:
     Raises:
         ValueError: the model has a backbone of ours and the file has nothing for it.
     """
-    if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module  # mmengine's loading skips these too
+    model = unwrap(model)
     parts = {
         name: part for name, part in model.named_modules() if name and getattr(part, 'takes_published_weights', False)
     }

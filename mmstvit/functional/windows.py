@@ -25,6 +25,17 @@ def num_windows(grid: Sequence[int], window: Sequence[int]) -> Size:
     return tuple(-(-g // w) for g, w in zip(grid, window))
 
 
+def pad_to(x: Tensor, size: Sequence[int], value: float = 0.0) -> Tensor:
+    """Pad the end of each axis of a grid (B, *grid, C) to ``size``."""
+    pads = [n - g for n, g in zip(size, x.shape[1:-1])]
+    return F.pad(x, [0, 0] + [n for pad in reversed(pads) for n in (0, pad)], value=value) if any(pads) else x
+
+
+def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The first ``size`` cells of a grid (B, *grid, C) along each axis."""
+    return x[(slice(None), *(slice(0, n) for n in size))]
+
+
 def partition(x: Tensor, window: Sequence[int], counts: Sequence[int], value: float = 0.0) -> Tensor:
     """Cut a grid into windows.
 
@@ -38,9 +49,7 @@ def partition(x: Tensor, window: Sequence[int], counts: Sequence[int], value: fl
         ``(B, G, n, C)``, windows and the tokens in them row-major.
     """
     rank = len(window)
-    pads = [n * w - g for n, w, g in zip(counts, window, x.shape[1:-1])]
-    if any(pads):
-        x = F.pad(x, [0, 0] + [n for pad in reversed(pads) for n in (0, pad)], value=value)
+    x = pad_to(x, [n * w for n, w in zip(counts, window)], value)
     split = [n for pair in zip(counts, window) for n in pair]
     # (B, G1, w1, G2, w2, ..., C) -> (B, G1, G2, ..., w1, w2, ..., C)
     order = [0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2), 2 * rank + 1]
@@ -56,7 +65,7 @@ def reverse(windows: Tensor, window: Sequence[int], counts: Sequence[int], grid:
     order = [0, *(axis for i in range(rank) for axis in (1 + i, 1 + rank + i)), 2 * rank + 1]
     padded = [n * w for n, w in zip(counts, window)]
     x = x.permute(order).reshape(windows.shape[0], *padded, windows.shape[-1])
-    return x[(slice(None), *(slice(0, g) for g in grid))]
+    return crop_to(x, grid)
 
 
 def adaptive_pool(x: Tensor, size: Sequence[int], pooling: str) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
-from ..functional.windows import Keys, Size, partition, reverse
+from ..functional.windows import Keys, Size, crop_to, pad_to, partition, reverse
 
 
 class Windows(NamedTuple):
@@ -31,8 +31,7 @@ class Windows(NamedTuple):
     def split(self, x: Tensor) -> Tensor:
         """(B, *grid, C) -> (B, G, n, C)."""
         if any(self.shift):
-            padded = [n * w for n, w in zip(self.counts, self.window)]
-            x = F.pad(x, [0, 0] + [n for p, g in zip(padded[::-1], self.grid[::-1]) for n in (0, p - g)])
+            x = pad_to(x, [n * w for n, w in zip(self.counts, self.window)])
             x = x.roll([-s for s in self.shift], list(range(1, 1 + len(self.shift))))
         return partition(x, self.window, self.counts)
 
@@ -43,7 +42,7 @@ class Windows(NamedTuple):
         padded = [n * w for n, w in zip(self.counts, self.window)]
         x = reverse(x, self.window, self.counts, padded)
         x = x.roll(self.shift, list(range(1, 1 + len(self.shift))))
-        return x[(slice(None), *(slice(0, g) for g in self.grid))]
+        return crop_to(x, self.grid)
 
 
 class Plan(NamedTuple):

@@ -124,15 +124,15 @@ ONE_EPOCH = ('train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=200')
 
 
 def test_auto_scale_lr(tiny_config, tmp_path):
-    """The base batch size of the config is 32, its learning rate 3e-3, its batches 20."""
+    """The base batch size of the config is 32, its learning rate 2e-3, its batches 20."""
     train(tiny_config, '--work-dir', tmp_path, '--auto-scale-lr', '--cfg-options', *ONE_EPOCH)
-    assert [line['lr'] for line in read_scalars(tmp_path) if 'lr' in line] == [pytest.approx(3e-3 * 20 / 32)]
+    assert [line['lr'] for line in read_scalars(tmp_path) if 'lr' in line] == [pytest.approx(2e-3 * 20 / 32)]
 
 
 def test_no_validate(tiny_config, tmp_path):
     train(tiny_config, '--work-dir', tmp_path, '--no-validate', '--cfg-options', *ONE_EPOCH)
     scalars = read_scalars(tmp_path)
-    assert [line['lr'] for line in scalars if 'lr' in line] == [pytest.approx(3e-3)]  # no scaling unasked
+    assert [line['lr'] for line in scalars if 'lr' in line] == [pytest.approx(2e-3)]  # no scaling unasked
     assert not any('accuracy/top1' in line for line in scalars)
 
 
