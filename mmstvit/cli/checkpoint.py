@@ -48,7 +48,7 @@ def clear_checkpoint_errors(runner: Runner, purpose: str) -> Iterator[None]:
             _check_state(checkpoint, filename)
         return checkpoint
 
-    CheckpointLoader.load_checkpoint = staticmethod(_read)
+    CheckpointLoader.load_checkpoint = staticmethod(read_checkpoint)
     runner.load_checkpoint = load_fitting
     try:
         yield
@@ -60,7 +60,7 @@ def clear_checkpoint_errors(runner: Runner, purpose: str) -> Iterator[None]:
 _mmengine_read = CheckpointLoader.load_checkpoint
 
 
-def _read(filename: str, map_location: Any = None, logger: str = 'current') -> dict:
+def read_checkpoint(filename: str, map_location: Any = None, logger: str = 'current') -> dict:
     """mmengine's loader, with errors that name the file. Whatever a broken file raises, it is the file's fault."""
     try:
         checkpoint = _mmengine_read(filename, map_location, logger)

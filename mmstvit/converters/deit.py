@@ -6,6 +6,11 @@ from torch import Tensor
 
 from .rename import rename
 
+DESCRIPTIONS = {
+    'authors': 'DeiT or ViT in the names of its authors and of timm',
+    'mmpretrain': 'DeiT or ViT in the names of mmpretrain',
+}
+
 # Old name -> new name, tried in order; the result is a classifier's state dict (``backbone.*`` and ``head.*``).
 _LAYER = r'backbone.encoder.layers.\1.'
 _RULES = {
@@ -40,7 +45,7 @@ def recognise(names: set[str]) -> str | None:
     return None
 
 
-def _split_positions(state_dict: dict[str, Tensor], original: dict[str, Tensor]) -> None:
+def split_positions(state_dict: dict[str, Tensor], original: dict[str, Tensor]) -> None:
     """Lay the position table out as a grid, its first rows added to the extra tokens they belong to.
 
     Only the sums "class token + its position" ever enter the network, so one parameter holds the sum.
@@ -73,5 +78,5 @@ def convert(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
         ValueError: the position table belongs to no square image.
     """
     converted = rename(state_dict, _RULES[layout])
-    _split_positions(converted, state_dict)
+    split_positions(converted, state_dict)
     return converted

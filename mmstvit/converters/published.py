@@ -16,9 +16,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor
 
 from ..functional.position import resize_table
-from . import deit, swin
+from .recognise import looks_like, recognise
 
-_LAYOUTS = (deit, swin)
 _WRAPPERS = ('model', 'state_dict', 'state_dict_ema')
 # Below this share of a backbone's tensors a file is taken for another network's. A DeiT checkpoint fills all but the
 # global cluster centres, and LayerScale or a class token are few; another family matches next to nothing.
@@ -28,8 +27,8 @@ _LITTLE = 0.5
 def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
     """Rename a published state dict to the names of mmstvit.
 
-    Knows DeiT and ViT in the names of their authors (also timm's) and of mmpretrain, Swin in both, and the published
-    STViT-R, for classification and detection.
+    Knows DeiT and ViT in the names of their authors (also timm's) and of mmpretrain, Swin and T2T-ViT in both, and the
+    published STViT-R, for classification and detection.
 
     Args:
         state_dict: the weights, or a checkpoint that holds them under ``model``, ``state_dict`` or
@@ -45,15 +44,18 @@ def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
         if isinstance(state_dict.get(wrapper), dict):
             state_dict = state_dict[wrapper]
     state_dict = {name.removeprefix('module.'): value for name, value in state_dict.items()}
-    names = set(state_dict)
-    for module in _LAYOUTS:
-        layout = module.recognise(names)
-        if layout:
-            return module.convert(state_dict, layout)
-    raise ValueError(f'this is no layout known to mmstvit; its names begin with {_some(sorted(names))}')
+    known = recognise(state_dict)
+    if known:
+        module, layout = known
+        return module.convert(state_dict, layout)
+    raise ValueError(
+        'this is no DeiT, ViT, Swin, STViT-R or T2T-ViT in the names of its authors or of mmpretrain: it looks like '
+        f'{looks_like(state_dict)}; its names are {some(sorted(state_dict))}'
+    )
 
 
-def _some(names: list[str], limit: int = 4) -> str:
+def some(names: list[str], limit: int = 4) -> str:
+    """The first of the names, and how many more there are."""
     more = f' and {len(names) - limit} more' if len(names) > limit else ''
     return ', '.join(names[:limit]) + more
 
@@ -61,7 +63,7 @@ def _some(names: list[str], limit: int = 4) -> str:
 def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) -> None:
     """Let a backbone load published files unconverted and tables of other sizes, and refuse other networks' files.
 
-    Each load logs one line: how many tensors matched, which are new, which were left over.
+    Each load logs one line: how many tensors matched, which are missing in the file, which are unexpected.
 
     Args:
         backbone: the module whose ``load_state_dict`` (torch's or mmengine's) is to take them.
@@ -101,7 +103,8 @@ def rename_for_model(model: nn.Module, state_dict: dict) -> dict:
     if parts and not any(key.startswith(tuple(f'{name}.' for name in parts)) for key in state_dict):
         what = ' and '.join(type(part).__name__ for part in parts.values())
         raise ValueError(
-            f'the checkpoint is of another model: it has nothing for {what}; its names are {_some(sorted(state_dict))}'
+            f'the checkpoint is of another model: it has nothing for {what}, it looks like {looks_like(state_dict)}; '
+            f'its names are {some(sorted(state_dict))}'
         )
     return state_dict
 
@@ -120,6 +123,8 @@ def _rename(state_dict: dict, prefix: str, own: dict) -> dict:
         # Our own names with another prefix, or another network: the report after loading tells.
         converted = state_dict
     bare = {name: name.removeprefix('backbone.') for name in converted}
+    if sum(name in own for name in bare.values()) < _LITTLE * len(own):
+        return state_dict  # of another network; the report names it better by its own names
     return {prefix + bare[name] if bare[name] in own else name: value for name, value in converted.items()}
 
 
@@ -153,7 +158,7 @@ def _report(what: str, state_dict: dict, prefix: str, own: dict) -> None:
     matched = set(_matched(state_dict, prefix, own))
     other = [name for name in own if prefix + name in state_dict and name not in matched]
     if len(matched) < _LITTLE * len(own):
-        looks = f'its names are {_some(sorted(state_dict))}'
+        looks = f'it looks like {looks_like(state_dict)}; its names are {some(sorted(state_dict))}'
         if len(other) >= _LITTLE * len(own):
             name = next(name for name in other if 'weight' in name)
             theirs, ours = tuple(state_dict[prefix + name].shape), tuple(own[name].shape)
@@ -162,9 +167,9 @@ def _report(what: str, state_dict: dict, prefix: str, own: dict) -> None:
             f'the checkpoint is of another model: {len(matched)} of the {len(own)} tensors of {what} match; {looks}'
         )
     line = f'{what}: {len(matched)} of {len(own)} tensors matched'
-    new = [name for name in own if prefix + name not in state_dict]
-    left_over = [name for name in state_dict if name.startswith(prefix) and name.removeprefix(prefix) not in own]
-    for title, names in (('new', new), ('of another shape', other), ('left over', left_over)):
+    missing = [name for name in own if prefix + name not in state_dict]
+    unexpected = [name for name in state_dict if name.startswith(prefix) and name.removeprefix(prefix) not in own]
+    for title, names in (('missing', missing), ('of another shape', other), ('unexpected', unexpected)):
         if names:
-            line += f'; {title}: {_some(names)}'
+            line += f'; {title}: {some(names)}'
     print_log(line, logger='current')

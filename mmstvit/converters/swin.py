@@ -7,6 +7,12 @@ from torch import Tensor
 
 from .rename import rename
 
+DESCRIPTIONS = {
+    'stvit-r': 'STViT-R in the names of its authors',
+    'authors': 'Swin in the names of its authors',
+    'mmpretrain': 'Swin in the names of mmpretrain and mmdet',
+}
+
 _LAYER = r'backbone.stages.\1.encoder.layers.\2.'
 _RULES = {
     # Swin's authors, and on the same ground those of STViT-R; detection files have ``backbone.`` before each name.
@@ -18,6 +24,10 @@ _RULES = {
         (r'(?:backbone\.)?patch_embed\.proj\.0\.bn\.(.*)', r'backbone.patch_embed.layers.1.\1'),
         (r'(?:backbone\.)?patch_embed\.proj\.2\.c\.(.*)', r'backbone.patch_embed.layers.3.\1'),
         (r'(?:backbone\.)?patch_embed\.proj\.2\.bn\.(.*)', r'backbone.patch_embed.layers.4.\1'),
+        (
+            r'(?:backbone\.)?layers\.(\d+)\.blocks\.(\d+)\.conv_pos\.(.*)',
+            r'backbone.stages.\1.encoder.conv_pos.\2.\3',
+        ),
         (r'(?:backbone\.)?layers\.(\d+)\.blocks\.(\d+)\.(.*)', _LAYER + r'\3'),
         (r'(?:backbone\.)?layers\.(\d+)\.(downsample\..*)', r'backbone.stages.\1.\2'),
         (r'(?:backbone\.)?layers\.(\d+)\.semantic_token2', r'backbone.stages.\1.encoder.global_centers'),
@@ -37,10 +47,10 @@ _RULES = {
 
 
 def recognise(names: set[str]) -> str | None:
-    """Which of the two layouts a set of parameter names is, or ``None``."""
+    """Which of the layouts a set of parameter names is, or ``None``."""
     bare = {name.removeprefix('backbone.') for name in names}
     if {'layers.0.blocks.0.attn.qkv.weight', 'layers.0.downsample.reduction.weight'} <= bare:
-        return 'authors'
+        return 'stvit-r' if 'layers.2.blocks.1.attn.kv.weight' in bare else 'authors'
     if {'stages.0.blocks.0.attn.w_msa.qkv.weight', 'stages.0.downsample.reduction.weight'} <= bare:
         return 'mmpretrain'
     return None
@@ -75,7 +85,8 @@ def convert(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
         The state dict of a classifier or detector with an ``STViTSwin`` or ``STViTR`` backbone; necks and heads of a
         detector keep their names.
     """
-    converted = rename(state_dict, _RULES[layout])
+    # The names of STViT-R are Swin's and more.
+    converted = rename(state_dict, _RULES['authors' if layout == 'stvit-r' else layout])
     if layout == 'mmpretrain':
         return {name: _merging_order(v) if '.downsample.' in name else v for name, v in converted.items()}
     converted = _join_projections(converted)

@@ -206,7 +206,7 @@ class WindowLayout(NamedTuple):
         return x
 
 
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache(maxsize=36)  # three image sizes; one of 800 x 1216 takes 54 MB
 def window_plan(layout: WindowLayout, role: str) -> Plan:
     """Who attends to whom in the layers of a role: made once for an image size, and kept for the last sizes seen."""
     # A tensor made in inference mode could not be used in training later.
@@ -286,6 +286,26 @@ def _stretched_plan(layout: WindowLayout, role: str) -> Plan:
     return Plan(groups=1, bias=torch.cat((own.bias, image.bias), dim=-1))
 
 
+class CenterConv(nn.Module):
+    """A depth-wise 3 x 3 convolution of each window's first cluster centres, added to them.
+
+    Args:
+        embed_dims: channels C of the tokens.
+        size: semantic tokens of a window along each axis.
+    """
+
+    def __init__(self, embed_dims: int, size: Size) -> None:
+        super().__init__()
+        self.size = size
+        conv = getattr(nn, f'Conv{len(size)}d')
+        self.proj = nn.Sequential(conv(embed_dims, embed_dims, 3, padding=1, groups=embed_dims))
+
+    def forward(self, s: Tensor) -> Tensor:
+        """(B, G, n, C) -> (B, G, n, C)."""
+        x = s.flatten(0, 1).transpose(1, 2).unflatten(2, self.size)  # (B G, C, *size)
+        return s + self.proj(x).flatten(2).transpose(1, 2).reshape(s.shape)
+
+
 class SemanticEncoder(nn.Module):
     """A row of transformer blocks, some of which turn image tokens into semantic tokens and back.
 
@@ -300,6 +320,7 @@ class SemanticEncoder(nn.Module):
         embed_dims: channels C of the tokens.
         centers_grid: the grid of G, which is added in the first STGM; ``None`` for no G.
         shortcut: whether the first layer of the STGM adds to P; else its output replaces P.
+        conv_pos: semantic tokens of a window along each axis, for a :class:`CenterConv` of P; ``None`` for none.
         with_cp: recompute each layer's activations in the backward pass instead of keeping them.
     """
 
@@ -310,11 +331,16 @@ class SemanticEncoder(nn.Module):
         embed_dims: int,
         centers_grid: Sequence[int] | None = None,
         shortcut: bool = True,
+        conv_pos: Size | None = None,
         with_cp: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.roles = tuple(roles)
+        # By the number of their layer.
+        self.conv_pos = nn.ModuleDict(
+            {str(i): CenterConv(embed_dims, conv_pos) for i, r in enumerate(roles) if conv_pos and r == 'generate'}
+        )
         self.shortcut = shortcut
         self.with_cp = with_cp
         self.global_centers = None
@@ -347,6 +373,8 @@ class SemanticEncoder(nn.Module):
                 image = self._run(layer, image, None, plan)
             elif role == 'generate':
                 s = layout.seeds(image)
+                if self.conv_pos:
+                    s = self.conv_pos[str(i)](s)
                 s = self._run(layer, s, layout.generate_context(s, image), plan, self.shortcut)
             elif role == 'refine':
                 centers = self.global_centers is not None and i == self.roles.index('refine')

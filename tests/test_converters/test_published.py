@@ -111,7 +111,7 @@ def test_deit_into_stvit_reports_what_is_new_and_what_is_left(mmpretrain_vit, re
     model = classifier(SEMANTIC)
     load_checkpoint(model, str(tmp_path / 'vit.pth'))
     assert report == [
-        'STViT: 77 of 78 tensors matched; new: encoder.global_centers; left over: backbone.cls_token',
+        'STViT: 77 of 78 tensors matched; missing: encoder.global_centers; unexpected: backbone.cls_token',
     ]
     assert torch.equal(model.backbone.encoder.layers[5].attn.qkv.weight, mmpretrain_vit.layers[5].attn.qkv.weight)
     assert torch.equal(model.head.layers.head.bias, torch.ones(5))
@@ -125,7 +125,7 @@ def test_distillation_token_is_left_over(timm_vit, report):
     model = STViT(**PLAIN)
     model.load_state_dict(state, strict=False)
     assert torch.equal(model.pos_embed.flatten(1, 2), table[:, 1:])
-    assert 'left over: head.layers.head.weight, head.layers.head.bias, dist_token' in report[0]
+    assert 'unexpected: head.layers.head.weight, head.layers.head.bias, dist_token' in report[0]
 
 
 def test_tables_of_other_sizes_are_interpolated(mmpretrain_vit):
@@ -166,7 +166,7 @@ def test_another_network_is_refused():
     state = models.resnet18().state_dict()
     with pytest.raises(ValueError, match=r'another model: 0 of the 78 tensors .* its names are bn1.bias, '):
         STViT(**SEMANTIC).load_state_dict(state)
-    with pytest.raises(ValueError, match='this is no layout known to mmstvit'):
+    with pytest.raises(ValueError, match='this is no DeiT, .* it looks like a ResNet; its names are bn1.bias'):
         convert_published_state_dict(state)
 
 

@@ -1,8 +1,10 @@
+import gc
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmstvit.converters import convert_published_state_dict
@@ -87,7 +89,10 @@ def test_multiply_adds():
     assert multiply_adds(STViTSwin('tiny'), 224, 224) < 0.75 * dense
 
 
-@pytest.mark.parametrize('size', [(64, 64), (97, 131), (224, 224), (61, 300), (33, 33), (7, 300), (1, 1)])
+@pytest.mark.parametrize(
+    'size',
+    [(64, 64), (97, 131), (224, 224), (61, 300), (33, 33), (7, 300), (1, 1), (421, 797), (800, 1333)],
+)
 @pytest.mark.parametrize(
     'make',
     [plain, lambda: build(STViTSwin), build, lambda: build(dense=True), lambda: build(dense=True, key_mask=None)],
@@ -147,6 +152,7 @@ def test_both_forms_take_the_same_weights(dense):
         (STViTR, {}, dict(shortcut=False)),
         (STViTR, {}, dict(use_global=True)),
         (STViTR, {}, dict(relative_pos=True)),
+        (STViTR, {}, dict(conv_pos=True)),
         (STViTR, dict(dense=True), dict(relative_pos=True)),
         (STViTR, dict(dense=True), dict(shortcut=False)),
         (STViTR, {}, dict(dense=True, out_indices=(3,))),
@@ -210,7 +216,12 @@ def test_relative_positions_of_all_tokens_are_for_224():
 
 @pytest.mark.parametrize(
     'options',
-    [dict(), dict(use_global=True, relative_pos=True), dict(dense=True), dict(dense=True, key_mask='published')],
+    [
+        dict(),
+        dict(use_global=True, relative_pos=True, conv_pos=True),
+        dict(dense=True),
+        dict(dense=True, key_mask='published'),
+    ],
 )
 def test_gradients_reach_every_parameter_and_checkpointing_changes_none(options):
     image = torch.randn(2, 3, 224 if not options.get('dense') else 150, 224)
@@ -255,7 +266,53 @@ def test_caches_are_bounded_and_nothing_is_set_on_modules():
     for side in range(20, 36):
         model(torch.randn(1, 3, side * 4, 32))
     assert {name: set(vars(module)) for name, module in model.named_modules()} == before
-    assert semantic.window_plan.cache_info().currsize <= semantic.window_plan.cache_info().maxsize == 128
+    assert semantic.window_plan.cache_info().currsize <= semantic.window_plan.cache_info().maxsize == 36
+
+
+def live_bytes() -> int:
+    """Of all tensors that are reachable, parameters of other tests and all."""
+    gc.collect()
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if is_dense(t)}
+    return sum(storages.values())
+
+
+def is_dense(thing) -> bool:
+    return type(thing) is torch.Tensor and thing.layout is torch.strided and thing.device.type == 'cpu'
+
+
+def test_memory_does_not_grow_over_many_sizes():
+    """Each size is a new one of about the same area; what the first ones left makes room for the last."""
+    model = build(dense=True)
+    seen = []
+    with torch.no_grad():
+        for i in range(16):
+            model(torch.zeros(1, 3, 353 + 3 * i, 601 - 5 * i))
+            seen.append(live_bytes())
+    assert max(seen[8:]) <= 1.25 * max(seen[:8])  # all kept would be twice as much
+    assert seen[-1] - seen[0] < 4 * 16e6  # three sizes are kept
+
+
+def peak_bytes(model, image) -> int:
+    """The most memory that tensors take during a forward, over what was there before."""
+    with torch.no_grad():
+        model(image)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            model(image)
+    total = peak = 0
+    for event in record.profiler.kineto_results.events():
+        if event.name() == '[memory]':
+            total += event.nbytes()
+            peak = max(peak, total)
+    return peak
+
+
+def test_peak_memory_is_no_higher_than_that_of_swin_in_mmdet():
+    pytest.importorskip('mmcv._ext')
+    swin = pytest.importorskip('mmdet.models.backbones.swin')
+    theirs = swin.SwinTransformer(embed_dims=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), convert_weights=False)
+    theirs.eval()
+    image = torch.zeros(1, 3, 400, 608)
+    assert 1e7 < peak_bytes(STViTR('small', dense=True).eval(), image) <= peak_bytes(theirs, image)
 
 
 def test_inference_mode_first_and_training_after():

@@ -5,7 +5,11 @@ optim_wrapper = dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         flat_decay_mult=0.0,
-        custom_keys={'.pos_embed': dict(decay_mult=0.0), '.global_centers': dict(decay_mult=0.0)},
+        custom_keys={
+            '.pos_embed': dict(decay_mult=0.0),
+            '.global_centers': dict(decay_mult=0.0),
+            '.relative_position_bias_table': dict(decay_mult=0.0),
+        },
     ),
     clip_grad=dict(max_norm=5.0),
 )

@@ -50,6 +50,7 @@ class SemanticSwin(Backbone):
         shortcut: whether the first STGM layer adds to the pooled tokens.
         layer_scale_init_value: of the layers from the STGM on, recovery included.
         relative_pos: whether semantic layers have a relative position bias.
+        conv_pos: whether a convolution is added to the pooled tokens.
         stem: ``'patch'`` or ``'conv'``.
         out_indices: the stages whose maps are returned.
         in_channels: channels of the image.
@@ -79,6 +80,7 @@ class SemanticSwin(Backbone):
         shortcut: bool,
         layer_scale_init_value: float,
         relative_pos: bool,
+        conv_pos: bool,
         stem: str,
         out_indices: Sequence[int],
         in_channels: int = 3,
@@ -138,7 +140,13 @@ class SemanticSwin(Backbone):
                 )
             semantic = i == _SEMANTIC_STAGE
             encoder = SemanticEncoder(
-                layers, stage_roles, width, centers_grid if semantic else None, shortcut, with_cp=with_cp
+                layers,
+                stage_roles,
+                width,
+                centers_grid if semantic else None,
+                shortcut,
+                conv_pos=spec.size if conv_pos and semantic else None,
+                with_cp=with_cp,
             )
             last = i == len(depths) - 1
             self.stages.append(Stage(encoder, None if last else PatchMerging(width, norm_cfg)))
@@ -265,6 +273,7 @@ class STViTSwin(SemanticSwin):
             shortcut=True,
             layer_scale_init_value=layer_scale_init_value,
             relative_pos=False,
+            conv_pos=False,
             stem=stem,
             out_indices=out_indices,
             **options,
@@ -293,6 +302,7 @@ class STViTR(SemanticSwin):
         use_global: whether learned global cluster centres are added in the first unit; classification form only.
         relative_pos: whether semantic layers have a relative position bias (those on all tokens in the classification
             form only, at 224 px).
+        conv_pos: whether a depth-wise 3 x 3 convolution of each window's pooled tokens is added to them.
         key_mask: what is no key in the dense form: ``'exact'``: all padding and all that lies outside the image;
             ``'published'``: what the authors' code hides, needed to reproduce their detectors; ``None``: nothing.
         pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
@@ -315,6 +325,7 @@ class STViTR(SemanticSwin):
         shortcut: bool = True,
         use_global: bool = False,
         relative_pos: bool = False,
+        conv_pos: bool = False,
         key_mask: str | None = 'exact',
         pooling: str = 'max',
         stem: str = 'conv',
@@ -348,6 +359,7 @@ class STViTR(SemanticSwin):
             shortcut=shortcut,
             layer_scale_init_value=layer_scale_init_value,
             relative_pos=relative_pos,
+            conv_pos=conv_pos,
             stem=stem,
             out_indices=out_indices,
             **options,

@@ -1,0 +1,82 @@
+"""Rename a published checkpoint to the names of mmstvit: ``tools/model_converters/published_to_mmstvit.py``."""
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from ..converters.published import convert_published_state_dict, some
+from ..converters.recognise import backbone_of
+from ..registry import MODELS
+from .checkpoint import check_checkpoint, read_checkpoint
+from .errors import UsageError, one_line_errors
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments of the command."""
+    parser = argparse.ArgumentParser(
+        prog='published_to_mmstvit.py',
+        description='Write a published checkpoint of DeiT, ViT, Swin, STViT-R or T2T-ViT in the names of mmstvit. The '
+        'layout is recognised by its names. Published files load unconverted too; this is for those who want to look '
+        'at them, cut them or hand them on.',
+    )
+    parser.add_argument('src', metavar='SRC', help='the published file or its URL')
+    parser.add_argument('dst', metavar='DST', help='the file to write')
+    parser.add_argument('--overwrite', action='store_true', help='replace DST where it exists')
+    return parser.parse_args(argv)
+
+
+def report(converted: dict[str, Tensor]) -> list[str]:
+    """How a converted file fits the backbone that it is of, in lines.
+
+    Raises:
+        ValueError: tensors that tell the backbone's size are missing.
+    """
+    config = backbone_of(converted)
+    init_default_scope('mmstvit')
+    with torch.device('meta'):
+        own = MODELS.build(config).state_dict()
+    theirs = {name.removeprefix('backbone.'): v for name, v in converted.items() if name.startswith('backbone.')}
+    matched = [name for name, value in own.items() if name in theirs and theirs[name].shape == value.shape]
+    other = Counter(name.split('.')[0] for name in converted if not name.startswith('backbone.'))
+    options = ', '.join(f'{key}={value!r}' for key, value in config.items() if key != 'type')
+    lines = [f'{config["type"]}({options})', f'matched: {len(matched)} of {len(own)} tensors of the backbone']
+    for title, names in (
+        ('missing', [name for name in own if name not in theirs]),
+        ('of another shape', [name for name in own if name in theirs and name not in matched]),
+        ('unexpected', [name for name in theirs if name not in own]),
+    ):
+        lines.append(f'{title}: {some(names, 20) if names else "none"}')
+    if other:
+        lines.append('beside the backbone: ' + ', '.join(f'{part} ({n} tensors)' for part, n in other.items()))
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    with one_line_errors():
+        args = parse_args(argv)
+        check_checkpoint(args.src)
+        target = Path(args.dst).expanduser()
+        if target.exists() and not args.overwrite:
+            raise UsageError(f'{target} exists already: choose another name or give --overwrite')
+        try:
+            converted = convert_published_state_dict(read_checkpoint(args.src, map_location='cpu'))
+            lines = report(converted)
+        except ValueError as error:
+            raise UsageError(f'{args.src}: {error}') from error
+        print('\n'.join(lines))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A file of that name is always a whole one.
+        unfinished = target.with_name(f'{target.name}.{os.getpid()}.tmp')
+        try:
+            torch.save(dict(meta={}, state_dict=converted), unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        print(f'written: {target}')

@@ -1,0 +1,126 @@
+"""What a file of weights is, by its names and shapes."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+
+from torch import Tensor
+
+from . import deit, swin, t2t
+
+LAYOUTS = (deit, swin, t2t)
+
+# Of networks that are often met and never fit: a name that the network alone has.
+_OTHERS = (
+    (r'(backbone\.)?layer1\.0\.conv1\.weight', 'a ResNet'),
+    (
+        r'(backbone\.)?(downsample_layers\.0\.0|features\.0\.0|stages\.0\.0\.depthwise_conv|stem\.0)\.weight',
+        'a ConvNet',
+    ),
+    (r'(backbone\.)?patch_embed1\.proj\.weight', 'a PVT'),
+    (r'(visual\.|vision_model\.|backbone\.vision_model\.|text_model\.).*', 'a CLIP'),
+    (r'(vit|deit|swin)\.(encoder|embeddings)\..*', "a model in the names of Hugging Face's transformers"),
+    (r'(backbone\.)?(patch_embed\.proj|layers\.0\.blocks\.0\.attn\.(proj|qkv))\.weight', 'a vision transformer'),
+    (r'.*encoder\.layers\.\d+\.norm1\.weight', 'a network of mmstvit of another kind'),
+)
+
+
+def recognise(names: Iterable[str]) -> tuple[ModuleType, str] | None:
+    """The module that converts a file and the layout it is in, by its parameter names; ``None`` if it is unknown."""
+    names = set(names)
+    for module in LAYOUTS:
+        layout = module.recognise(names)
+        if layout:
+            return module, layout
+    return None
+
+
+def looks_like(names: Iterable[str]) -> str:
+    """What the file of these names may be, in words that complete "it looks like"."""
+    names = list(names)
+    known = recognise(names)
+    if known:
+        module, layout = known
+        return module.DESCRIPTIONS[layout]
+    for pattern, what in _OTHERS:
+        if any(re.fullmatch(pattern, name) for name in names):
+            return what
+    return 'nothing that mmstvit knows'
+
+
+def backbone_of(state_dict: Mapping[str, Tensor]) -> dict:
+    """The backbone that a converted file fills, as its config.
+
+    Sizes that leave no trace in the weights (the number of semantic tokens, where they begin, heads of a network
+    without a relative position bias) have their defaults.
+
+    Args:
+        state_dict: what :func:`mmstvit.convert_published_state_dict` gave.
+
+    Raises:
+        ValueError: tensors that tell a size are missing.
+    """
+    names = {name.removeprefix('backbone.'): value for name, value in state_dict.items()}
+    try:
+        return _hierarchical(names) if any(name.startswith('stages.') for name in names) else _isotropic(names)
+    except KeyError as error:
+        raise ValueError(f'the file is incomplete: it has no {error.args[0]}') from None
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    """Modules in a row: one more than the largest number that stands where ``pattern`` has its group."""
+    return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)
+
+
+def _isotropic(names: dict[str, Tensor]) -> dict:
+    width = names['norm.weight'].numel()
+    kind = 'STViT'
+    kernel = names['patch_embed.projection.weight']
+    hidden = names['encoder.layers.0.mlp.fc1.weight'].shape[0]
+    arch = dict(
+        embed_dims=width,
+        num_layers=_count(names, r'encoder\.layers\.(\d+)\.'),
+        num_heads=max(width // 64, 1),
+        feedforward_channels=hidden,
+    )
+    patch = kernel.shape[-1]
+    return dict(
+        type=f'mmstvit.{kind}',
+        arch=arch,
+        img_size=tuple(patch * cells for cells in names['pos_embed'].shape[1:-1]),
+        patch_size=patch,
+        in_channels=kernel.shape[1],
+        semantic_grid=None,
+        with_cls_token='cls_token' in names,
+        qkv_bias='encoder.layers.0.attn.qkv.bias' in names,
+        layer_scale_init_value=1e-5 if 'encoder.layers.0.layer_scale_1' in names else 0.0,
+    )
+
+
+def _hierarchical(names: dict[str, Tensor]) -> dict:
+    depths = tuple(
+        _count(names, rf'stages\.{i}\.encoder\.layers\.(\d+)\.') for i in range(_count(names, r'stages\.(\d+)\.'))
+    )
+    tables = [names[f'stages.{i}.encoder.layers.0.attn.relative_position_bias_table'] for i in range(len(depths))]
+    width = names['stages.0.encoder.layers.0.norm1.weight'].numel()
+    common = dict(
+        arch=dict(embed_dims=width, depths=depths, num_heads=tuple(table.shape[1] for table in tables)),
+        window_size=(math.isqrt(len(tables[0])) + 1) // 2,
+        out_indices=tuple(i for i in range(len(depths)) if f'norm{i}.weight' in names),
+        mlp_ratio=names['stages.0.encoder.layers.0.mlp.fc1.weight'].shape[0] / width,
+        qkv_bias='stages.0.encoder.layers.0.attn.qkv.bias' in names,
+        stem='conv' if 'patch_embed.layers.0.weight' in names else 'patch',
+    )
+    # Every second layer of a third stage of Swin has a table, the last of a unit of STViT-R has none.
+    if f'stages.2.encoder.layers.{depths[2] - 1}.attn.relative_position_bias_table' in names:
+        return dict(type='mmstvit.STViTSwin', semantic_size=None, **common)
+    return dict(
+        type='mmstvit.STViTR',
+        dense='norm0.weight' in names,
+        use_global='stages.2.encoder.global_centers' in names,
+        conv_pos='stages.2.encoder.conv_pos.1.proj.0.weight' in names,
+        relative_pos='stages.2.encoder.layers.3.attn.relative_position_bias_table' in names,
+        layer_scale_init_value=1e-5 if 'stages.2.encoder.layers.1.layer_scale_1' in names else 0.0,
+        **common,
+    )

@@ -1,0 +1,75 @@
+"""T2T-ViT checkpoints, in the names of their authors and of mmpretrain."""
+
+import torch
+from torch import Tensor
+
+from .deit import split_positions
+from .rename import rename
+
+DESCRIPTIONS = {
+    'authors': 'T2T-ViT in the names of its authors',
+    'mmpretrain': 'T2T-ViT in the names of mmpretrain',
+}
+
+_LAYER = r'backbone.encoder.layers.\1.'
+_TOKENS = r'backbone.patch_embed.attention\1.'
+_RULES = {
+    'authors': [
+        (r'tokens_to_token\.attention(\d)\.((?:attn|norm1|norm2|mlp\.fc1|mlp\.fc2)\..*)', _TOKENS + r'\2'),
+        (r'tokens_to_token\.attention(\d)\.kqv\.(.*)', _TOKENS + r'attn.qkv.\2'),
+        (r'tokens_to_token\.attention(\d)\.(proj\..*)', _TOKENS + r'attn.\2'),
+        (r'tokens_to_token\.attention(\d)\.w', _TOKENS + r'attn.features'),
+        (r'tokens_to_token\.attention(\d)\.mlp\.0\.(.*)', _TOKENS + r'mlp.fc1.\2'),
+        (r'tokens_to_token\.attention(\d)\.mlp\.2\.(.*)', _TOKENS + r'mlp.fc2.\2'),
+        (r'tokens_to_token\.project\.(.*)', r'backbone.patch_embed.projection.\1'),
+        (r'blocks\.(\d+)\.(.*)', _LAYER + r'\2'),
+        (r'(norm\..*|cls_token|pos_embed)', r'backbone.\1'),
+        (r'head\.(weight|bias)', r'head.layers.head.\1'),
+    ],
+    'mmpretrain': [
+        (r'(?:backbone\.)?tokens_to_token\.attention(\d)\.ln([12])\.(.*)', _TOKENS + r'norm\2.\3'),
+        (r'(?:backbone\.)?tokens_to_token\.attention(\d)\.ffn\.layers\.0\.0\.(.*)', _TOKENS + r'mlp.fc1.\2'),
+        (r'(?:backbone\.)?tokens_to_token\.attention(\d)\.ffn\.layers\.1\.(.*)', _TOKENS + r'mlp.fc2.\2'),
+        (r'(?:backbone\.)?tokens_to_token\.attention(\d)\.(attn\..*)', _TOKENS + r'\2'),
+        (r'(?:backbone\.)?tokens_to_token\.project\.(.*)', r'backbone.patch_embed.projection.\1'),
+        (r'(?:backbone\.)?encoder\.(\d+)\.ln([12])\.(.*)', _LAYER + r'norm\2.\3'),
+        (r'(?:backbone\.)?encoder\.(\d+)\.ffn\.layers\.0\.0\.(.*)', _LAYER + r'mlp.fc1.\2'),
+        (r'(?:backbone\.)?encoder\.(\d+)\.ffn\.layers\.1\.(.*)', _LAYER + r'mlp.fc2.\2'),
+        (r'(?:backbone\.)?encoder\.(\d+)\.(attn\..*)', _LAYER + r'\2'),
+        (r'(?:backbone\.)?(norm\..*|cls_token|pos_embed)', r'backbone.\1'),
+        (r'head\.fc\.(weight|bias)', r'head.layers.head.\1'),
+    ],
+}
+
+
+def recognise(names: set[str]) -> str | None:
+    """Which of the two layouts a set of parameter names is, or ``None``."""
+    if {'tokens_to_token.project.weight', 'blocks.0.attn.qkv.weight'} <= names:
+        return 'authors'
+    bare = {name.removeprefix('backbone.') for name in names}
+    if {'tokens_to_token.project.weight', 'encoder.0.attn.qkv.weight'} <= bare:
+        return 'mmpretrain'
+    return None
+
+
+def convert(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
+    """Rename the parameters of a T2T-ViT.
+
+    Args:
+        state_dict: a state dict of ``layout``.
+        layout: what :func:`recognise` said.
+
+    Returns:
+        The state dict of a classifier with a ``T2TViT`` backbone.
+
+    Raises:
+        ValueError: the position table belongs to no square image.
+    """
+    renamed = rename(state_dict, _RULES[layout])
+    for name, value in state_dict.items():
+        if '.kqv.' in name:
+            # The performer's one projection is of key, query, value.
+            key, query, rest = value.chunk(3)
+            renamed.update(rename({name: torch.cat((query, key, rest))}, _RULES[layout]))
+    split_positions(renamed, state_dict)
+    return renamed

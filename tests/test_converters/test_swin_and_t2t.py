@@ -1,0 +1,272 @@
+"""Swin, STViT-R and T2T-ViT files through every way in, and the command that converts them."""
+
+import json
+import re
+import subprocess
+
+import pytest
+import torch
+from mmengine.runner import load_checkpoint
+from run_helpers import ROOT, tool_command, tool_env
+
+from mmstvit import convert_published_state_dict, get_model, inference_model
+from mmstvit.converters import published
+from mmstvit.converters.recognise import backbone_of, looks_like
+from mmstvit.datasets.digits import digit_scans
+from mmstvit.models import STViT, STViTR, STViTSwin
+
+ARCH = dict(embed_dims=8, depths=(2, 2, 6, 2), num_heads=(1, 1, 2, 2))
+IMAGE = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+
+
+def randomise(model):
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def published_names(state_dict):
+    """Our names back to those of the authors of Swin and STViT-R: {ours: theirs} turned round by hand."""
+    convs = {'0': '0.c', '1': '0.bn', '3': '2.c', '4': '2.bn'}
+    theirs = {}
+    for name, value in state_dict.items():
+        name = re.sub(r'stages\.(\d)\.encoder\.layers\.', r'layers.\1.blocks.', name.removeprefix('backbone.'))
+        name = re.sub(r'stages\.(\d)\.encoder\.global_centers', r'layers.\1.semantic_token2', name)
+        name = re.sub(r'stages\.(\d)\.encoder\.conv_pos\.(\d+)', r'layers.\1.blocks.\2.conv_pos', name)
+        name = re.sub(r'stages\.(\d)\.downsample', r'layers.\1.downsample', name)
+        name = re.sub(r'patch_embed\.layers\.(\d)', lambda m: f'patch_embed.proj.{convs[m[1]]}', name)
+        name = name.replace('patch_embed.projection', 'patch_embed.proj').replace('head.fc.', 'head.')
+        if name.endswith('semantic_token2'):
+            value = value.flatten(1, 2)
+        if '.attn.qkv.' in name and re.match(r'layers\.2\.blocks\.(?!0\.|6\.|12\.)', name) and is_unit(state_dict):
+            channels = len(value) // 3
+            theirs[name.replace('.qkv.', '.q.')] = value[:channels]
+            theirs[name.replace('.qkv.', '.kv.')] = value[channels:]
+            continue
+        theirs[name] = value
+        if name.endswith('relative_position_bias_table'):
+            theirs[name.replace('bias_table', 'index')] = torch.zeros(49, 49, dtype=torch.long)
+    return theirs
+
+
+def is_unit(state_dict):
+    return not any(name.endswith('stages.2.encoder.layers.5.attn.relative_position_bias_table') for name in state_dict)
+
+
+def classification_file(state_dict):
+    names = published_names(state_dict)
+    return {'model': {re.sub(r'^norm3\.', 'norm.', name): value for name, value in names.items()}}
+
+
+def detection_file(state_dict):
+    heads = {'neck.lateral_convs.0.conv.weight': torch.ones(4, 8, 1, 1), 'rpn_head.rpn_conv.bias': torch.ones(4)}
+    return {'state_dict': {f'backbone.{name}': value for name, value in published_names(state_dict).items()} | heads}
+
+
+CASES = {
+    'swin': (lambda: STViTSwin(ARCH, semantic_size=None), classification_file),
+    'swin-det': (lambda: STViTSwin(ARCH, semantic_size=None, out_indices=(0, 1, 2, 3)), detection_file),
+    'stvit-r': (lambda: STViTR(ARCH), classification_file),
+    'stvit-r-options': (
+        lambda: STViTR(ARCH, use_global=True, relative_pos=True, conv_pos=True, semantic_size=3),
+        classification_file,
+    ),
+    'stvit-r-det': (lambda: STViTR(ARCH, dense=True), detection_file),
+    'stvit-r-det-options': (lambda: STViTR(ARCH, dense=True, relative_pos=True), detection_file),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('way', ['plain', 'init_cfg', 'load_from', 'prefix'])
+def test_published_files_fill_the_backbone(case, way, tmp_path):
+    make, file_of = CASES[case]
+    source = randomise(make())
+    file = file_of(source.state_dict())
+    path = str(tmp_path / 'published.pth')
+    torch.save(file, path)
+    model = make()
+    if way == 'plain':
+        model.load_state_dict(next(iter(file.values())), strict=False)
+    elif way == 'load_from':
+        load_checkpoint(model, path)
+    else:
+        if way == 'prefix' and 'model' in file:
+            pytest.skip('files of classifiers have no prefix')
+        model.init_cfg = dict(
+            type='Pretrained', checkpoint=path, **(dict(prefix='backbone.') if way == 'prefix' else {})
+        )
+        model.init_weights()
+    for name, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_backbone_that_a_file_fills_is_recognised(case):
+    make, file_of = CASES[case]
+    source = make()
+    config = backbone_of(convert_published_state_dict(file_of(source.state_dict())))
+    again = {'mmstvit.STViTSwin': STViTSwin, 'mmstvit.STViTR': STViTR}[config.pop('type')](**config)
+    shapes = {name: value.shape for name, value in source.state_dict().items()}
+    assert {name: value.shape for name, value in again.state_dict().items()} == shapes
+    assert again.out_indices == source.out_indices
+
+
+@pytest.fixture
+def report(monkeypatch):
+    lines = []
+    monkeypatch.setattr(published, 'print_log', lambda line, **kwargs: lines.append(line))
+    return lines
+
+
+def test_report_of_what_matched_and_what_did_not(report):
+    source = STViTR(ARCH, use_global=True)
+    file = classification_file(source.state_dict())['model']
+    del file['layers.3.blocks.0.norm1.weight']
+    STViTR(ARCH).load_state_dict(file, strict=False)
+    number = len(STViTR(ARCH).state_dict())
+    assert report == [
+        f'STViTR: {number - 1} of {number} tensors matched; missing: stages.3.encoder.layers.0.norm1.weight; '
+        'unexpected: backbone.stages.2.encoder.global_centers'
+    ]
+
+
+@pytest.mark.parametrize(
+    'source,looks',
+    [
+        (lambda: STViTSwin(ARCH, semantic_size=None), 'Swin in the names of its authors'),
+        (lambda: STViTR(ARCH), 'STViT-R in the names of its authors'),
+    ],
+)
+def test_files_of_relatives_are_refused_by_a_plain_transformer(source, looks):
+    arch = dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)
+    with pytest.raises(ValueError, match=f'of another model: 0 of .* it looks like {looks}; its names are head'):
+        model = STViT(arch, stgm_layer=1)
+        model.load_state_dict(classification_file({**source().state_dict(), 'head.fc.bias': torch.ones(3)})['model'])
+
+
+def test_other_networks_are_named():
+    models = pytest.importorskip('torchvision.models')
+    assert looks_like(models.resnet18().state_dict()) == 'a ResNet'
+    assert looks_like(models.convnext_tiny().state_dict()) == 'a ConvNet'
+    assert looks_like(['visual.conv1.weight']) == 'a CLIP'
+    assert looks_like(STViT().state_dict()) == 'a network of mmstvit of another kind'
+    assert looks_like(['some.thing']) == 'nothing that mmstvit knows'
+
+
+def test_t2t_of_mmpretrain_and_of_its_authors_have_the_same_names_here():
+    models = pytest.importorskip('mmpretrain.models')
+    theirs = models.T2T_ViT(
+        img_size=64,
+        embed_dims=16,
+        num_layers=2,
+        t2t_cfg=dict(token_dims=8),
+        layer_cfgs=dict(num_heads=2, feedforward_channels=48),
+    ).state_dict()
+    theirs = {f'backbone.{name}': value for name, value in theirs.items()} | {'head.fc.bias': torch.ones(3)}
+    converted = convert_published_state_dict(theirs)
+    names = {name for name in converted if '.layers.' not in name and '.attention2.' not in name}
+    first = 'backbone.patch_embed.attention1.'
+    parts = ('norm1', 'norm2', 'attn.proj', 'mlp.fc1', 'mlp.fc2')
+    assert names == {
+        *(f'{first}{part}.{kind}' for part in parts for kind in ('weight', 'bias')),
+        f'{first}attn.qkv.weight',
+        *(f'backbone.{part}.{kind}' for part in ('patch_embed.projection', 'norm') for kind in ('weight', 'bias')),
+        'backbone.cls_token',
+        'backbone.pos_embed',
+    }
+    assert torch.equal(converted['head.layers.head.bias'], torch.ones(3))
+    authors = {
+        'tokens_to_token.attention1.kqv.bias': torch.arange(6.0),
+        'tokens_to_token.attention2.w': torch.ones(2, 4),
+    }
+    authors |= {'tokens_to_token.project.weight': torch.ones(4, 4), 'blocks.0.attn.qkv.weight': torch.ones(12, 4)}
+    authors |= {'pos_embed': torch.ones(1, 5, 4), 'cls_token': torch.ones(1, 1, 4)}
+    converted = convert_published_state_dict({'state_dict_ema': authors})
+    # key, query, value -> query, key, value
+    assert converted[first + 'attn.qkv.bias'].tolist() == [2, 3, 0, 1, 4, 5]
+    assert 'backbone.patch_embed.attention2.attn.features' in converted
+
+
+DIGITS = """
+_base_ = ['mmstvit::digits/stvit-r_digits.py']
+model = dict(backbone=dict(arch=dict(embed_dims=8, depths=(2, 2, 6, 2), num_heads=(1, 1, 2, 2)), stem='conv'),
+             head=dict(in_channels=64))
+test_dataloader = dict(batch_size=50, dataset=dict(indices=150))
+"""
+
+
+def test_published_file_in_the_commands_and_in_python(run_tool, web, tmp_path):
+    """tools/test.py and inference_model give the same for our names and for theirs, from a path and a URL."""
+    config = tmp_path / 'digits.py'
+    config.write_text(DIGITS)
+    model = randomise(get_model(config))
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'own.pth')
+    torch.save(classification_file(model.state_dict()), web.folder / 'theirs.pth')
+    top1 = []
+    for checkpoint in (tmp_path / 'own.pth', web.url('theirs.pth')):
+        out = tmp_path / 'metrics.json'
+        run_tool('test.py', config, checkpoint, '--work-dir', tmp_path / 'w', '--out', out)
+        top1.append(json.loads(out.read_text())['accuracy/top1'])
+    assert top1[0] == top1[1]
+    image = digit_scans('val')[0][0][:, :, None].repeat(3, 2)
+    own, theirs = (
+        inference_model(config, path, image) for path in (str(tmp_path / 'own.pth'), str(web.folder / 'theirs.pth'))
+    )
+    assert own['pred_scores'].tolist() == theirs['pred_scores'].tolist()
+
+
+def convert(*args):
+    command = tool_command('model_converters/published_to_mmstvit.py', *args)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=tool_env())
+
+
+def test_command(tmp_path):
+    source = randomise(STViTR(ARCH, dense=True))
+    file = detection_file(source.state_dict())
+    del file['state_dict']['backbone.norm1.bias']
+    file['state_dict']['backbone.layers.0.blocks.0.extra'] = torch.ones(1)
+    torch.save(file, tmp_path / 'theirs.pth')
+    out = tmp_path / 'new' / 'ours.pth'
+    result = convert(tmp_path / 'theirs.pth', out)
+    assert result.returncode == 0, result.stderr
+    number = len(source.state_dict())
+    for line in (
+        f'matched: {number - 1} of {number} tensors of the backbone',
+        'missing: norm1.bias',
+        'unexpected: stages.0.encoder.layers.0.extra',
+        'beside the backbone: neck (1 tensors), rpn_head (1 tensors)',
+        f'written: {out}',
+    ):
+        assert line in result.stdout.splitlines()
+    assert [path.name for path in out.parent.iterdir()] == ['ours.pth']
+    again = STViTR(ARCH, dense=True)
+    load_checkpoint(again, str(out))
+    assert torch.equal(
+        again.stages[2].encoder.layers[1].attn.qkv.weight, source.stages[2].encoder.layers[1].attn.qkv.weight
+    )
+
+    before = out.read_bytes()
+    refused = convert(tmp_path / 'theirs.pth', out)
+    assert refused.returncode == 2 and 'exists already: choose another name or give --overwrite' in refused.stderr
+    assert out.read_bytes() == before
+    assert convert(tmp_path / 'theirs.pth', out, '--overwrite').returncode == 0
+
+
+@pytest.mark.parametrize(
+    'content,message',
+    [
+        ({'conv1.weight': torch.ones(1), 'layer1.0.conv1.weight': torch.ones(1)}, 'it looks like a ResNet'),
+        (
+            {'layers.0.blocks.0.attn.qkv.weight': torch.ones(1), 'layers.0.downsample.reduction.weight': torch.ones(1)},
+            'incomplete',
+        ),
+        ('text', 'is no checkpoint'),
+    ],
+)
+def test_command_refuses(tmp_path, content, message):
+    torch.save(content, tmp_path / 'file.pth')
+    result = convert(tmp_path / 'file.pth', tmp_path / 'out.pth')
+    assert result.returncode == 2
+    assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / 'out.pth').exists()
