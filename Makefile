@@ -9,13 +9,14 @@ TORCH_INDEX ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test env light lint clean
+.PHONY: help demo demo-det test env light lint clean
 
 SETUP = $(PYTHON) tools/setup_env.py --venv '$(VENV)' --torch '$(TORCH)' --torch-index '$(TORCH_INDEX)'
 HAVE_PYTHON = command -v '$(PYTHON)' >/dev/null || { echo 'No $(PYTHON) here: install Python >= 3.10 or name one: make PYTHON=/path/to/python3'; exit 1; }
 
 help:
 	@echo 'make demo   set up what classification needs, train STViT on handwritten digits, test and infer (no compiler)'
+	@echo 'make demo-det  the same for detection: scenes of digits, boxes and masks (sets up everything, as make test)'
 	@echo 'make test   set up everything (classification, detection, video; needs a C++ compiler) and run the tests'
 	@echo 'make env    set up everything, run nothing'
 	@echo 'make lint   ruff and codespell'
@@ -27,6 +28,9 @@ help:
 
 demo: light
 	@'$(VENV)/bin/python' tools/demo.py
+
+demo-det: env
+	@'$(VENV)/bin/python' tools/demo_det.py
 
 test: env
 	@OMP_WAIT_POLICY=PASSIVE '$(VENV)/bin/python' -m pytest tests -q $(PYTEST_ARGS)

@@ -7,6 +7,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+CONFIGS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in path.parts and path.parent != ROOT / 'configs'
+)
+DETECTORS = [config for config in CONFIGS if 'rcnn' in config or config.endswith('_coco.py')]
+CLASSIFIERS = [config for config in CONFIGS if config not in DETECTORS]
+
 TINY = """
 _base_ = ['mmstvit::digits/stvit-tiny_digits.py']
 model = dict(

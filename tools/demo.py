@@ -43,26 +43,29 @@ def run(command: list[str], log: Path, pattern: str = '(?!)', line_of: Callable[
         sys.exit(f'error: {" ".join(command)} failed; its output is in {log}')
 
 
-def train_and_test(work_dir: Path) -> tuple[Path, float]:
-    """Train (or go on), test the last checkpoint; returns it and its held-out top-1 in per cent."""
-    tools = [sys.executable, str(ROOT / 'tools')]
-    config = str(ROOT / CONFIG)
+def train_and_test(
+    config: str, work_dir: Path, pattern: str, line_of: Callable[..., str]
+) -> tuple[Path, dict[str, float]]:
+    """Train (or go on), test the last checkpoint; returns it and its metrics on the held-out images.
+
+    Args:
+        config: path below the repository.
+        work_dir: for logs and checkpoints.
+        pattern: of the lines of training that are shown.
+        line_of: what is shown of them, made of the pattern's groups.
+    """
+    tools, path = ROOT / 'tools', str(ROOT / config)
     last = work_dir / 'last_checkpoint'
     if last.is_file():
         say(f'  going on from {last.read_text()} (delete {work_dir} to begin anew)')
-    command = [tools[0], f'{tools[1]}/train.py', config, '--work-dir', str(work_dir), '--resume']
-    run(
-        command,
-        work_dir / 'train.txt',
-        r'Epoch\(val\) \[(\d+)\].*accuracy/top1: ([\d.]+)',
-        lambda epoch, top1: f'epoch {epoch:>2}   held-out top-1 {float(top1):5.1f} %',
-    )
+    command = [sys.executable, str(tools / 'train.py'), path, '--work-dir', str(work_dir), '--resume']
+    run(command, work_dir / 'train.txt', pattern, line_of)
     checkpoint = Path(last.read_text())
     metrics = work_dir / 'metrics.json'
-    say(f'testing {checkpoint} on the held-out quarter')
-    command = [tools[0], f'{tools[1]}/test.py', config, str(checkpoint), '--out', str(metrics)]
+    say(f'testing {checkpoint} on the held-out images')
+    command = [sys.executable, str(tools / 'test.py'), path, str(checkpoint), '--out', str(metrics)]
     run([*command, '--work-dir', str(work_dir / 'test')], work_dir / 'test.txt')
-    return checkpoint, json.loads(metrics.read_text())['accuracy/top1']
+    return checkpoint, json.loads(metrics.read_text())
 
 
 def plot_curves(work_dir: Path) -> Path:
@@ -123,7 +126,12 @@ def main() -> None:
     work_dir = parser.parse_args().work_dir
     work_dir.mkdir(parents=True, exist_ok=True)
     say(f'training {CONFIG} on 1,347 handwritten digits: about two minutes on two cores')
-    checkpoint, top1 = train_and_test(work_dir)
+    checkpoint, metrics = train_and_test(
+        CONFIG,
+        work_dir,
+        r'Epoch\(val\) \[(\d+)\].*accuracy/top1: ([\d.]+)',
+        lambda epoch, top1: f'epoch {epoch:>2}   held-out top-1 {float(top1):5.1f} %',
+    )
     import warnings
 
     import matplotlib
@@ -135,7 +143,7 @@ def main() -> None:
     say(f'training curves: {plot_curves(work_dir)}')
     say(f'predictions:     {draw_predictions(work_dir, checkpoint)}')
     say(f'checkpoint:      {checkpoint}')
-    say(f'held-out top-1: {top1:.1f} %')
+    say(f'held-out top-1: {metrics["accuracy/top1"]:.1f} %')
 
 
 if __name__ == '__main__':

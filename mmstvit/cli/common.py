@@ -151,9 +151,9 @@ def check_data(cfg: Config, names: Sequence[str]) -> None:
             what = 'data_root' if dataset.get('data_root') else 'ann_file'
             place = dataset.get(what)
             if place and isinstance(place, str) and '://' not in place and _is_absent(Path(place)):
+                get = f'make it with {cfg.prepare_data}' if 'prepare_data' in cfg else 'put or link it there'
                 raise UsageError(
-                    f'there is no data set at {place}: put or link it there, or name its place with '
-                    f'--cfg-options {key}.{what}=PATH'
+                    f'there is no data set at {place}: {get}, or name its place with --cfg-options {key}.{what}=PATH'
                 )
 
 
@@ -178,7 +178,19 @@ def build_runner(cfg: Config) -> Runner:
     """The runner that the config asks for."""
     if cfg.launcher != 'none' and not torch.cuda.is_available():
         _connect_on_cpu(cfg)
+    if not torch.cuda.is_available() and _replace_sync_bn(cfg.model):
+        print('No GPU is visible: batch norm that the config synchronises is that of each process.')
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _replace_sync_bn(part: Any) -> bool:
+    """Replace synchronised batch norm, which needs a GPU, in a config or a part of it; whether there was any."""
+    if isinstance(part, dict):
+        found = part.get('type') == 'SyncBN'
+        if found:
+            part['type'] = 'BN'
+        return any([found, *map(_replace_sync_bn, part.values())])
+    return isinstance(part, (list, tuple)) and any([*map(_replace_sync_bn, part)])
 
 
 def _connect_on_cpu(cfg: Config) -> None:

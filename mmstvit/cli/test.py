@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
 from .checkpoint import check_checkpoint, clear_checkpoint_errors
+from .coco import clear_coco_errors
 from .common import add_common_arguments, build_runner, check_data, load_config
 from .draw_clips import ClipDrawingHook
 from .errors import UsageError, one_line_errors
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runner = build_runner(cfg)
         if args.show_dir is not None and cfg.default_scope == 'mmaction':
             runner.register_hook(ClipDrawingHook(args.show_dir, args.interval))
-        with clear_checkpoint_errors(runner, 'test'):
+        with clear_checkpoint_errors(runner, 'test'), clear_coco_errors(cfg):
             metrics = runner.test()
         if args.out is not None and args.out.endswith('.json') and is_main_process():
             mmengine.dump(metrics, args.out)

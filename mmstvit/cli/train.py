@@ -9,6 +9,7 @@ from mmengine.registry import OPTIMIZERS
 from mmengine.runner import find_latest_checkpoint
 
 from .checkpoint import check_checkpoint, clear_checkpoint_errors
+from .coco import clear_coco_errors
 from .common import add_common_arguments, build_runner, check_data, load_config
 from .errors import UsageError, one_line_errors, unknown_type
 
@@ -91,5 +92,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
         runner = build_runner(cfg)
-        with clear_checkpoint_errors(runner, 'train'):
+        with clear_checkpoint_errors(runner, 'train'), clear_coco_errors(cfg):
             runner.train()

@@ -4,15 +4,14 @@ import colorsys
 import functools
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from mmengine import ProgressBar
 from pycocotools import mask as mask_utils
+from rich.progress import Progress
 
 from .digits import SPLITS, digit_scans
 
@@ -21,8 +20,8 @@ CLASSES = tuple('0123456789')
 VISIBLE = 0.7  # the least share of a digit's strokes that later digits leave visible
 
 _RECIPE = 1  # counted up with each change of the pictures, so that sets of different recipes do not mix
-_DIGITS = 6
-_HEIGHTS = (0.17, 0.38)  # of the image's height
+_DIGITS = (2, 6)  # of a scene, at the least and at the most
+_HEIGHTS = (0.22, 0.42)  # of the image's height
 _OVERLAPPING = 0.2
 _TRIES = 40
 
@@ -59,11 +58,11 @@ def draw_scene(split: str, index: int, size: int = 128, seed: int = 0) -> Scene:
     image = _background(rng, size)
     hue = rng.random()
     labels, strokes = [], np.zeros((0, size, size), dtype=bool)
-    for i in range(rng.integers(1, _DIGITS + 1)):
+    for i in range(rng.integers(_DIGITS[0], _DIGITS[1] + 1)):
         chosen = rng.integers(len(scans))
         ink = _draw_ink(rng, scans[chosen], size * rng.uniform(*_HEIGHTS))
         # Hues of a scene lie apart, so that the strokes of a digit can be told from those that it covers.
-        color = colorsys.hsv_to_rgb((hue + i / _DIGITS) % 1, rng.uniform(0.15, 0.6), rng.uniform(0.85, 1))
+        color = colorsys.hsv_to_rgb((hue + i / _DIGITS[1]) % 1, rng.uniform(0.15, 0.6), rng.uniform(0.85, 1))
         placed = _place(rng, ink, strokes)
         if placed is None:
             continue
@@ -83,16 +82,16 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _draw_ink(rng: np.random.Generator, scan: np.ndarray, height: float) -> np.ndarray:
     """The opacity (h, w) of a scan that is enlarged to ``height`` pixels, slightly turned and slanted, from 0 to 1."""
-    angle, slant = np.radians(rng.uniform(-12, 12)), rng.uniform(-0.15, 0.15)
+    angle, slant = np.radians(rng.uniform(-6, 6)), rng.uniform(-0.1, 0.1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = height / len(scan) * turn @ [[1, slant], [0, 1]]
     side = int(1.6 * height)
     shift = (side - 1) / 2 - matrix @ np.full(2, (len(scan) - 1) / 2)
     affine = np.column_stack([matrix, shift])
     values = cv2.warpAffine(scan.astype(np.float32), affine, (side, side), flags=cv2.INTER_CUBIC)
-    # An edge about two pixels wide; the border of the mask, an opacity of 1/2, is at 0.45 of the fullest stroke: above
+    # An edge about two pixels wide; the border of the mask, an opacity of 1/2, is at 0.4 of the fullest stroke: above
     # that thin strokes break, below it the holes of 8 and 9 close.
-    ink = np.clip((values / values.max() - 0.35) / 0.2, 0, 1)
+    ink = np.clip((values / values.max() - 0.3) / 0.2, 0, 1)
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
@@ -177,15 +176,11 @@ def make_scenes(
     for split in SPLITS:
         for path in (_image_path(out_dir, split, 0), _annotation_path(out_dir, split)):
             path.parent.mkdir(parents=True, exist_ok=True)
-    bar = ProgressBar(total, file=sys.stdout, start=False)
-    if progress:
-        bar.start()
-    try:
+    # In a terminal a moving bar, in a log file one line at the end.
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task('scenes', total=total)
         for settings, indices in zip(sets, todo):
-            _write_split(out_dir, settings, indices, bar.update if progress else lambda: None)
-    finally:
-        if progress:
-            print()  # the bar leaves its line open
+            _write_split(out_dir, settings, indices, lambda: bar.advance(task))
     return total
 
 

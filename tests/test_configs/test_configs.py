@@ -13,7 +13,7 @@ import torch.nn as nn
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
-from run_helpers import ROOT
+from run_helpers import CLASSIFIERS, CONFIGS, DETECTORS, ROOT
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,11 +21,6 @@ from mmstvit import get_model
 from mmstvit.apis.models import TOOLBOXES
 from mmstvit.cli.common import load_config
 
-CONFIGS = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in (ROOT / 'configs').rglob('*.py')
-    if '_base_' not in path.parts and path.parent != ROOT / 'configs'
-)
 # Learned tables and tokens: weight decay would pull them to zero.
 NO_DECAY = ('cls_token', 'pos_embed', 'global_centers', 'relative_position_bias_table')
 
@@ -69,6 +64,14 @@ def test_there_are_configs_and_each_is_listed():
         assert Path(entry['metafile']).parent == Path(config).parent
 
 
+def test_parameters_of_detectors_as_the_metafile_says():
+    pytest.importorskip('mmcv._ext')
+    for config in DETECTORS:
+        model = get_model(ROOT / config)
+        said = metafile_entries()[config]['Metadata']['Parameters']
+        assert sum(parameter.numel() for parameter in model.parameters()) == said, config
+
+
 def test_metafiles_name_existing_files():
     for path in mmengine.load(ROOT / 'model-index.yml')['Import']:
         metafile = mmengine.load(ROOT / path)
@@ -85,7 +88,7 @@ def image_size(cfg) -> int:
     return [size for step in steps if (size := step.get('crop_size') or step.get('scale'))][-1]
 
 
-@pytest.mark.parametrize('config', CONFIGS)
+@pytest.mark.parametrize('config', CLASSIFIERS)
 def test_size_as_the_metafile_says(config):
     """Parameters exactly, multiply-adds at the config's image size within 1 %."""
     said = metafile_entries()[config]['Metadata']
@@ -107,10 +110,10 @@ def test_name_agrees_with_the_recipe(config):
     if batch:
         assert cfg.train_dataloader.batch_size == int(batch[2])
         assert cfg.auto_scale_lr.base_batch_size == int(batch[1]) * int(batch[2])
-    epochs = re.search(r'-(\d+)e', config)
-    assert cfg.train_cfg.max_epochs == (
-        int(epochs[1]) if epochs else 300 if 'in1k' in config else cfg.train_cfg.max_epochs
-    )
+    said = [int(epochs) for epochs in re.findall(r'-(\d+)e', config)]
+    said += [12 * int(times) for times in re.findall(r'[_-](\d)x_coco', config)]
+    said += [300] if 'in1k' in config else []
+    assert not said or cfg.train_cfg.max_epochs == said[0]
 
 
 def undecayed(model):
@@ -127,7 +130,7 @@ def undecayed(model):
     return names
 
 
-@pytest.mark.parametrize('config', CONFIGS)
+@pytest.mark.parametrize('config', CLASSIFIERS)
 def test_training_step(config, data, tmp_path, monkeypatch):
     """The config's own data, augmentation, loss and optimizer: each parameter gets a gradient and moves."""
     monkeypatch.chdir(data)
@@ -173,7 +176,7 @@ def test_training_step(config, data, tmp_path, monkeypatch):
     assert isinstance(validated.dataloader.dataset, BaseDataset)
 
 
-@pytest.mark.parametrize('config', CONFIGS)
+@pytest.mark.parametrize('config', CLASSIFIERS)
 def test_inference_pipeline_is_the_one_of_the_test(config):
     """Testing and validation read the same data in the same way, without augmentation."""
     cfg = Config.fromfile(ROOT / config)

@@ -1,12 +1,12 @@
 """Swin, STViT-R and T2T-ViT files through every way in, and the command that converts them."""
 
 import json
-import re
 import subprocess
 
 import pytest
 import torch
 from mmengine.runner import load_checkpoint
+from published_files import classification_file, detection_file
 from run_helpers import ROOT, tool_command, tool_env
 
 from mmstvit import convert_published_state_dict, get_model, inference_model
@@ -24,44 +24,6 @@ def randomise(model):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
-
-
-def published_names(state_dict):
-    """Our names back to those of the authors of Swin and STViT-R: {ours: theirs} turned round by hand."""
-    convs = {'0': '0.c', '1': '0.bn', '3': '2.c', '4': '2.bn'}
-    theirs = {}
-    for name, value in state_dict.items():
-        name = re.sub(r'stages\.(\d)\.encoder\.layers\.', r'layers.\1.blocks.', name.removeprefix('backbone.'))
-        name = re.sub(r'stages\.(\d)\.encoder\.global_centers', r'layers.\1.semantic_token2', name)
-        name = re.sub(r'stages\.(\d)\.encoder\.conv_pos\.(\d+)', r'layers.\1.blocks.\2.conv_pos', name)
-        name = re.sub(r'stages\.(\d)\.downsample', r'layers.\1.downsample', name)
-        name = re.sub(r'patch_embed\.layers\.(\d)', lambda m: f'patch_embed.proj.{convs[m[1]]}', name)
-        name = name.replace('patch_embed.projection', 'patch_embed.proj').replace('head.fc.', 'head.')
-        if name.endswith('semantic_token2'):
-            value = value.flatten(1, 2)
-        if '.attn.qkv.' in name and re.match(r'layers\.2\.blocks\.(?!0\.|6\.|12\.)', name) and is_unit(state_dict):
-            channels = len(value) // 3
-            theirs[name.replace('.qkv.', '.q.')] = value[:channels]
-            theirs[name.replace('.qkv.', '.kv.')] = value[channels:]
-            continue
-        theirs[name] = value
-        if name.endswith('relative_position_bias_table'):
-            theirs[name.replace('bias_table', 'index')] = torch.zeros(49, 49, dtype=torch.long)
-    return theirs
-
-
-def is_unit(state_dict):
-    return not any(name.endswith('stages.2.encoder.layers.5.attn.relative_position_bias_table') for name in state_dict)
-
-
-def classification_file(state_dict):
-    names = published_names(state_dict)
-    return {'model': {re.sub(r'^norm3\.', 'norm.', name): value for name, value in names.items()}}
-
-
-def detection_file(state_dict):
-    heads = {'neck.lateral_convs.0.conv.weight': torch.ones(4, 8, 1, 1), 'rpn_head.rpn_conv.bias': torch.ones(4)}
-    return {'state_dict': {f'backbone.{name}': value for name, value in published_names(state_dict).items()} | heads}
 
 
 CASES = {

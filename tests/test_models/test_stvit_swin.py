@@ -296,7 +296,7 @@ def peak_bytes(model, image) -> int:
     """The most memory that tensors take during a forward, over what was there before."""
     with torch.no_grad():
         model(image)
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
             model(image)
     total = peak = 0
     for event in record.profiler.kineto_results.events():

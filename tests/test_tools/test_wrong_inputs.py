@@ -55,6 +55,12 @@ def test_missing_data_set(fails):
         assert '_dataloader.dataset.data_root=PATH' in line
 
 
+def test_missing_scenes_of_digits(fails):
+    pytest.importorskip('mmcv._ext')
+    line = fails(train, 'digits/mask-rcnn_stvit-r_digits.py')
+    assert 'at data/digits_scenes/: make it with python tools/dataset_converters/digits_scenes.py' in line
+
+
 def test_empty_data_set(fails, tmp_path):
     (tmp_path / 'data/imagenet').mkdir(parents=True)
     assert 'there is no data set at data/imagenet' in fails(train, 'stvit/stvit-t_8xb128_in1k.py')
