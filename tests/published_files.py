@@ -1,8 +1,23 @@
 """Files in the names of the authors of Swin and STViT-R, made of our networks: the renaming turned round by hand."""
 
 import re
+from pathlib import Path
 
+import pytest
 import torch
+
+_VECTORS = Path(__file__).resolve().parents[2] / 'shared' / 'reference_vectors'
+
+
+def reference(name):
+    """Weights in the published names, an input and the outputs of the authors' code, where such a file is at hand."""
+    numpy = pytest.importorskip('numpy')
+    path = _VECTORS / f'{name}.npz'
+    if not path.is_file():
+        pytest.skip('the reference outputs are not here')
+    file = {key: torch.from_numpy(value) for key, value in numpy.load(path).items() if key != 'meta'}
+    weights = {key.removeprefix('weights/'): value for key, value in file.items() if key.startswith('weights/')}
+    return weights, file['input'], [file[key] for key in sorted(file) if key.startswith('output/')]
 
 
 def published_names(state_dict):

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from .rename import rename
+from .rename import mmpretrain_layers, rename
 
 DESCRIPTIONS = {
     'authors': 'DeiT or ViT in the names of its authors and of timm',
@@ -23,10 +23,7 @@ _RULES = {
     ],
     'mmpretrain': [
         (r'(?:backbone\.)?(patch_embed\.projection\..*)', r'backbone.\1'),
-        (r'(?:backbone\.)?layers\.(\d+)\.ln([12])\.(.*)', _LAYER + r'norm\2.\3'),
-        (r'(?:backbone\.)?layers\.(\d+)\.(attn\.(?:qkv|proj)\..*)', _LAYER + r'\2'),
-        (r'(?:backbone\.)?layers\.(\d+)\.ffn\.layers\.0\.0\.(.*)', _LAYER + r'mlp.fc1.\2'),
-        (r'(?:backbone\.)?layers\.(\d+)\.ffn\.layers\.1\.(.*)', _LAYER + r'mlp.fc2.\2'),
+        *mmpretrain_layers(r'layers\.(\d+)', _LAYER),
         (r'(?:backbone\.)?layers\.(\d+)\.attn\.gamma1\.weight', _LAYER + r'layer_scale_1'),
         (r'(?:backbone\.)?layers\.(\d+)\.ffn\.gamma2\.weight', _LAYER + r'layer_scale_2'),
         (r'(?:backbone\.)?ln1\.(.*)', r'backbone.norm.\1'),

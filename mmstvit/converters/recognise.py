@@ -75,21 +75,28 @@ def _count(names: Iterable[str], pattern: str) -> int:
 
 def _isotropic(names: dict[str, Tensor]) -> dict:
     width = names['norm.weight'].numel()
-    kind = 'STViT'
-    kernel = names['patch_embed.projection.weight']
-    hidden = names['encoder.layers.0.mlp.fc1.weight'].shape[0]
     arch = dict(
         embed_dims=width,
         num_layers=_count(names, r'encoder\.layers\.(\d+)\.'),
         num_heads=max(width // 64, 1),
-        feedforward_channels=hidden,
+        feedforward_channels=names['encoder.layers.0.mlp.fc1.weight'].shape[0],
     )
-    patch = kernel.shape[-1]
+    cells = names['pos_embed'].shape[1:-1]
+    if 'patch_embed.attention1.norm1.weight' in names:
+        return dict(
+            type='mmstvit.T2TViT',
+            arch=arch,
+            img_size=tuple(16 * n for n in cells),
+            in_channels=names['patch_embed.attention1.norm1.weight'].numel() // 49,
+            t2t_type='performer' if 'patch_embed.attention1.attn.features' in names else 'transformer',
+            token_dims=names['patch_embed.attention1.norm2.weight'].numel(),
+        )
+    kernel = names['patch_embed.projection.weight']
     return dict(
-        type=f'mmstvit.{kind}',
+        type='mmstvit.STViT',
         arch=arch,
-        img_size=tuple(patch * cells for cells in names['pos_embed'].shape[1:-1]),
-        patch_size=patch,
+        img_size=tuple(kernel.shape[-1] * n for n in cells),
+        patch_size=kernel.shape[-1],
         in_channels=kernel.shape[1],
         semantic_grid=None,
         with_cls_token='cls_token' in names,

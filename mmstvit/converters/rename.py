@@ -22,3 +22,19 @@ def rename(state_dict: dict[str, Tensor], rules: Sequence[tuple[str, str | None]
         if name is not None:
             renamed[name] = value
     return renamed
+
+
+def mmpretrain_layers(old: str, new: str) -> list[tuple[str, str]]:
+    """Rules for the transformer layers of mmpretrain.
+
+    Args:
+        old: pattern of what stands before a layer's parts, with one group, its number.
+        new: replacement for it.
+    """
+    old = rf'(?:backbone\.)?{old}\.'
+    return [
+        (rf'{old}ln([12])\.(.*)', rf'{new}norm\2.\3'),
+        (rf'{old}(attn\.(?:qkv|proj)\..*)', rf'{new}\2'),
+        (rf'{old}ffn\.layers\.0\.0\.(.*)', rf'{new}mlp.fc1.\2'),
+        (rf'{old}ffn\.layers\.1\.(.*)', rf'{new}mlp.fc2.\2'),
+    ]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .deit import split_positions
-from .rename import rename
+from .rename import mmpretrain_layers, rename
 
 DESCRIPTIONS = {
     'authors': 'T2T-ViT in the names of its authors',
@@ -27,15 +27,9 @@ _RULES = {
         (r'head\.(weight|bias)', r'head.layers.head.\1'),
     ],
     'mmpretrain': [
-        (r'(?:backbone\.)?tokens_to_token\.attention(\d)\.ln([12])\.(.*)', _TOKENS + r'norm\2.\3'),
-        (r'(?:backbone\.)?tokens_to_token\.attention(\d)\.ffn\.layers\.0\.0\.(.*)', _TOKENS + r'mlp.fc1.\2'),
-        (r'(?:backbone\.)?tokens_to_token\.attention(\d)\.ffn\.layers\.1\.(.*)', _TOKENS + r'mlp.fc2.\2'),
-        (r'(?:backbone\.)?tokens_to_token\.attention(\d)\.(attn\..*)', _TOKENS + r'\2'),
+        *mmpretrain_layers(r'tokens_to_token\.attention(\d)', _TOKENS),
+        *mmpretrain_layers(r'encoder\.(\d+)', _LAYER),
         (r'(?:backbone\.)?tokens_to_token\.project\.(.*)', r'backbone.patch_embed.projection.\1'),
-        (r'(?:backbone\.)?encoder\.(\d+)\.ln([12])\.(.*)', _LAYER + r'norm\2.\3'),
-        (r'(?:backbone\.)?encoder\.(\d+)\.ffn\.layers\.0\.0\.(.*)', _LAYER + r'mlp.fc1.\2'),
-        (r'(?:backbone\.)?encoder\.(\d+)\.ffn\.layers\.1\.(.*)', _LAYER + r'mlp.fc2.\2'),
-        (r'(?:backbone\.)?encoder\.(\d+)\.(attn\..*)', _LAYER + r'\2'),
         (r'(?:backbone\.)?(norm\..*|cls_token|pos_embed)', r'backbone.\1'),
         (r'head\.fc\.(weight|bias)', r'head.layers.head.\1'),
     ],

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,3 +29,18 @@ def resize_table(table: Tensor, grid: Sequence[int]) -> Tensor:
     channels_first = table.movedim(-1, 1).float()  # (1, C, *source)
     resized = F.interpolate(channels_first, size=tuple(grid), mode=_MODES[len(source)], align_corners=False)
     return resized.movedim(1, -1).to(table.dtype)
+
+
+def sinusoid_table(positions: int, embed_dims: int) -> Tensor:
+    """Fixed vectors of positions along a line ("Attention Is All You Need", section 3.5).
+
+    Args:
+        positions: how many.
+        embed_dims: channels C; the even hold the sine, the odd the cosine of position / 10000^(2 floor(i / 2) / C).
+
+    Returns:
+        ``(positions, C)``.
+    """
+    channel = torch.arange(embed_dims, dtype=torch.float64)
+    angle = torch.arange(positions)[:, None] / 10000 ** (2 * (channel // 2) / embed_dims)
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()

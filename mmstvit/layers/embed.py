@@ -1,5 +1,6 @@
 """Stems: what turns an image into a grid of tokens."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch.nn as nn
@@ -42,23 +43,30 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Two 3 x 3 convolutions of stride 2, each with batch norm and Hardswish: stride 4, the stem of STViT-R.
+    """3 x 3 convolutions of stride 2, each with batch norm and Hardswish; two of them are the stem of STViT-R.
 
     Args:
         in_channels: channels of the image.
-        embed_dims: channels C of the tokens; the first convolution has half of them.
+        embed_dims: channels C of the tokens; each convolution before the last has half the channels of the next.
+        num_convs: convolutions; the stride is 2 to the power of it.
     """
 
-    def __init__(self, in_channels: int, embed_dims: int) -> None:
+    def __init__(self, in_channels: int, embed_dims: int, num_convs: int = 2) -> None:
         super().__init__()
+        widths = [in_channels, *(embed_dims // 2 ** (num_convs - 1 - i) for i in range(num_convs))]
         layers = []
-        for before, after in ((in_channels, embed_dims // 2), (embed_dims // 2, embed_dims)):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.Hardswish()]
+        self.stride = 2**num_convs
         self.layers = nn.Sequential(*layers)
 
+    def grid_of(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The token grid of an image of ``size`` pixels."""
+        return tuple(-(-s // self.stride) for s in size)
+
     def forward(self, image: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, ceil(H / 4), ceil(W / 4), C); padded with zeros to a multiple of 4 first."""
-        pads = [-s % 4 for s in image.shape[2:]]
+        """(B, in_channels, *size) -> (B, *grid, C); padded with zeros to a multiple of the stride first."""
+        pads = [-s % self.stride for s in image.shape[2:]]
         if any(pads):
             image = F.pad(image, (0, pads[1], 0, pads[0]))
         # Everything after it reads a token's channels together.

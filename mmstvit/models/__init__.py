@@ -1,6 +1,6 @@
 """Models, registered in ``mmstvit.registry.MODELS``."""
 
-from .backbones import STViT, STViTR, STViTSwin
+from .backbones import STViT, STViTR, STViTSwin, T2TViT
 from .necks import SimpleFeaturePyramid, TokenRecovery
 
-__all__ = ['STViT', 'STViTR', 'STViTSwin', 'SimpleFeaturePyramid', 'TokenRecovery']
+__all__ = ['STViT', 'STViTR', 'STViTSwin', 'SimpleFeaturePyramid', 'T2TViT', 'TokenRecovery']

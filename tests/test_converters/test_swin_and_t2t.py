@@ -13,7 +13,7 @@ from mmstvit import convert_published_state_dict, get_model, inference_model
 from mmstvit.converters import published
 from mmstvit.converters.recognise import backbone_of, looks_like
 from mmstvit.datasets.digits import digit_scans
-from mmstvit.models import STViT, STViTR, STViTSwin
+from mmstvit.models import STViT, STViTR, STViTSwin, T2TViT
 
 ARCH = dict(embed_dims=8, depths=(2, 2, 6, 2), num_heads=(1, 1, 2, 2))
 IMAGE = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
@@ -39,8 +39,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize('case', CASES)
-@pytest.mark.parametrize('way', ['plain', 'init_cfg', 'load_from', 'prefix'])
+# Files of classifiers have no prefix.
+WAYS = [(case, way) for case in CASES for way in ('plain', 'init_cfg', 'load_from', *['prefix'] * ('det' in case))]
+
+
+@pytest.mark.parametrize('case,way', WAYS)
 def test_published_files_fill_the_backbone(case, way, tmp_path):
     make, file_of = CASES[case]
     source = randomise(make())
@@ -53,8 +56,6 @@ def test_published_files_fill_the_backbone(case, way, tmp_path):
     elif way == 'load_from':
         load_checkpoint(model, path)
     else:
-        if way == 'prefix' and 'model' in file:
-            pytest.skip('files of classifiers have no prefix')
         model.init_cfg = dict(
             type='Pretrained', checkpoint=path, **(dict(prefix='backbone.') if way == 'prefix' else {})
         )
@@ -72,6 +73,16 @@ def test_the_backbone_that_a_file_fills_is_recognised(case):
     shapes = {name: value.shape for name, value in source.state_dict().items()}
     assert {name: value.shape for name, value in again.state_dict().items()} == shapes
     assert again.out_indices == source.out_indices
+
+
+@pytest.mark.parametrize('t2t_type', ['transformer', 'performer'])
+def test_the_t2t_vit_that_a_file_fills_is_recognised(t2t_type):
+    arch = dict(embed_dims=128, num_layers=3, num_heads=2, feedforward_channels=256)
+    source = T2TViT(arch, img_size=(64, 48), t2t_type=t2t_type, token_dims=8)
+    config = backbone_of({f'backbone.{name}': value for name, value in source.state_dict().items()})
+    assert config.pop('type') == 'mmstvit.T2TViT'
+    shapes = {name: value.shape for name, value in source.state_dict().items()}
+    assert {name: value.shape for name, value in T2TViT(**config).state_dict().items()} == shapes
 
 
 @pytest.fixture

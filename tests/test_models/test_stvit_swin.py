@@ -1,8 +1,8 @@
 import gc
-from pathlib import Path
 
 import pytest
 import torch
+from published_files import reference
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,7 +14,6 @@ from mmstvit.models import STViTR, STViTSwin
 from mmstvit.models.backbones import stvit_swin
 
 SMALL = dict(embed_dims=8, depths=(2, 2, 6, 2), num_heads=(1, 1, 2, 2))
-VECTORS = Path(__file__).resolve().parents[3] / 'shared' / 'reference_vectors'
 
 
 def build(kind=STViTR, **options):
@@ -51,21 +50,16 @@ def test_plain_swin_is_that_of_mmpretrain(size):
 )
 def test_published_prototype(name, options):
     """Outputs of the authors' code for small random networks, where such a file is at hand."""
-    numpy = pytest.importorskip('numpy')
-    path = VECTORS / f'stvit_r_{name}.npz'
-    if not path.is_file():
-        pytest.skip('the reference outputs are not here')
-    file = numpy.load(path)
-    state = {key[len('weights/') :]: torch.from_numpy(file[key]) for key in file.files if key.startswith('weights/')}
+    state, image, outputs = reference(f'stvit_r_{name}')
     model = STViTR(arch=dict(embed_dims=8, depths=(2, 2, 18, 2), num_heads=(1, 1, 2, 4)), **options).eval()
     converted = convert_published_state_dict(state)
     assert model.load_state_dict(converted, strict=False).missing_keys == []
-    outs = model(torch.from_numpy(file['input']))
+    outs = model(image)
     if name == 'cls':
         pooled = outs[0].mean((2, 3))
         outs = (pooled, pooled @ converted['head.fc.weight'].T + converted['head.fc.bias'])
-    for i, out in enumerate(outs):
-        assert (out - torch.from_numpy(file[f'output/{i}'])).abs().max() <= 1e-5
+    for out, expected in zip(outs, outputs, strict=True):
+        assert (out - expected).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize('arch,parameters', [('small', 49_625_518), ('base', 87_812_336)])

@@ -1,7 +1,7 @@
 # Scenes of handwritten digits in COCO's format, made by tools/dataset_converters/digits_scenes.py.
 data_root = 'data/digits_scenes/'
 prepare_data = 'python tools/dataset_converters/digits_scenes.py'  # told where the data is missing
-metainfo = dict(classes=tuple('0123456789'))
+scenes = dict(type='CocoDataset', metainfo=dict(classes=tuple('0123456789')), data_root=data_root)
 
 resize = dict(type='Resize', scale=(128, 128), keep_ratio=True)
 
@@ -22,9 +22,7 @@ train_dataloader = dict(
     num_workers=0,  # a worker would take a core from training, and preparing these images is nothing
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CocoDataset',
-        metainfo=metainfo,
-        data_root=data_root,
+        **scenes,
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='train/'),
         filter_cfg=dict(filter_empty_gt=True),
@@ -36,9 +34,7 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CocoDataset',
-        metainfo=metainfo,
-        data_root=data_root,
+        **scenes,
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='val/'),
         test_mode=True,

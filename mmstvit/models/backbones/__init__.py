@@ -2,5 +2,6 @@
 
 from .stvit import STViT
 from .stvit_swin import STViTR, STViTSwin
+from .t2t_vit import T2TViT
 
-__all__ = ['STViT', 'STViTR', 'STViTSwin']
+__all__ = ['STViT', 'STViTR', 'STViTSwin', 'T2TViT']

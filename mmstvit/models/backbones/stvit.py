@@ -1,5 +1,6 @@
 """STViT on the plain vision transformer (DeiT layout)."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,14 +12,33 @@ from mmengine.utils import to_2tuple
 from torch import Tensor
 
 from ...converters import register_published_weights
-from ...functional.position import resize_table
+from ...functional.position import resize_table, sinusoid_table
 from ...layers.block import TransformerBlock
-from ...layers.embed import PatchEmbed
+from ...layers.embed import ConvStem, PatchEmbed
 from ...layers.semantic import POOLING, SemanticEncoder, WholeImage, layer_roles
+from ...layers.t2t import T2TModule
 from ...registry import MODELS
 from .base import Backbone, check_idle
 
 OUT_TYPES = ('avg_featmap', 'cls_token', 'featmap', 'raw')
+POSITIONS = ('learned', 'sinusoid')
+TOKENIZERS = {'PatchEmbed': PatchEmbed, 'ConvStem': ConvStem, 'T2TModule': T2TModule}
+
+
+def build_tokenizer(
+    tokenizer: dict | None, in_channels: int, embed_dims: int, patch_size: int | Sequence[int]
+) -> nn.Module:
+    """What makes tokens of an image; types are looked up here, so that a bare name works in any toolbox."""
+    if tokenizer is None:
+        return PatchEmbed(in_channels, embed_dims, to_2tuple(patch_size))
+    options = dict(tokenizer)
+    kind = options.pop('type', None)
+    if kind not in TOKENIZERS:
+        raise ValueError(f'tokenizer type {kind!r} is unknown, choose from {tuple(TOKENIZERS)}')
+    check_idle(f'tokenizer=dict(type={kind!r})', patch_size=(patch_size, 16))
+    if kind == 'ConvStem':
+        options.setdefault('num_convs', 4)  # stride 16
+    return TOKENIZERS[kind](in_channels, embed_dims, **options)
 
 
 @MODELS.register_module()
@@ -37,7 +57,10 @@ class STViT(Backbone):
         arch: ``'tiny'``, ``'small'``, ``'base'`` (the widths of DeiT), or a dict with ``embed_dims``, ``num_layers``,
             ``num_heads`` and ``feedforward_channels``.
         img_size: the image size the position table is made for, in pixels: one number or ``(height, width)``.
-        patch_size: the patch size in pixels, one number or ``(height, width)``.
+        patch_size: the patch size in pixels, one number or ``(height, width)``; of the default tokenizer.
+        tokenizer: what makes the image tokens, a dict with ``type``: ``'PatchEmbed'`` (the default), ``'ConvStem'``
+            (four convolutions) or ``'T2TModule'`` (T2T-ViT's), each of stride 16, and options of its own.
+        position: ``'learned'`` or ``'sinusoid'``: the position table, the latter fixed.
         in_channels: channels of the image.
         semantic_grid: rows and columns of semantic tokens (one number for a square), or ``None`` for a plain
             transformer.
@@ -77,6 +100,8 @@ class STViT(Backbone):
         arch: str | dict = 'small',
         img_size: int | Sequence[int] = 224,
         patch_size: int | Sequence[int] = 16,
+        tokenizer: dict | None = None,
+        position: str = 'learned',
         in_channels: int = 3,
         semantic_grid: int | Sequence[int] | None = (4, 4),
         stgm_layer: int = 4,
@@ -110,14 +135,9 @@ class STViT(Backbone):
         if out_type == 'cls_token' and not with_cls_token:
             raise ValueError("out_type='cls_token' needs with_cls_token=True")
 
-        self.patch_embed = PatchEmbed(in_channels, self.embed_dims, to_2tuple(patch_size))
+        self.patch_embed = build_tokenizer(tokenizer, in_channels, self.embed_dims, patch_size)
         grid = self.patch_embed.grid_of(to_2tuple(img_size))
-        self.pos_embed = nn.Parameter(torch.zeros(1, *grid, self.embed_dims))
-        trunc_normal_(self.pos_embed, std=0.02)
-        self.cls_token = None
-        if with_cls_token:
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-            trunc_normal_(self.cls_token, std=0.02)
+        self._add_positions(position, grid, with_cls_token)
         self.drop_after_pos = nn.Dropout(drop_rate)
 
         layers = [
@@ -147,6 +167,24 @@ class STViT(Backbone):
 
         register_published_weights(self, tables=('pos_embed', 'encoder.global_centers'))
         self._freeze(frozen_stages, self.num_layers)
+
+    def _add_positions(self, position: str, grid: tuple[int, ...], with_cls_token: bool) -> None:
+        """The position table and the class token, which holds its own position."""
+        self.cls_token = None
+        if with_cls_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+            trunc_normal_(self.cls_token, std=0.02)
+        if position == 'learned':
+            self.pos_embed = nn.Parameter(torch.zeros(1, *grid, self.embed_dims))
+            trunc_normal_(self.pos_embed, std=0.02)
+        elif position == 'sinusoid':
+            table = sinusoid_table(math.prod(grid) + self.num_extra_tokens, self.embed_dims)
+            extra, table = table.tensor_split([self.num_extra_tokens])
+            self.register_buffer('pos_embed', table.unflatten(0, grid).unsqueeze(0))
+            if with_cls_token:
+                self.cls_token.data += extra
+        else:
+            raise ValueError(f'position={position!r} is unknown, choose from {POSITIONS}')
 
     @staticmethod
     def _check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global, recover) -> tuple[int, ...] | None:
@@ -188,7 +226,7 @@ class STViT(Backbone):
     def _frozen_parameters(self) -> list[nn.Parameter]:
         parameters = super()._frozen_parameters()
         if self.frozen_stages >= 0:
-            parameters += [p for p in (self.pos_embed, self.cls_token) if p is not None]
+            parameters += [p for p in (self.pos_embed, self.cls_token) if isinstance(p, nn.Parameter)]
         if 'refine' in self.encoder.roles[: max(self.frozen_stages, 0)] and self.encoder.global_centers is not None:
             parameters.append(self.encoder.global_centers)
         return parameters

@@ -1,0 +1,87 @@
+"""T2T-ViT: a plain transformer on tokens that were made of overlapping neighbours, step by step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...registry import MODELS
+from .stvit import STViT
+
+
+def _arch(embed_dims: int, num_layers: int, num_heads: int, mlp_ratio: int) -> dict:
+    return dict(
+        embed_dims=embed_dims,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        feedforward_channels=mlp_ratio * embed_dims,
+    )
+
+
+_14, _19, _24 = _arch(384, 14, 6, 3), _arch(448, 19, 7, 3), _arch(512, 24, 8, 3)
+
+
+@MODELS.register_module()
+class T2TViT(STViT):
+    """T2T-ViT, "Tokens-to-Token ViT: Training Vision Transformers from Scratch on ImageNet", arXiv 2101.11986.
+
+    :class:`STViT` with the tokenizer, the fixed positions and the options of that paper; semantic tokens are one option
+    more. Checkpoints of its authors and of mmpretrain load as they are, at other image sizes too.
+
+    Args:
+        arch: ``'t-14'``, ``'t-19'``, ``'t-24'`` (tokens by transformer layers), ``'7'``, ``'10'``, ``'12'``, ``'14'``,
+            ``'19'``, ``'24'``, ``'14-wide'``, ``'14-resnext'`` (by performer layers), or a dict with ``embed_dims``,
+            ``num_layers``, ``num_heads`` and ``feedforward_channels``.
+        img_size: the image size the position table is made for, in pixels: one number or ``(height, width)``.
+        t2t_type: layers of the tokenizer, ``'transformer'`` or ``'performer'``; by default that of the architecture's
+            name, and for a dict ``'transformer'``.
+        token_dims: width of the tokens inside the tokenizer.
+        with_cls_token: whether a class token rides along.
+        out_type: as of :class:`STViT`; by default the class token, or the mean where there is none.
+        semantic_grid: rows and columns of semantic tokens, or ``None`` for T2T-ViT as published.
+        norm_cfg: the norm layers.
+        **options: of :class:`STViT`.
+
+    Raises:
+        ValueError: an option has an unknown value, does not fit the others, or would have no effect.
+    """
+
+    arch_zoo = {
+        't-14': _14,
+        't-19': _19,
+        't-24': _24,
+        '7': _arch(256, 7, 4, 2),
+        '10': _arch(256, 10, 4, 2),
+        '12': _arch(256, 12, 4, 2),
+        '14': _14,
+        '19': _19,
+        '24': _24,
+        '14-wide': _arch(768, 4, 12, 3),
+        '14-resnext': _arch(384, 14, 32, 3),
+    }
+
+    def __init__(
+        self,
+        arch: str | dict = 't-14',
+        img_size: int | Sequence[int] = 224,
+        t2t_type: str | None = None,
+        token_dims: int = 64,
+        with_cls_token: bool = True,
+        out_type: str | None = None,
+        semantic_grid: int | Sequence[int] | None = None,
+        norm_cfg: dict | None = None,
+        **options: Any,
+    ) -> None:
+        if t2t_type is None:
+            t2t_type = 'performer' if isinstance(arch, str) and not arch.startswith('t-') else 'transformer'
+        norm_cfg = norm_cfg or dict(type='LN', eps=1e-5)
+        super().__init__(
+            arch,
+            img_size,
+            tokenizer=dict(type='T2TModule', token_dims=token_dims, t2t_type=t2t_type, norm_cfg=norm_cfg),
+            position='sinusoid',
+            qkv_bias=False,
+            with_cls_token=with_cls_token,
+            out_type=out_type or ('cls_token' if with_cls_token else 'avg_featmap'),
+            semantic_grid=semantic_grid,
+            norm_cfg=norm_cfg,
+            **options,
+        )
