@@ -21,7 +21,16 @@ OPENMMLAB = ['onedl-mmengine>=0.10.8', 'onedl-mmcv>=2.3']
 CLS = [*OPENMMLAB, 'onedl-mmpretrain>=1.3', 'torchvision', 'scikit-learn', 'matplotlib']
 # onedl-mmdetection's imaug needs OpenCV < 4.13, and that numpy < 2.3; said here so that nothing is downgraded later.
 # mmdet needs mmcv's compiled ops, which an isolated pip build leaves out: `python -m mmstvit.check_env` tells.
-DET = [*OPENMMLAB, 'onedl-mmdetection>=3.5', 'torchvision', 'numpy<2.3', 'opencv-python<4.13', 'pycocotools', 'scipy']
+DET = [
+    *OPENMMLAB,
+    'onedl-mmdetection>=3.5',
+    'torchvision',
+    'numpy<2.3',
+    'opencv-python<4.13',
+    'pycocotools',
+    'scipy',
+    'scikit-learn',
+]
 VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'decord', 'einops', 'scipy']
 ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
 

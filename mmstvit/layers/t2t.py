@@ -1,5 +1,6 @@
 """Tokens-to-token: an image becomes tokens step by step, each made of overlapping neighbours (T2T-ViT)."""
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -51,6 +52,12 @@ class SoftmaxTokens(nn.Module):
         return (v + self.proj(F.scaled_dot_product_attention(q, k, v, scale=self.scale))).squeeze(1)
 
 
+def _full_precision(device: str) -> contextlib.AbstractContextManager:
+    """Switch autocast off; the meta device, on which networks are counted, has none."""
+    available = torch.amp.autocast_mode.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if available else contextlib.nullcontext()
+
+
 class PerformerTokens(nn.Module):
     """Linear attention by positive random features, whose shortcut is the value.
 
@@ -81,7 +88,7 @@ class PerformerTokens(nn.Module):
         """(B, N, in_channels) -> (B, N, C)."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         # In half precision the exponentials overflow and the normaliser's epsilon is zero.
-        with torch.autocast(x.device.type, enabled=False):
+        with _full_precision(x.device.type):
             q, k, value = self._exponents(q.float()), self._exponents(k.float()), v.float()
             # The largest of each is taken out: it cancels, but from the epsilon, which it divides.
             of_q, of_k = q.amax(dim=-1, keepdim=True).detach(), k.amax(dim=(1, 2), keepdim=True).detach()

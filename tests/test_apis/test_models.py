@@ -69,11 +69,22 @@ def test_mmpretrain_lists_our_models(first, second):
         'ours, theirs = mmstvit.list_models("*stvit*"), mmpretrain.list_models("*stvit*")\n'
         'assert len(ours) > 5 and set(ours) <= set(theirs), (ours, theirs)\n'
         'model = mmpretrain.get_model("stvit-tiny_digits")\n'
+        # A name that both have stays mmpretrain's there, and is ours here.
+        'name = "t2t-vit-t-14_8xb64_in1k"\n'
+        'for package in (mmpretrain, mmstvit):\n'
+        '    assert name in package.list_models("t2t*")\n'
+        '    model_of_both = package.get_model(name)\n'
+        '    print(type(model_of_both.backbone).__module__)\n'
         'print(type(model.backbone).__module__)\n'
     )
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split()[-1] == 'mmstvit.models.backbones.stvit'
+    modules = [line for line in result.stdout.split() if '.backbones.' in line]
+    assert modules == [
+        'mmpretrain.models.backbones.t2t_vit',
+        'mmstvit.models.backbones.t2t_vit',
+        'mmstvit.models.backbones.stvit',
+    ]
 
 
 @pytest.mark.parametrize(

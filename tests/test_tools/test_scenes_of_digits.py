@@ -29,7 +29,7 @@ common = dict(type='CocoDataset', metainfo=dict(classes=tuple('0123456789')), da
               ann_file='annotations/instances_train.json', data_prefix=dict(img='train/'))
 scenes = dict(filter_cfg=dict(filter_empty_gt=True), pipeline=[*load, dict(type='PackDetInputs')], **common)
 held = dict(test_mode=True, pipeline=[load[0], resize, dict(type='PackDetInputs', meta_keys=meta)], **common)
-train_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, type='RepeatDataset', times=40, dataset=scenes))
+train_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, type='RepeatDataset', times=60, dataset=scenes))
 val_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, **held))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file='{root}/annotations/instances_train.json')
@@ -73,13 +73,13 @@ def learned(tmp_path_factory, run_tool):
 
 def test_two_scenes_are_learned(learned):
     assert learned.metrics['coco/bbox_mAP'] >= 0.9
-    assert learned.metrics['coco/segm_mAP'] >= 0.8
+    assert learned.metrics['coco/segm_mAP'] >= 0.9
 
 
 def test_resumed_where_it_stopped(learned):
     assert [line['epoch'] for line in learned.first if 'loss' in line][-1] == 2
     resumed = [line for line in learned.scalars if 'loss' in line]
-    assert resumed[0]['epoch'] == 3 and resumed[0]['step'] > 80
+    assert resumed[0]['epoch'] == 3 and resumed[0]['step'] > 120
     assert resumed[0]['loss'] < [line for line in learned.first if 'loss' in line][0]['loss'] / 2
 
 

@@ -1,0 +1,3 @@
+_base_ = ['mmpretrain::t2t_vit/t2t-vit-t-24_8xb64_in1k.py']
+
+model = dict(backbone=dict(_delete_=True, type='mmstvit.T2TViT', arch='t-24', drop_path_rate=0.1))
