@@ -6,6 +6,7 @@ optim_wrapper = dict(
         bias_decay_mult=0.0,
         flat_decay_mult=0.0,
         custom_keys={
+            '.cls_token': dict(decay_mult=0.0),
             '.pos_embed': dict(decay_mult=0.0),
             '.global_centers': dict(decay_mult=0.0),
             '.relative_position_bias_table': dict(decay_mult=0.0),
