@@ -47,6 +47,9 @@ class TransformerBlock(nn.Module):
         relative_window: window of a learned relative position bias, see :class:`Attention`.
     """
 
+    attention_type = Attention
+    mlp_type = Mlp
+
     def __init__(
         self,
         embed_dims: int,
@@ -63,9 +66,9 @@ class TransformerBlock(nn.Module):
         super().__init__()
         norm_cfg = norm_cfg or dict(type='LN', eps=1e-6)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.attn = Attention(embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, relative_window)
+        self.attn = self.attention_type(embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, relative_window)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.mlp = Mlp(embed_dims, feedforward_channels, drop_rate)
+        self.mlp = self.mlp_type(embed_dims, feedforward_channels, drop_rate)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
         self.layer_scale_1 = self.layer_scale_2 = None
         if layer_scale_init_value:

@@ -53,9 +53,9 @@ class SoftmaxTokens(nn.Module):
 
 
 def _full_precision(device: str) -> contextlib.AbstractContextManager:
-    """Switch autocast off; the meta device, on which networks are counted, has none."""
-    available = torch.amp.autocast_mode.is_autocast_available(device)
-    return torch.autocast(device, enabled=False) if available else contextlib.nullcontext()
+    """Switch autocast off where it is on; the meta device, on which networks are counted, has none."""
+    on = torch.amp.autocast_mode.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else contextlib.nullcontext()
 
 
 class PerformerTokens(nn.Module):

@@ -28,12 +28,14 @@ class T2TViT(STViT):
 
     Args:
         arch: ``'t-14'``, ``'t-19'``, ``'t-24'`` (tokens by transformer layers), ``'7'``, ``'10'``, ``'12'``, ``'14'``,
-            ``'19'``, ``'24'``, ``'14-wide'``, ``'14-resnext'`` (by performer layers), or a dict with ``embed_dims``,
-            ``num_layers``, ``num_heads`` and ``feedforward_channels``.
+            ``'19'``, ``'24'`` and the paper's other designs ``'14-wide'``, ``'14-resnext'``, ``'14-se'``,
+            ``'16-ghost'``, ``'19-dense'`` (by performer layers), or a dict with ``embed_dims``, ``num_layers``,
+            ``num_heads`` and ``feedforward_channels``.
         img_size: the image size the position table is made for, in pixels: one number or ``(height, width)``.
         t2t_type: layers of the tokenizer, ``'transformer'`` or ``'performer'``; by default that of the architecture's
             name, and for a dict ``'transformer'``.
         token_dims: width of the tokens inside the tokenizer.
+        design: of the layers, as of :class:`STViT`; by default that of the architecture's name.
         with_cls_token: whether a class token rides along.
         out_type: as of :class:`STViT`; by default the class token, or the mean where there is none.
         semantic_grid: rows and columns of semantic tokens, or ``None`` for T2T-ViT as published.
@@ -56,6 +58,14 @@ class T2TViT(STViT):
         '24': _24,
         '14-wide': _arch(768, 4, 12, 3),
         '14-resnext': _arch(384, 14, 32, 3),
+        '14-se': _14,
+        '16-ghost': _arch(384, 16, 6, 3),
+        '19-dense': _arch(128, 19, 8, 2),
+    }
+    designs = {
+        '14-se': dict(type='se'),
+        '16-ghost': dict(type='ghost'),
+        '19-dense': dict(type='dense', growth=64, groups=(3, 6, 6, 4)),
     }
 
     def __init__(
@@ -64,6 +74,7 @@ class T2TViT(STViT):
         img_size: int | Sequence[int] = 224,
         t2t_type: str | None = None,
         token_dims: int = 64,
+        design: dict | None = None,
         with_cls_token: bool = True,
         out_type: str | None = None,
         semantic_grid: int | Sequence[int] | None = None,
@@ -72,6 +83,8 @@ class T2TViT(STViT):
     ) -> None:
         if t2t_type is None:
             t2t_type = 'performer' if isinstance(arch, str) and not arch.startswith('t-') else 'transformer'
+        if design is None and isinstance(arch, str):
+            design = self.designs.get(arch)
         norm_cfg = norm_cfg or dict(type='LN', eps=1e-5)
         super().__init__(
             arch,
@@ -79,6 +92,7 @@ class T2TViT(STViT):
             tokenizer=dict(type='T2TModule', token_dims=token_dims, t2t_type=t2t_type, norm_cfg=norm_cfg),
             position='sinusoid',
             qkv_bias=False,
+            design=design,
             with_cls_token=with_cls_token,
             out_type=out_type or ('cls_token' if with_cls_token else 'avg_featmap'),
             semantic_grid=semantic_grid,
