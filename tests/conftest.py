@@ -155,3 +155,43 @@ def video(run_tool, tmp_path_factory):
         lines.append(f'{i}.mp4 {i % 2}\n')
     (root / 'clips.txt').write_text(''.join(lines))
     return run_toolbox(VIDEO, root, run_tool)
+
+
+@pytest.fixture(scope='session')
+def broken_videos(tmp_path_factory):
+    """Files that no video can be read from, and what must be said of each: ``{path: words}``."""
+    root = tmp_path_factory.mktemp('broken_videos')
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (30, 64, 64, 3), dtype=np.uint8)
+
+    def encode(name, count, codec='mp4v'):
+        writer = cv2.VideoWriter(str(root / name), cv2.VideoWriter_fourcc(*codec), 10, (64, 64))
+        for frame in frames[:count]:
+            writer.write(frame)
+        writer.release()
+        return (root / name).read_bytes()
+
+    whole, old = encode('whole.mp4', 30), encode('whole.avi', 30, 'MJPG')
+    encode('no_frames.mp4', 0)
+    encode('one_frame.mp4', 1)
+    contents = {
+        'empty.mp4': b'',
+        'text.mp4': b'<html>This video is not available.</html>\n',
+        'cut_off.mp4': whole[: len(whole) // 2],
+        'without_index.mp4': whole[: whole.index(b'moov') - 4],
+        'cut_off.avi': old[: len(old) // 2],
+        'noise.mp4': rng.integers(0, 255, 3000, dtype=np.uint8).tobytes(),
+    }
+    for name, content in contents.items():
+        (root / name).write_bytes(content)
+    said = {
+        'no_frames.mp4': '',
+        'one_frame.mp4': 'it has one frame',
+        'empty.mp4': 'the file is empty',
+        'text.mp4': 'it is text and no video',
+        'cut_off.mp4': 'it was cut off',
+        'without_index.mp4': 'it has no index',
+        'cut_off.avi': 'it was cut off',
+        'noise.mp4': '',
+    }
+    return {root / name: words for name, words in said.items()}

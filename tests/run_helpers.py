@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,8 @@ CONFIGS = sorted(
     if '_base_' not in path.parts and path.parent != ROOT / 'configs'
 )
 DETECTORS = [config for config in CONFIGS if 'rcnn' in config or config.endswith('_coco.py')]
-CLASSIFIERS = [config for config in CONFIGS if config not in DETECTORS]
+RECOGNISERS = [config for config in CONFIGS if 'swin3d' in config]
+CLASSIFIERS = [config for config in CONFIGS if config not in DETECTORS + RECOGNISERS]
 
 TINY = """
 _base_ = ['mmstvit::digits/stvit-tiny_digits.py']
@@ -123,6 +126,21 @@ def tool_command(tool, *args):
 def tool_env(**extra):
     # These networks are too small for a second thread, and threads that wait would take the cores from other processes.
     return {**os.environ, 'OMP_NUM_THREADS': '1', **extra}
+
+
+def run_script(script, *args, folder, path=None, **env):
+    """Run one of the scripts that start several processes from a folder, with another one before the ``PATH``."""
+    env = tool_env(PYTHON=sys.executable, **env)
+    if path:
+        env['PATH'] = f'{path}{os.pathsep}{env["PATH"]}'
+    command = ['bash', str(ROOT / 'tools' / script), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
 
 
 def read_scalars(work_dir):

@@ -44,15 +44,16 @@ def run(command: list[str], log: Path, pattern: str = '(?!)', line_of: Callable[
 
 
 def train_and_test(
-    config: str, work_dir: Path, pattern: str, line_of: Callable[..., str]
+    config: str, work_dir: Path, pattern: str, line_of: Callable[..., str], held_out: str = 'images'
 ) -> tuple[Path, dict[str, float]]:
-    """Train (or go on), test the last checkpoint; returns it and its metrics on the held-out images.
+    """Train (or go on), test the last checkpoint; returns it and its metrics on held-out data.
 
     Args:
         config: path below the repository.
         work_dir: for logs and checkpoints.
         pattern: of the lines of training that are shown.
         line_of: what is shown of them, made of the pattern's groups.
+        held_out: what the checkpoint is tested on.
     """
     tools, path = ROOT / 'tools', str(ROOT / config)
     last = work_dir / 'last_checkpoint'
@@ -62,7 +63,7 @@ def train_and_test(
     run(command, work_dir / 'train.txt', pattern, line_of)
     checkpoint = Path(last.read_text())
     metrics = work_dir / 'metrics.json'
-    say(f'testing {checkpoint} on the held-out images')
+    say(f'testing {checkpoint} on the held-out {held_out}')
     command = [sys.executable, str(tools / 'test.py'), path, str(checkpoint), '--out', str(metrics)]
     run([*command, '--work-dir', str(work_dir / 'test')], work_dir / 'test.txt')
     return checkpoint, json.loads(metrics.read_text())

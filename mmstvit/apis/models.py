@@ -137,7 +137,9 @@ def inference_model(
             means the published weights.
         device: where to run, by default the model's own device, or a GPU where there is one.
         batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
-        **kwargs: handed on to mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results.
+        **kwargs: handed on to mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results. For video
+            ``window`` and ``stride`` in seconds, to infer a long one window by window, and ``progress=False`` for no
+            bar (:func:`mmstvit.apis.video.infer_video`).
 
     Returns:
         What the toolbox gives: of mmpretrain a dict with ``pred_scores``, ``pred_label``, ``pred_score`` and
@@ -145,7 +147,8 @@ def inference_model(
         list.
 
     Raises:
-        ValueError: an unknown name, an input that is no image, or a batch size that would have no effect.
+        ValueError: an unknown name, an input that is no image or cannot be read, or a setting that would have no
+            effect.
         FileNotFoundError: an input or the checkpoint is not there.
         TypeError: not one or two positional arguments after the model.
     """
@@ -209,14 +212,11 @@ def _infer_objects(model: torch.nn.Module, inputs: Any, batch_size: int) -> Any:
     return _each(infer, inputs)
 
 
-def _infer_videos(model: torch.nn.Module, inputs: Any, batch_size: int) -> Any:
-    from mmaction.apis import inference_recognizer
-    from mmengine.dataset import Compose
+def _infer_videos(model: torch.nn.Module, inputs: Any, batch_size: int, **kwargs: Any) -> Any:
+    from .video import infer_video
 
     _refuse_batches(batch_size)
-    # mmaction2 looks for a variable `test_pipeline` of the config, which not all have.
-    pipeline = Compose(model.cfg.test_dataloader.dataset.pipeline)
-    return _each(lambda video: inference_recognizer(model, _checked_path(video, 'video'), pipeline), inputs)
+    return _each(lambda video: infer_video(model, _checked_path(video, 'video'), **kwargs), inputs)
 
 
 def _each(infer: Callable[[Any], Any], inputs: Any) -> Any:

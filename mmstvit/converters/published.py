@@ -16,6 +16,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor
 
 from ..functional.position import resize_table
+from .inflate import bias_table_grids, inflate, resize_bias_table
 from .recognise import looks_like, recognise
 
 _WRAPPERS = ('model', 'state_dict', 'state_dict_ema')
@@ -61,7 +62,9 @@ def some(names: list[str], limit: int = 4) -> str:
 
 
 def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) -> None:
-    """Let a backbone load published files unconverted and tables of other sizes, and refuse other networks' files.
+    """Let a backbone load published files unconverted, tables of other sizes and, for clips, weights of images.
+
+    Other networks' files are refused.
 
     Each load logs one line: how many tensors matched, which are missing in the file, which are unexpected.
 
@@ -147,10 +150,14 @@ def _load_published(
     if renamed is not state_dict:
         state_dict.clear()
         state_dict.update(renamed)
+    inflate(state_dict, prefix, own, tables)
     for name in tables:
         table = state_dict.get(prefix + name)
         if table is not None and name in own and table.dim() == own[name].dim():
             state_dict[prefix + name] = resize_table(table, own[name].shape[1:-1])
+    for name, grid in bias_table_grids(module):
+        if prefix + name in state_dict:
+            state_dict[prefix + name] = resize_bias_table(state_dict[prefix + name], grid)
     _report(type(module).__name__, state_dict, prefix, own)
 
 

@@ -1,6 +1,5 @@
 """What a file of weights is, by its names and shapes."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from types import ModuleType
@@ -8,6 +7,7 @@ from types import ModuleType
 from torch import Tensor
 
 from . import deit, swin, t2t
+from .inflate import table_grid
 
 LAYOUTS = (deit, swin, t2t)
 
@@ -111,9 +111,13 @@ def _hierarchical(names: dict[str, Tensor]) -> dict:
     )
     tables = [names[f'stages.{i}.encoder.layers.0.attn.relative_position_bias_table'] for i in range(len(depths))]
     width = names['stages.0.encoder.layers.0.norm1.weight'].numel()
+    offsets = table_grid(len(tables[0]))
+    if offsets is None:
+        raise ValueError(f'a relative position bias table has {len(tables[0])} rows, those of no window')
+    window = tuple((n + 1) // 2 for n in offsets)
     common = dict(
         arch=dict(embed_dims=width, depths=depths, num_heads=tuple(table.shape[1] for table in tables)),
-        window_size=(math.isqrt(len(tables[0])) + 1) // 2,
+        window_size=window if len(window) == 3 else window[0],
         out_indices=tuple(i for i in range(len(depths)) if f'norm{i}.weight' in names),
         mlp_ratio=names['stages.0.encoder.layers.0.mlp.fc1.weight'].shape[0] / width,
         qkv_bias='stages.0.encoder.layers.0.attn.qkv.bias' in names,
@@ -121,6 +125,13 @@ def _hierarchical(names: dict[str, Tensor]) -> dict:
     )
     # Every second layer of a third stage of Swin has a table, the last of a unit of STViT-R has none.
     if f'stages.2.encoder.layers.{depths[2] - 1}.attn.relative_position_bias_table' in names:
+        if len(window) == 3:
+            return dict(
+                type='mmstvit.STViTSwin3D',
+                semantic_size=None,
+                patch_size=tuple(names['patch_embed.projection.weight'].shape[2:]),
+                **common,
+            )
         return dict(type='mmstvit.STViTSwin', semantic_size=None, **common)
     return dict(
         type='mmstvit.STViTR',

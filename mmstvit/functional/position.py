@@ -6,17 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Cubic interpolation exists for images only; video and sequences are interpolated linearly along each axis.
-_MODES = {1: 'linear', 2: 'bicubic', 3: 'trilinear'}
+_MODES = {1: 'linear', 2: 'bicubic'}
 
 
 def resize_table(table: Tensor, grid: Sequence[int]) -> Tensor:
-    """Resize a table of vectors that belong to the cells of a grid.
+    """Resize a table of vectors that belong to the cells of a grid: cubically in space, linearly in time.
 
-    The table carries its own grid, so tables of non-square images need no guess.
+    The table carries its own grid, so tables of non-square images need no guess. A table of clips is resized in space
+    as one of images, step by step, so that one which is the same at each step stays so.
 
     Args:
-        table: ``(1, *source_grid, C)``, 1 to 3 grid axes.
+        table: ``(1, *source_grid, C)``, 1 to 3 grid axes: time, rows and columns, or the last two, or time alone.
         grid: the wanted grid, in cells.
 
     Returns:
@@ -25,6 +25,10 @@ def resize_table(table: Tensor, grid: Sequence[int]) -> Tensor:
     source = table.shape[1:-1]
     if tuple(source) == tuple(grid):
         return table
+    if len(source) == 3:
+        steps = resize_table(table.flatten(0, 1), grid[1:])  # (T, *space, C)
+        steps = resize_table(steps.flatten(1).unsqueeze(0), grid[:1])  # (1, time, space C)
+        return steps.unflatten(2, (*grid[1:], -1))
     # Cubic interpolation in half precision is not offered on every device, and float32 costs nothing here.
     channels_first = table.movedim(-1, 1).float()  # (1, C, *source)
     resized = F.interpolate(channels_first, size=tuple(grid), mode=_MODES[len(source)], align_corners=False)

@@ -63,12 +63,17 @@ class Plan(NamedTuple):
 
 @functools.lru_cache(maxsize=32)
 @torch.inference_mode(False)  # a tensor made in inference mode could not be used in training later
-def relative_position_index(window: Size) -> Tensor:
-    """Row of the bias table for each pair of tokens of a window (n, n), as in Swin and Video Swin."""
+def relative_position_index(table: Size, window: Size) -> Tensor:
+    """Row of the bias table for each pair of tokens of a window (n, n), as in Swin and Video Swin.
+
+    Args:
+        table: tokens along each axis of the window that the table is made for.
+        window: the same of the window at hand, which may be smaller.
+    """
     coords = torch.stack(torch.meshgrid(*(torch.arange(w) for w in window), indexing='ij')).flatten(1)
     relative = coords[:, :, None] - coords[:, None]  # (rank, n, n)
     index = torch.zeros(relative.shape[1:], dtype=torch.long)
-    for w, difference in zip(window, relative):
+    for w, difference in zip(table, relative):
         index = index * (2 * w - 1) + difference + w - 1
     return index
 
@@ -88,7 +93,7 @@ class Attention(nn.Module):
         attn_drop_rate: dropout of the attention weights, in training.
         proj_drop_rate: dropout of the output, in training.
         relative_window: tokens along each axis of a window with a learned relative position bias (Swin), for
-            self-attention in windows of that size; ``None`` for no such bias.
+            self-attention in windows of at most that size; ``None`` for no such bias.
 
     Raises:
         ValueError: ``embed_dims`` is no multiple of ``num_heads``.
@@ -140,7 +145,8 @@ class Attention(nn.Module):
         """Mask and relative position bias, (groups or 1, heads or 1, n, keys), in the type of the queries."""
         bias = plan.bias
         if self.relative_position_bias_table is not None:
-            index = relative_position_index(self.relative_window).to(queries.device)
+            window = self.relative_window if plan.windows is None else plan.windows.window
+            index = relative_position_index(self.relative_window, window).to(queries.device)
             relative = self.relative_position_bias_table[index].permute(2, 0, 1)[None]  # (1, heads, n, n)
             bias = relative if bias is None else bias + relative
         return None if bias is None else bias.to(queries.dtype)

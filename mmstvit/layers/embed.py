@@ -1,4 +1,4 @@
-"""Stems: what turns an image into a grid of tokens."""
+"""Stems: what turns an image or a clip into a grid of tokens."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class PatchEmbed(nn.Module):
-    """Split an image into patches and project each to a token.
+    """Split an image into patches, or a clip into tubelets, and project each to a token.
 
-    The right and bottom borders are padded with zeros to whole patches, so any image size is taken.
+    The end of each axis is padded with zeros to whole patches, so any size is taken.
 
     Args:
         in_channels: channels of the image.
         embed_dims: channels C of the tokens.
-        patch_size: size of a patch in pixels, ``(height, width)``.
+        patch_size: size of a patch, ``(height, width)`` in pixels or ``(frames, height, width)``.
         norm_cfg: a norm layer after the projection, as Swin has it; ``None`` for none.
     """
 
@@ -27,15 +27,23 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.norm = build_norm_layer(norm_cfg, embed_dims)[1] if norm_cfg else None
         self.patch_size = tuple(patch_size)
-        self.projection = nn.Conv2d(in_channels, embed_dims, self.patch_size, stride=self.patch_size)
+        conv = getattr(nn, f'Conv{len(self.patch_size)}d')
+        self.projection = conv(in_channels, embed_dims, self.patch_size, stride=self.patch_size)
 
     def grid_of(self, size: Sequence[int]) -> tuple[int, ...]:
         """The token grid of an image of ``size`` pixels."""
         return tuple(-(-s // p) for s, p in zip(size, self.patch_size, strict=True))
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, in_channels, *size) -> (B, *grid, C)."""
-        pads = [-s % p for s, p in zip(image.shape[2:], self.patch_size, strict=True)]
+        """(B, in_channels, *size) -> (B, *grid, C).
+
+        Raises:
+            ValueError: the input has not the axes of the patches.
+        """
+        if image.dim() != 2 + len(self.patch_size):
+            axes = 'frames, height, width' if len(self.patch_size) == 3 else 'height, width'
+            raise ValueError(f'the backbone takes (batch, channels, {axes}), got the shape {tuple(image.shape)}')
+        pads = [-s % p for s, p in zip(image.shape[2:], self.patch_size)]
         if any(pads):
             image = F.pad(image, [n for pad in reversed(pads) for n in (0, pad)])
         x = self.projection(image).movedim(1, -1).contiguous()
@@ -74,7 +82,7 @@ class ConvStem(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Join 2 x 2 neighbouring tokens, norm them and halve their channels, as in Swin.
+    """Join 2 x 2 neighbouring tokens, norm them and halve their channels, as in Swin; of a clip, frame by frame.
 
     The channels are joined in the order (row, column) = (0, 0), (1, 0), (0, 1), (1, 1) of Swin's authors.
 
@@ -89,9 +97,10 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * embed_dims, 2 * embed_dims, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), 2 C); odd sizes are padded with zeros."""
-        height, width = x.shape[1:3]
+        """(B, ..., H, W, C) -> (B, ..., ceil(H / 2), ceil(W / 2), 2 C); odd sizes are padded with zeros."""
+        height, width = x.shape[-3:-1]
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        x = x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # (B, H / 2, row, W / 2, column, C)
-        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))
+        x = x.unflatten(-2, (-1, 2)).unflatten(-4, (-1, 2))  # (B, ..., H / 2, row, W / 2, column, C)
+        x = x.movedim(-4, -2).flatten(-3)  # (B, ..., H / 2, W / 2, column row C)
+        return self.reduction(self.norm(x))

@@ -67,15 +67,25 @@ class WholeImage(NamedTuple):
         semantic_grid: the grid of the semantic tokens, M cells.
         pooling: how the first cluster centres are made.
         extra: tokens that belong to no cell.
+        device: where biases are to be.
     """
 
     grid: Size
     semantic_grid: Size | None
     pooling: str
     extra: int
+    device: torch.device
 
     def plan(self, role: str) -> Plan | None:
-        return None
+        if len(self.grid) < 3:
+            return None
+        image, extra = (math.prod(self.grid), self.grid[0]), (self.extra, 1)
+        if role in ('image', 'shifted'):
+            return balanced_plan((extra, image), self.device)
+        semantic = (math.prod(self.semantic_grid), self.semantic_grid[0])
+        if role in ('generate', 'refine'):
+            return balanced_plan((extra, semantic, image), self.device)
+        return balanced_plan((extra, semantic), self.device)
 
     def image(self, x: Tensor) -> Tensor:
         return x[:, self.extra :]
@@ -100,6 +110,26 @@ class WholeImage(NamedTuple):
         return torch.cat((s[:, : self.extra], self.image(x)), dim=1)
 
 
+@functools.lru_cache(maxsize=36)
+def balanced_plan(parts: tuple[tuple[int, int], ...], device: torch.device) -> Plan | None:
+    """All to all in a clip, where the tokens of some parts of the keys come more often in time than those of others.
+
+    Each part weighs as it does in an image, however many steps of time it has: a clip that stands still then has the
+    features of its image, and weights of images are a good start.
+
+    Args:
+        parts: tokens and steps of time of each part of the keys, in order.
+        device: where the bias is to be.
+    """
+    parts = [part for part in parts if part[0]]
+    longest = max(steps for _, steps in parts)
+    if all(steps == longest for _, steps in parts):
+        return None
+    with torch.inference_mode(False):
+        bias = torch.cat([torch.full((tokens,), math.log(longest / steps)) for tokens, steps in parts])
+        return Plan(bias=bias.reshape(1, 1, 1, -1).to(device))
+
+
 class WindowSpec(NamedTuple):
     """Semantic tokens of each window of a hierarchical transformer; hashable, so that plans can be kept.
 
@@ -113,6 +143,8 @@ class WindowSpec(NamedTuple):
         mask: of the keys in the dense form, see :func:`keys_of_boxes`.
         hide_padding: whether image layers hide the padding of their windows; Swin does not.
         always_shift: whether windows are shifted even where one covers the image.
+        fit: whether a window of image tokens shrinks to the image along each axis where it is larger, and is not
+            shifted along that one alone, as in Video Swin; Swin pads, and shifts along all axes or none.
     """
 
     window: Size
@@ -122,6 +154,7 @@ class WindowSpec(NamedTuple):
     mask: str | None = 'exact'
     hide_padding: bool = False
     always_shift: bool = False
+    fit: bool = False
 
 
 class WindowLayout(NamedTuple):
@@ -187,7 +220,7 @@ class WindowLayout(NamedTuple):
     def _with_zero(self, role: str, *parts: Tensor) -> tuple[Tensor, ...]:
         # One zero token stands for all the zeros that a published larger window holds.
         if len(self.plan(role).keys) > len(parts):
-            return *parts, parts[0].new_zeros(len(parts[0]), 1, parts[0].shape[-1])
+            return *parts, parts[0].new_zeros(parts[0].shape[0], 1, parts[0].shape[-1])
         return parts
 
     def generate_context(self, s: Tensor, x: Tensor) -> tuple[Tensor, ...]:
@@ -220,11 +253,17 @@ def window_plan(layout: WindowLayout, role: str) -> Plan:
 
 def _image_plan(layout: WindowLayout, shifted: bool) -> Plan:
     spec, grid = layout.spec, layout.grid
-    shift = tuple(w // 2 for w in spec.window)
-    if not shifted or (not spec.always_shift and any(g <= w for g, w in zip(grid, spec.window))):
+    covered = [g <= w for g, w in zip(grid, spec.window)]
+    window, shift = spec.window, tuple(w // 2 for w in spec.window)
+    if spec.fit:
+        window = tuple(min(g, w) for g, w in zip(grid, window))
+        shift = tuple(0 if c else s for c, s in zip(covered, shift))
+    elif any(covered) and not spec.always_shift:
         shift = (0,) * len(grid)
-    mask = shifted_mask(grid, spec.window, layout.counts, shift, spec.hide_padding, layout.device)
-    return Plan(Windows(grid, spec.window, layout.counts, shift), bias=mask)
+    if not shifted:
+        shift = (0,) * len(grid)
+    mask = shifted_mask(grid, window, layout.counts, shift, spec.hide_padding, layout.device)
+    return Plan(Windows(grid, window, layout.counts, shift), bias=mask)
 
 
 def _live(layout: WindowLayout) -> Size:
@@ -272,18 +311,29 @@ def _dense_plan(layout: WindowLayout, role: str) -> Plan:
 
 def _stretched_plan(layout: WindowLayout, role: str) -> Plan:
     """Windows stretched to the image: the first STGM layer sees its own tokens and a larger window, the others all."""
-    if role != 'generate':
-        return Plan(groups=1)
     spec, counts, grid, cells = layout.spec, layout.counts, layout.grid, layout.cells
+    if role != 'generate':
+        plan = None
+        if role == 'refine' and len(grid) == 3:
+            plan = balanced_plan(((math.prod(cells), cells[0]), (math.prod(grid), grid[0])), layout.device)
+        return Plan(groups=1) if plan is None else plan._replace(groups=1)
     queries, none = math.prod(spec.size), (0,) * len(grid)
     axes = list(zip(grid, counts, spec.window))
-    starts = tuple(tuple(i * g // n - w // 2 for i in range(n)) for g, n, w in axes)
-    ends = tuple(tuple(-(-(i + 1) * g // n) + w // 2 for i in range(n)) for g, n, w in axes)
-    image = keys_of_boxes(starts, ends, queries, grid, grid, grid, False, 'exact', none, False, layout.device)
+    image_starts = tuple(tuple(i * g // n - w // 2 for i in range(n)) for g, n, w in axes)
+    image_ends = tuple(tuple(-(-(i + 1) * g // n) + w // 2 for i in range(n)) for g, n, w in axes)
+    image = keys_of_boxes(
+        image_starts, image_ends, queries, grid, grid, grid, False, 'exact', none, False, layout.device
+    )
     starts = tuple(tuple(i * s for i in range(n)) for n, s in zip(counts, spec.size))
     ends = tuple(tuple((i + 1) * s for i in range(n)) for n, s in zip(counts, spec.size))
     own = keys_of_boxes(starts, ends, queries, spec.size, cells, cells, True, 'exact', none, False, layout.device)
-    return Plan(groups=1, bias=torch.cat((own.bias, image.bias), dim=-1))
+    own_bias = own.bias
+    if len(grid) == 3:
+        # As in `balanced_plan`: each window sees a few steps of time of its own tokens, and more of the image.
+        seen = torch.tensor([min(e, grid[0]) - max(s, 0) for s, e in zip(image_starts[0], image_ends[0])])
+        balance = (seen / spec.size[0]).log().repeat_interleave(own_bias.shape[2] // counts[0])
+        own_bias = own_bias + balance[:, None].to(layout.device)
+    return Plan(groups=1, bias=torch.cat((own_bias, image.bias), dim=-1))
 
 
 class CenterConv(nn.Module):

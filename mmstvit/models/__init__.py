@@ -1,6 +1,6 @@
 """Models, registered in ``mmstvit.registry.MODELS``."""
 
-from .backbones import STViT, STViTR, STViTSwin, T2TViT
+from .backbones import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
 from .necks import SimpleFeaturePyramid, TokenRecovery
 
-__all__ = ['STViT', 'STViTR', 'STViTSwin', 'SimpleFeaturePyramid', 'T2TViT', 'TokenRecovery']
+__all__ = ['STViT', 'STViTR', 'STViTSwin', 'STViTSwin3D', 'SimpleFeaturePyramid', 'T2TViT', 'TokenRecovery']

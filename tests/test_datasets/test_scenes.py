@@ -236,7 +236,7 @@ def test_rests_of_other_settings_are_refused(tmp_path):
     """An interrupted set has no annotations yet that could tell; its pictures do."""
     (tmp_path / 'train').mkdir()
     cv2.imwrite(str(tmp_path / 'train' / '000001.png'), draw_scene('train', 1, seed=1).image)
-    with pytest.raises(FileExistsError, match='000001.png is another picture'):
+    with pytest.raises(FileExistsError, match='000001.png is another scene'):
         make_scenes(tmp_path, **COUNTS, progress=False)
 
 

@@ -51,7 +51,7 @@ def test_encoder_is_the_two_equations_of_the_paper(extra, use_global):
     """S1 = block(P, [P, X]), S2 = block(S1 + G, [S1, X]), and then S alone."""
     blocks = [TransformerBlock(8, 2, 16) for _ in range(5)]
     encoder = SemanticEncoder(blocks, layer_roles(5, 2), 8, (2, 3) if use_global else None).eval()
-    layout = WholeImage((4, 5), (2, 3), 'avg', extra)
+    layout = WholeImage((4, 5), (2, 3), 'avg', extra, torch.device('cpu'))
     x = torch.randn(2, extra + 20, 8)
     cls, image = x[:, :extra], x[:, extra:]
 

@@ -25,7 +25,8 @@ def attend(block, query, keys, mask=None, shortcut=True):
     logits = q @ k.transpose(-2, -1) / math.sqrt(C // HEADS)
     if block.attn.relative_window is not None:
         table = block.attn.relative_position_bias_table
-        logits = logits + table[relative_position_index(block.attn.relative_window)].permute(2, 0, 1)
+        index = relative_position_index(block.attn.relative_window, block.attn.relative_window)
+        logits = logits + table[index].permute(2, 0, 1)
     if mask is not None:
         logits = logits + mask
     out = block.attn.proj((logits.softmax(-1) @ v).transpose(-3, -2).flatten(-2)) * block.layer_scale_1

@@ -8,17 +8,16 @@ import torch
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from mmengine.model.weight_init import trunc_normal_
-from mmengine.utils import to_2tuple
 from torch import Tensor
 
 from ...converters import register_published_weights
 from ...functional.position import resize_table, sinusoid_table
-from ...layers.block import TransformerBlock
+from ...layers.designs import build_layers
 from ...layers.embed import ConvStem, PatchEmbed
 from ...layers.semantic import POOLING, SemanticEncoder, WholeImage, layer_roles
 from ...layers.t2t import T2TModule
 from ...registry import MODELS
-from .base import Backbone, check_idle
+from .base import Backbone, axes_of, check_idle, outputs, rank_of
 
 OUT_TYPES = ('avg_featmap', 'cls_token', 'featmap', 'raw')
 POSITIONS = ('learned', 'sinusoid')
@@ -30,7 +29,7 @@ def build_tokenizer(
 ) -> nn.Module:
     """What makes tokens of an image; types are looked up here, so that a bare name works in any toolbox."""
     if tokenizer is None:
-        return PatchEmbed(in_channels, embed_dims, to_2tuple(patch_size))
+        return PatchEmbed(in_channels, embed_dims, axes_of('patch_size', patch_size, rank_of('patch_size', patch_size)))
     options = dict(tokenizer)
     kind = options.pop('type', None)
     if kind not in TOKENIZERS:
@@ -53,27 +52,37 @@ class STViT(Backbone):
     Takes images of any size and aspect ratio: borders are padded to whole patches, and the position table is
     interpolated to the image's grid. DeiT checkpoints of its authors and of mmpretrain load as they are.
 
+    With a patch of three axes it takes clips: tokens are tubelets, which attend to each other in space and time, and
+    the semantic tokens are a grid in space and time too. Checkpoints of images load into it.
+
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` (the widths of DeiT), or a dict with ``embed_dims``, ``num_layers``,
             ``num_heads`` and ``feedforward_channels``.
-        img_size: the image size the position table is made for, in pixels: one number or ``(height, width)``.
-        patch_size: the patch size in pixels, one number or ``(height, width)``; of the default tokenizer.
+        img_size: the size the position table is made for, in pixels: one number or ``(height, width)``, for clips
+            ``(frames, height, width)``.
+        patch_size: the patch size in pixels, one number or ``(height, width)``, for clips ``(frames, height, width)``;
+            of the default tokenizer.
         tokenizer: what makes the image tokens, a dict with ``type``: ``'PatchEmbed'`` (the default), ``'ConvStem'``
             (four convolutions) or ``'T2TModule'`` (T2T-ViT's), each of stride 16, and options of its own.
         position: ``'learned'`` or ``'sinusoid'``: the position table, the latter fixed.
         in_channels: channels of the image.
-        semantic_grid: rows and columns of semantic tokens (one number for a square), or ``None`` for a plain
-            transformer.
+        semantic_grid: rows and columns of semantic tokens (one number for a square), for clips ``(time, rows,
+            columns)``, or ``None`` for a plain transformer.
         stgm_layer: ordinary layers before the two of the semantic token generation module.
         pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
         use_global: whether learned global cluster centres are added in the second layer of the module.
         recover: whether the last layer gives the image tokens back (STViT-R): they query the semantic tokens, and the
             map has the full resolution again.
         with_cls_token: whether a class token rides along.
-        out_type: ``'avg_featmap'``: mean over tokens (B, C); ``'cls_token'``: the class token (B, C); ``'featmap'``:
-            the grid of tokens (B, C, rows, columns); ``'raw'``: all tokens, the class token first (B, L, C).
+        out_type: ``'avg_featmap'``: mean over tokens (B, C), for mmaction2's TimeSformerHead too; ``'cls_token'``: the
+            class token (B, C); ``'featmap'``: the grid of tokens (B, C, *grid), for mmaction2's I3DHead too; ``'raw'``:
+            all tokens, the class token first (B, L, C).
         out_indices: the layers whose outputs are returned, negative numbers count from the last.
         qkv_bias: whether the projections of query, key and value have a bias.
+        design: ``None`` for ordinary layers, or those of convolutional networks that T2T-ViT tries, a dict with
+            ``type``: ``'se'`` (squeeze-excitation), ``'ghost'`` or ``'dense'``; the last, which takes no semantic
+            tokens, with ``growth``, the channels that each layer joins to its input, and ``groups``, the layers of each
+            group.
         drop_rate: dropout after the position table, the output projections and in the MLPs.
         attn_drop_rate: dropout of the attention weights.
         drop_path_rate: stochastic depth of the last layer, growing linearly from 0 at the first.
@@ -84,6 +93,9 @@ class STViT(Backbone):
             layers the final norm too.
         with_cp: recompute activations in the backward pass to save memory.
         init_cfg: initialisation, by default truncated normal weights in linear layers.
+
+    Attributes:
+        out_channels: channels of each output.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
@@ -112,6 +124,7 @@ class STViT(Backbone):
         out_type: str = 'avg_featmap',
         out_indices: int | Sequence[int] = -1,
         qkv_bias: bool = True,
+        design: dict | None = None,
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -136,24 +149,27 @@ class STViT(Backbone):
             raise ValueError("out_type='cls_token' needs with_cls_token=True")
 
         self.patch_embed = build_tokenizer(tokenizer, in_channels, self.embed_dims, patch_size)
-        grid = self.patch_embed.grid_of(to_2tuple(img_size))
+        self.rank = 2 if tokenizer else rank_of('patch_size', patch_size)
+        grid = self.patch_embed.grid_of(axes_of('img_size', img_size, self.rank))
         self._add_positions(position, grid, with_cls_token)
         self.drop_after_pos = nn.Dropout(drop_rate)
 
-        layers = [
-            TransformerBlock(
-                self.embed_dims,
-                arch['num_heads'],
-                arch['feedforward_channels'],
-                qkv_bias=qkv_bias,
-                drop_rate=drop_rate,
-                attn_drop_rate=attn_drop_rate,
-                drop_path_rate=float(rate),
-                layer_scale_init_value=layer_scale_init_value,
-                norm_cfg=norm_cfg,
+        layers, widths = build_layers(
+            design,
+            arch,
+            np.linspace(0, drop_path_rate, self.num_layers).tolist(),
+            qkv_bias=qkv_bias,
+            drop_rate=drop_rate,
+            attn_drop_rate=attn_drop_rate,
+            layer_scale_init_value=layer_scale_init_value,
+            norm_cfg=norm_cfg,
+        )
+        self.out_channels = tuple(widths[i] for i in self.out_indices)
+        if semantic_grid is not None and set(widths) != {self.embed_dims}:
+            raise ValueError(
+                f'semantic_grid={semantic_grid} does not work with design={design}: semantic tokens need layers of one '
+                'width, give semantic_grid=None'
             )
-            for rate in np.linspace(0, drop_path_rate, self.num_layers)
-        ]
         self.semantic_grid = self._check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global, recover)
         self.pooling = pooling
         self.encoder = SemanticEncoder(
@@ -163,7 +179,7 @@ class STViT(Backbone):
             centers_grid=self.semantic_grid if use_global else None,
             with_cp=with_cp,
         )
-        self.norm = build_norm_layer(norm_cfg, self.embed_dims)[1] if final_norm else None
+        self.norm = build_norm_layer(norm_cfg, widths[-1])[1] if final_norm else None
 
         register_published_weights(self, tables=('pos_embed', 'encoder.global_centers'))
         self._freeze(frozen_stages, self.num_layers)
@@ -199,10 +215,10 @@ class STViT(Backbone):
                 recover=(recover, False),
             )
             return None
-        semantic_grid = to_2tuple(semantic_grid)
-        if len(semantic_grid) != len(grid) or not all(1 <= s <= g for s, g in zip(semantic_grid, grid)):
+        semantic_grid = axes_of('semantic_grid', semantic_grid, len(grid))
+        if not all(s <= g for s, g in zip(semantic_grid, grid)):
             raise ValueError(
-                f'semantic_grid={semantic_grid} must have {len(grid)} numbers from 1 to those of the token grid {grid} '
+                f'semantic_grid={semantic_grid} must have numbers from 1 to those of the token grid {grid} '
                 '(img_size / patch_size)'
             )
         return semantic_grid
@@ -231,26 +247,28 @@ class STViT(Backbone):
             parameters.append(self.encoder.global_centers)
         return parameters
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Extract features.
 
         Args:
-            x: images (B, in_channels, height, width).
+            x: images (B, in_channels, height, width) or clips (B, in_channels, frames, height, width).
 
         Returns:
-            One tensor for each of ``out_indices``, of the shape that ``out_type`` says.
+            One tensor for each of ``out_indices``, of the shape that ``out_type`` says; a clip's single one is not in a
+            tuple, since mmaction2's heads take it so.
         """
         x = self.patch_embed(x)
         grid = tuple(x.shape[1:-1])
         x = (x + resize_table(self.pos_embed, grid)).flatten(1, -2)  # (B, *grid, C) -> (B, N, C)
         if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         x = self.drop_after_pos(x)
-        layout = WholeImage(grid, self.semantic_grid, self.pooling, self.num_extra_tokens)
+        layout = WholeImage(grid, self.semantic_grid, self.pooling, self.num_extra_tokens, x.device)
         _, _, outs = self.encoder(x, layout, self.out_indices)
         if self.norm is not None and self.num_layers - 1 in self.out_indices:
             outs[-1] = (self.norm(outs[-1][0]), outs[-1][1])
-        return tuple(self._format(tokens, self.semantic_grid if semantic else grid) for tokens, semantic in outs)
+        outs = [self._format(tokens, self.semantic_grid if semantic else grid) for tokens, semantic in outs]
+        return outputs(outs, self.rank)
 
     def _format(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
         if self.out_type == 'raw':

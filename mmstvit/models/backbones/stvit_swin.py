@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
-from mmengine.utils import to_2tuple
 from torch import Tensor
 
 from ...converters import register_published_weights
@@ -14,14 +13,17 @@ from ...layers.block import TransformerBlock
 from ...layers.embed import ConvStem, PatchEmbed, PatchMerging
 from ...layers.semantic import KEY_MASKS, POOLING, SemanticEncoder, WindowLayout, WindowSpec
 from ...registry import MODELS
-from .base import Backbone, check_idle
+from .base import Backbone, axes_of, check_idle, outputs, rank_of
 
 STEMS = ('patch', 'conv')
+
+# Of Swin and of Video Swin, by the axes of what they are for.
+_PATCH_SIZE = {2: (4, 4), 3: (2, 4, 4)}
 
 # Layers of one unit of STViT-R: an image layer, the STGM, semantic layers of each window and of all, and recovery.
 _UNIT = ('image', 'generate', 'refine', 'local', 'semantic', 'recover')
 
-# The stage whose layers work on semantic tokens; at 224 px it has 14 x 14 image tokens.
+# The stage whose layers work on semantic tokens; at 224 px it has 14 x 14 image tokens, and 16 steps of 32 frames.
 _SEMANTIC_STAGE = 2
 
 
@@ -53,6 +55,7 @@ class SemanticSwin(Backbone):
         conv_pos: whether a convolution is added to the pooled tokens.
         stem: ``'patch'`` or ``'conv'``.
         out_indices: the stages whose maps are returned.
+        patch_size: of the stem ``'patch'``, one number or one an axis; by default 4 x 4 pixels, of a clip two frames.
         in_channels: channels of the image.
         mlp_ratio: hidden width of the MLPs over their width.
         qkv_bias: whether the projections of query, key and value have a bias.
@@ -83,6 +86,7 @@ class SemanticSwin(Backbone):
         conv_pos: bool,
         stem: str,
         out_indices: Sequence[int],
+        patch_size: int | Sequence[int] | None = None,
         in_channels: int = 3,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
@@ -106,9 +110,14 @@ class SemanticSwin(Backbone):
         if not out_indices or not all(0 <= i < len(depths) for i in out_indices):
             raise ValueError(f'out_indices={out_indices} must name some of the stages 0 to {len(depths) - 1}')
 
+        rank = len(spec.window)
         if stem == 'patch':
-            self.patch_embed = PatchEmbed(in_channels, widths[0], (4, 4), norm_cfg)
+            patch_size = _PATCH_SIZE[rank] if patch_size is None else axes_of('patch_size', patch_size, rank)
+            self.patch_embed = PatchEmbed(in_channels, widths[0], patch_size, norm_cfg)
         elif stem == 'conv':
+            if rank != 2:
+                raise ValueError("stem='conv' is for images: a clip needs stem='patch'")
+            check_idle("stem='conv'", patch_size=(patch_size, None))
             self.patch_embed = ConvStem(in_channels, widths[0])
         else:
             raise ValueError(f'stem={stem!r} is unknown, choose from {STEMS}')
@@ -163,14 +172,15 @@ class SemanticSwin(Backbone):
         modules = [self.patch_embed, self.drop_after_stem, *self.stages[: self.frozen_stages]]
         return modules + [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Extract features.
 
         Args:
-            x: images (B, in_channels, height, width), of any size.
+            x: images (B, in_channels, height, width) or clips (B, in_channels, frames, height, width), of any size.
 
         Returns:
-            One map (B, C, rows, columns) for each of ``out_indices``, each after a norm of its own.
+            One map (B, C, *grid) for each of ``out_indices``, each after a norm of its own; a clip's single map is not
+            in a tuple, since mmaction2's heads take it so.
         """
         x = self.drop_after_stem(self.patch_embed(x))
         outs = []
@@ -184,17 +194,25 @@ class SemanticSwin(Backbone):
                 outs.append(getattr(self, f'norm{i}')(x).movedim(-1, 1).contiguous())
             if stage.downsample is not None:
                 x = stage.downsample(x)
-        return tuple(outs)
+        return outputs(outs, len(self.spec.window))
 
 
 def centers_grid_of(spec: WindowSpec) -> tuple[int, ...]:
-    """The grid of all semantic tokens at 224 px, where the third stage has two windows along each axis."""
+    """The grid of all semantic tokens at 224 px (and 32 frames), where stage 3 has two windows along each axis."""
     return tuple(2 * s for s in spec.size)
 
 
 def _check_pooling(pooling: str) -> None:
     if pooling not in POOLING:
         raise ValueError(f'pooling={pooling!r} is unknown, choose from {POOLING}')
+
+
+def _semantic_size(semantic_size: int | Sequence[int], window: tuple[int, ...]) -> tuple[int, ...]:
+    size = axes_of('semantic_size', semantic_size, len(window))
+    if not all(s <= w for s, w in zip(size, window)):
+        tidy = window[0] if len(set(window)) == 1 else window
+        raise ValueError(f'semantic_size={semantic_size} must be between 1 and window_size={tidy}')
+    return size
 
 
 @MODELS.register_module()
@@ -207,12 +225,15 @@ class STViTSwin(SemanticSwin):
     each window and all of them, and the last stage works on what patch merging makes of them. With
     ``semantic_size=None`` it is the plain Swin transformer, the dense twin for comparisons.
 
-    Takes images of any size. Checkpoints of Swin's authors and of mmpretrain load as they are.
+    Takes images of any size, or clips of any length and size where ``window_size`` has three numbers: then it is Video
+    Swin with semantic tokens in space and time. Checkpoints of Swin's authors and of mmpretrain, and of Video Swin and
+    mmaction2, load as they are, those of images into a network for clips too.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` (the sizes of Swin), or a dict with ``embed_dims``, ``depths`` and
             ``num_heads``, the last two with one number a stage.
-        window_size: tokens along each axis of a window.
+        window_size: tokens along each axis of a window: one number, ``(rows, columns)``, or for clips
+            ``(time, rows, columns)``.
         semantic_size: semantic tokens along each axis of a window, or ``None`` for plain Swin.
         stgm_layer: ordinary layers of the third stage before the STGM; by default a third of its layers.
         pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
@@ -220,8 +241,8 @@ class STViTSwin(SemanticSwin):
         stem: ``'patch'``: 4 x 4 patches, as Swin; ``'conv'``: two convolutions, as STViT-R.
         layer_scale_init_value: initial value of LayerScale in the layers from the STGM on; 0 means no LayerScale.
         out_indices: the stages whose maps are returned.
-        **options: ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``, ``drop_path_rate``,
-            ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`SemanticSwin`.
+        **options: ``patch_size``, ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``,
+            ``drop_path_rate``, ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`SemanticSwin`.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
@@ -242,8 +263,8 @@ class STViTSwin(SemanticSwin):
     ) -> None:
         _check_pooling(pooling)
         depth = self.arch_settings(arch)['depths'][_SEMANTIC_STAGE]
-        window = to_2tuple(window_size)
-        size = None if semantic_size is None else to_2tuple(semantic_size)
+        window = axes_of('window_size', window_size, rank_of('window_size', window_size))
+        size = None if semantic_size is None else _semantic_size(semantic_size, window)
         if size is None:
             check_idle(
                 'semantic_size=None',
@@ -254,8 +275,6 @@ class STViTSwin(SemanticSwin):
             )
             roles = _windows_in_turn(depth)
         else:
-            if not all(1 <= s <= w for s, w in zip(size, window)):
-                raise ValueError(f'semantic_size={semantic_size} must be between 1 and window_size={window_size}')
             before = depth // 3 if stgm_layer is None else stgm_layer
             if not 0 <= before <= depth - 2:
                 raise ValueError(
@@ -264,7 +283,11 @@ class STViTSwin(SemanticSwin):
                 )
             after = depth - before - 2
             roles = _windows_in_turn(before) + ('generate', 'refine') + (('local', 'semantic') * depth)[:after]
-        spec = WindowSpec(window, size or window, pooling)
+        # Plain Swin keeps the rule of its authors, so that its outputs are those of the toolboxes at any size.
+        semantic = size is not None
+        spec = WindowSpec(
+            window, size or window, pooling, hide_padding=semantic, fit=semantic or len(window) == 3
+        )  # fmt: skip
         super().__init__(
             arch,
             roles,
@@ -281,6 +304,33 @@ class STViTSwin(SemanticSwin):
 
 
 @MODELS.register_module()
+class STViTSwin3D(STViTSwin):
+    """:class:`STViTSwin` with the sizes of Video Swin as defaults: 32 frames of 224 px have 8 windows in stage 3.
+
+    Args:
+        arch: as of :class:`STViTSwin`.
+        patch_size: frames, rows and columns of a tubelet.
+        window_size: tokens of a window, ``(time, rows, columns)``.
+        semantic_size: semantic tokens of a window along each axis, or ``None`` for Video Swin.
+        **options: of :class:`STViTSwin`.
+
+    Raises:
+        ValueError: an option has an unknown value, does not fit the others, or would have no effect.
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        patch_size: Sequence[int] = (2, 4, 4),
+        window_size: Sequence[int] = (8, 7, 7),
+        semantic_size: Sequence[int] | None = (4, 4, 4),
+        **options,
+    ) -> None:
+        axes_of('window_size', window_size, 3)
+        super().__init__(arch, window_size, semantic_size, patch_size=patch_size, **options)
+
+
+@MODELS.register_module()
 class STViTR(SemanticSwin):
     """STViT-R: Swin whose third stage goes to semantic tokens and back, unit by unit, so that dense tasks profit too.
 
@@ -289,12 +339,14 @@ class STViTR(SemanticSwin):
     semantic ones. The third stage is a row of such units.
 
     The classification form is for images near 224 px: all layers but the first of the STGM see everything. The dense
-    form takes any size: each layer sees a larger window around its own. Weights of one fit the other.
+    form takes any size: each layer sees a larger window around its own. Weights of one fit the other. Both take clips
+    where ``window_size`` has three numbers.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` (the sizes of Swin), or a dict with ``embed_dims``, ``depths`` and
             ``num_heads``; the third stage's depth must be a multiple of 6.
-        window_size: tokens along each axis of a window.
+        window_size: tokens along each axis of a window: one number, ``(rows, columns)``, or for clips
+            ``(time, rows, columns)``.
         semantic_size: semantic tokens along each axis of a window.
         dense: the dense form.
         shortcut: whether the first layer of the STGM adds to the pooled tokens; in the published classification models
@@ -309,8 +361,8 @@ class STViTR(SemanticSwin):
         stem: ``'conv'``: two convolutions, as published; ``'patch'``: 4 x 4 patches, as Swin.
         layer_scale_init_value: initial value of LayerScale in the layers of a unit after its first; 0 means none.
         out_indices: the stages whose maps are returned; by default the last, in the dense form all.
-        **options: ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``, ``drop_path_rate``,
-            ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`SemanticSwin`.
+        **options: ``patch_size``, ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``,
+            ``drop_path_rate``, ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`SemanticSwin`.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
@@ -335,11 +387,10 @@ class STViTR(SemanticSwin):
     ) -> None:
         _check_pooling(pooling)
         depth = self.arch_settings(arch)['depths'][_SEMANTIC_STAGE]
-        window, size = to_2tuple(window_size), to_2tuple(semantic_size)
+        window = axes_of('window_size', window_size, rank_of('window_size', window_size))
+        size = _semantic_size(semantic_size, window)
         if depth % len(_UNIT):
             raise ValueError(f'the third stage has {depth} layers, which is no multiple of the {len(_UNIT)} of a unit')
-        if not all(1 <= s <= w for s, w in zip(size, window)):
-            raise ValueError(f'semantic_size={semantic_size} must be between 1 and window_size={window_size}')
         if key_mask not in KEY_MASKS:
             raise ValueError(f'key_mask={key_mask!r} is unknown, choose from {KEY_MASKS}')
         if not dense:

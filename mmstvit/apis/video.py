@@ -1,0 +1,103 @@
+"""Inference on videos: whole, as the config's test does it, or long ones window by window."""
+
+import copy
+import re
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmaction.apis import inference_recognizer
+from mmengine.dataset import Compose
+from rich.progress import Progress
+from torch import Tensor
+
+from ..datasets.video_files import guard_reading, role_of
+
+
+class WindowScores(NamedTuple):
+    """What the windows of a long video score.
+
+    Attributes:
+        spans: (windows, 2), start and end of each in seconds.
+        scores: (windows, classes), of each window what an ``ActionDataSample`` has as ``pred_score``.
+        mean: (classes,), of all windows.
+    """
+
+    spans: np.ndarray
+    scores: Tensor
+    mean: Tensor
+
+
+def infer_video(
+    model: torch.nn.Module,
+    video: str,
+    window: float | None = None,
+    stride: float | None = None,
+    progress: bool = True,
+) -> Any:
+    """Infer one video with the test pipeline of the model's config.
+
+    Args:
+        model: mmaction2's recogniser.
+        video: a path, or an address that mmengine can read.
+        window: length of the windows in seconds; ``None`` for the video as a whole, as in the test. Each window is a
+            video of its own for the test pipeline, with all its clips and crops; one that is shorter than a clip is
+            played again, as mmaction2 does with short videos.
+        stride: seconds from one window to the next, by default those of a window. The last window ends with the
+            video, so it may begin earlier than that.
+        progress: whether windows show a progress bar.
+
+    Returns:
+        mmaction2's ``ActionDataSample``, or :class:`WindowScores`.
+
+    Raises:
+        ValueError: the video cannot be read, or window and stride mean nothing.
+    """
+    # mmaction2 looks for a variable `test_pipeline` of the config, which not all have.
+    pipeline = copy.deepcopy(model.cfg.test_dataloader.dataset.pipeline)
+    sample = dict(filename=video, label=-1, start_index=0, modality='RGB')
+    if window is not None:
+        return _infer_windows(model, sample, pipeline, window, stride, progress)
+    if stride is not None:
+        raise ValueError(f'stride={stride} has no effect without a window')
+    return inference_recognizer(model, sample, Compose(guard_reading(Compose(pipeline).transforms)))
+
+
+def _infer_windows(
+    model: torch.nn.Module, sample: dict, pipeline: list[dict], window: float, stride: float | None, progress: bool
+) -> WindowScores:
+    """The video is opened once; of each window those frames are decoded that the pipeline takes."""
+    stride = window if stride is None else stride
+    if window <= 0 or stride <= 0:
+        raise ValueError(f'window={window} and stride={stride} must be greater than 0, in seconds')
+    steps = Compose([_seekable(step) for step in pipeline]).transforms
+    openers = [i for i, step in enumerate(steps) if role_of(step) == 'Init']
+    if not openers:
+        raise ValueError('windows need a test pipeline with a step that opens videos, such as DecordInit')
+    steps = guard_reading(steps)
+    behind = openers[0] + 2  # the guard puts a look at the number of frames behind the step
+    opened = Compose(steps[:behind])(sample)
+    fps = opened.get('avg_fps') or getattr(opened['video_reader'], 'fps', 0)
+    spans = _spans(opened['total_frames'], window * fps, stride * fps)
+    if spans[0][1] - spans[0][0] < 2:
+        raise ValueError(f'window={window} seconds are less than two frames of {sample["filename"]}')
+    rest, scores = Compose(steps[behind:]), []
+    with Progress(disable=not progress) as bar:
+        for start, end in bar.track(spans, description='windows'):
+            part = dict(opened, start_index=start, total_frames=end - start)
+            scores.append(inference_recognizer(model, part, rest).pred_score)
+    return WindowScores(np.array(spans) / fps, torch.stack(scores), torch.stack(scores).mean(dim=0))
+
+
+def _seekable(step: dict) -> dict:
+    """mmaction2's steps for PyAV keep all frames up to the last one that is wanted; OpenCV goes to a frame."""
+    found = re.fullmatch(r'(?:mmaction\.)?(?:PyAV|PIMS)(Init|Decode)', str(step['type']))
+    return dict(type=f'mmaction.OpenCV{found[1]}') if found else step
+
+
+def _spans(total: int, window: float, stride: float) -> list[tuple[int, int]]:
+    """First frame, and the one behind the last, of windows that cover ``total`` frames; all arguments in frames."""
+    length = min(max(round(window), 1), total)
+    starts = [round(i * stride) for i in range(ceil((total - length) / stride))]
+    return [(start, start + length) for start in [*starts, total - length]]

@@ -1,0 +1,186 @@
+"""Inference on videos: the scores of the test, windows of long ones, and files that are no videos."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import save_checkpoint
+
+from mmstvit import get_model, inference_model
+from mmstvit.cli.test import main as evaluate
+from mmstvit.datasets.clips import draw_clip, write_video
+
+pytest.importorskip('decord')
+pytest.importorskip('mmaction')
+
+FPS = 10
+LENGTH = 37  # frames of the long video
+CONFIG = """
+_base_ = ['mmstvit::digits/swin3d_digits.py']
+model = dict(
+    backbone=dict(arch=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2)), init_cfg=dict(std=0.4)),
+    cls_head=dict(in_channels=64, init_std=0.5))
+clips = dict(type='VideoDataset', data_prefix=dict(video='{root}'), ann_file='{root}/list.txt', test_mode=True)
+test_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, **clips, pipeline=[
+    dict(type='{reader}Init'),
+    dict(type='SampleFrames', clip_len=4, frame_interval=2, num_clips=2, test_mode=True),
+    dict(type='{reader}Decode'),
+    dict(type='Resize', scale=(-1, 32)),
+    dict(type='ThreeCrop', crop_size=32),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs')]))
+"""
+
+
+@pytest.fixture(scope='module')
+def case(tmp_path_factory):
+    """``root`` with ``clip0.mp4`` to ``clip2.mp4`` and ``long.mp4``, a config and weights: paths."""
+    root = tmp_path_factory.mktemp('videos')
+    for i in range(3):
+        write_video(root / f'clip{i}.mp4', np.concatenate([draw_clip('train', i), draw_clip('val', i)])[: 9 + i], FPS)
+    frames = np.concatenate([draw_clip('train', i) for i in range(5)])[:LENGTH]
+    write_video(root / 'long.mp4', frames, FPS)
+    (root / 'list.txt').write_text(''.join(f'clip{i}.mp4 {i}\n' for i in range(3)))
+    for reader in ('Decord', 'OpenCV', 'PyAV'):
+        (root / f'{reader}.py').write_text(CONFIG.replace('{root}', str(root)).replace('{reader}', reader))
+    torch.manual_seed(0)
+    model = get_model(root / 'Decord.py')
+    model.init_weights()
+    save_checkpoint(dict(state_dict=model.state_dict(), meta={}), str(root / 'weights.pth'))
+    return root
+
+
+@pytest.fixture(scope='module')
+def model(case):
+    return get_model(case / 'Decord.py', case / 'weights.pth')
+
+
+def test_scores_are_those_of_the_test_command(case, model, tmp_path):
+    out = tmp_path / 'scores.pkl'
+    evaluate([str(arg) for arg in (case / 'Decord.py', case / 'weights.pth', '--work-dir', tmp_path, '--out', out)])
+    dumped = [prediction['pred_score'] for prediction in pickle.loads(out.read_bytes())]
+    results = inference_model(model, [case / f'clip{i}.mp4' for i in range(3)])
+    assert len(dumped) == 3 and [type(result).__name__ for result in results] == ['ActionDataSample'] * 3
+    for result, scores in zip(results, dumped):
+        torch.testing.assert_close(result.pred_score, scores, atol=1e-5, rtol=0)
+        assert result.pred_score.sum() == pytest.approx(1, abs=1e-5)
+    assert (dumped[0] - dumped[1]).abs().max() > 1e-3  # clips can be told apart
+
+
+def test_readers_agree(case, model):
+    """OpenCV and decord come with decoders of their own, whose colours may differ in the last bits."""
+    one = inference_model(model, case / 'clip0.mp4')
+    other = inference_model(case / 'OpenCV.py', case / 'weights.pth', case / 'clip0.mp4')
+    torch.testing.assert_close(one.pred_score, other.pred_score, atol=0.02, rtol=0)
+
+
+def test_windows_are_the_parts_of_the_video(case, model, tmp_path, capfd):
+    """Each scores as a file of its frames does, and the mean is theirs."""
+    result = inference_model(model, case / 'long.mp4', window=1.2, stride=0.8)
+    assert 'windows' in capfd.readouterr().out
+    starts = [0, 8, 16, 24, 25]  # the last one ends with the video
+    np.testing.assert_allclose(result.spans, [[s / FPS, (s + 12) / FPS] for s in starts])
+    assert result.scores.shape == (5, 8) and result.mean.shape == (8,)
+    torch.testing.assert_close(result.mean, result.scores.mean(dim=0))
+    frames = decoded(case / 'long.mp4')
+    for start, scores in zip(starts, result.scores):
+        torch.testing.assert_close(scores, scores_of_frames(model, frames[start : start + 12]), atol=1e-5, rtol=0)
+    assert (result.scores[0] - result.scores[3]).abs().max() > 1e-3
+
+
+def decoded(path):
+    from decord import VideoReader
+
+    reader = VideoReader(str(path))
+    return reader.get_batch(range(len(reader))).asnumpy()
+
+
+def scores_of_frames(model, frames):
+    """The test pipeline on decoded frames, without its steps that open and decode a file."""
+    from mmengine.dataset import Compose, pseudo_collate
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        steps = Compose(model.cfg.test_dataloader.dataset.pipeline).transforms
+        sampled = steps[1](dict(total_frames=len(frames), start_index=0))
+        imgs = [frames[i] for i in sampled['frame_inds']]
+        sample = dict(sampled, imgs=imgs, img_shape=imgs[0].shape[:2], original_shape=imgs[0].shape[:2], label=-1)
+        with torch.no_grad():
+            return model.test_step(pseudo_collate([Compose(steps[3:])(sample)]))[0].pred_score
+
+
+@pytest.mark.parametrize('reader', ['OpenCV', 'PyAV'])
+def test_windows_with_other_readers(case, model, reader):
+    """mmaction2's steps for PyAV keep every frame they pass: windows use OpenCV in their place, installed or not."""
+    expected = inference_model(model, case / 'long.mp4', window=1.2, progress=False)
+    result = inference_model(case / f'{reader}.py', case / 'weights.pth', case / 'long.mp4', window=1.2, progress=False)
+    np.testing.assert_allclose(result.spans, expected.spans)
+    torch.testing.assert_close(result.scores, expected.scores, atol=0.02, rtol=0)
+
+
+def test_a_window_of_the_whole_video(case, model, capfd):
+    """And of more than it: both are the plain inference."""
+    whole = inference_model(model, case / 'long.mp4')
+    for window in (LENGTH / FPS, 100):
+        result = inference_model(model, case / 'long.mp4', window=window, progress=False)
+        np.testing.assert_allclose(result.spans, [[0, LENGTH / FPS]])
+        torch.testing.assert_close(result.scores, whole.pred_score[None], atol=1e-5, rtol=0)
+    assert not capfd.readouterr().out
+
+
+def test_frames_are_decoded_window_by_window(case, model, monkeypatch):
+    """The file is opened once, and no more frames are decoded together than one window takes."""
+    from mmaction.datasets.transforms import DecordDecode, DecordInit
+
+    opened, batches = [], []
+    init, load = DecordInit.transform, DecordDecode._decord_load_frames
+    monkeypatch.setattr(DecordInit, 'transform', lambda self, results: opened.append(1) or init(self, results))
+    monkeypatch.setattr(
+        DecordDecode,
+        '_decord_load_frames',
+        lambda self, r, indices: batches.append(len(indices)) or load(self, r, indices),
+    )
+    inference_model(model, case / 'long.mp4', window=0.5, stride=0.2, progress=False)
+    assert len(opened) == 1 and batches == [8] * 17
+
+
+def test_windows_of_several_videos(case, model):
+    results = inference_model(model, [case / 'clip0.mp4', case / 'long.mp4'], window=0.9, progress=False)
+    assert [len(result.scores) for result in results] == [1, 5]
+
+
+@pytest.mark.parametrize(
+    'settings, said',
+    [
+        (dict(window=0), 'must be greater than 0'),
+        (dict(window=1, stride=-1), 'must be greater than 0'),
+        (dict(window=0.1), 'less than two frames of .*long.mp4'),
+        (dict(stride=1), 'stride=1 has no effect without a window'),
+    ],
+)
+def test_wrong_windows(case, model, settings, said):
+    with pytest.raises(ValueError, match=said):
+        inference_model(model, case / 'long.mp4', progress=False, **settings)
+
+
+def test_files_that_are_no_videos(case, model, broken_videos):
+    for reader in ('Decord', 'OpenCV'):
+        model = get_model(case / f'{reader}.py', case / 'weights.pth')
+        for path, said in broken_videos.items():
+            for settings in (dict(), dict(window=1.0)):
+                with pytest.raises(ValueError) as error:
+                    inference_model(model, path, **settings)
+                line = str(error.value)
+                assert line.startswith(f'{path}: ') and said in line and '\n' not in line, (path, reader)
+    with pytest.raises(FileNotFoundError, match='there is no video absent.mp4'):
+        inference_model(model, 'absent.mp4', window=1.0)
+
+
+def test_settings_of_the_model_stay(case, model):
+    """Inference leaves the config that the model carries as it is."""
+    before = Config(model.cfg.to_dict()).to_dict()
+    inference_model(model, case / 'clip0.mp4')
+    inference_model(model, case / 'clip0.mp4', window=0.5, progress=False)
+    assert model.cfg.to_dict() == before

@@ -1,0 +1,269 @@
+import runpy
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from run_helpers import ROOT
+from sklearn.ensemble import RandomForestClassifier
+
+from mmstvit.datasets import clips, digit_scans
+from mmstvit.datasets.clips import CLASSES, FRAMES, draw_clip, draw_poses, label_of, make_clips
+
+TOOL = 'dataset_converters/digits_clips.py'
+COUNTS = dict(train=10, val=4)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A small set: its folder."""
+    folder = tmp_path_factory.mktemp('clips')
+    assert make_clips(folder, **COUNTS, progress=False) == 14
+    return folder
+
+
+def decoded(path):
+    reader = cv2.VideoCapture(str(path))
+    frames = []
+    while (frame := reader.read()[1]) is not None:
+        frames.append(frame)
+    return np.stack(frames)
+
+
+def names(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
+
+
+def assert_same_sets(one, two):
+    assert names(one) == names(two)
+    for name in names(one):
+        if name.endswith('.mp4'):
+            np.testing.assert_array_equal(decoded(one / name), decoded(two / name))
+        else:
+            assert (one / name).read_text() == (two / name).read_text()
+
+
+def test_same_clips_from_the_same_seed(finished, tmp_path):
+    files = {f'{split}/{i:06d}.mp4' for split, count in COUNTS.items() for i in range(count)}
+    assert names(finished) == {*files, *(f'{split}.{end}' for split in COUNTS for end in ('txt', 'json'))}
+    make_clips(tmp_path / 'again', **COUNTS, progress=False)
+    assert_same_sets(finished, tmp_path / 'again')
+    make_clips(tmp_path / 'other', **COUNTS, seed=1, progress=False)
+    assert not any(np.array_equal(decoded(finished / f), decoded(tmp_path / 'other' / f)) for f in files)
+
+
+def test_lists_name_the_clips_and_their_classes(finished):
+    lines = (finished / 'train.txt').read_text().splitlines()
+    assert lines[:2] == ['train/000000.mp4 0', 'train/000001.mp4 1'] and lines[9] == 'train/000009.mp4 1'
+    assert len(lines) == COUNTS['train'] and len(CLASSES) == 8
+    assert np.bincount([label_of(i) for i in range(1600)]).tolist() == [200] * 8
+
+
+def test_files_hold_what_was_drawn(finished):
+    """Up to what the encoder loses."""
+    for i in range(COUNTS['val']):
+        frames, drawn = decoded(finished / 'val' / f'{i:06d}.mp4'), draw_clip('val', i)
+        assert frames.shape == drawn.shape == (FRAMES, 64, 64, 3)
+        assert np.abs(frames.astype(int) - drawn).mean() < 8
+
+
+def test_splits_share_no_scan_size_or_speed(monkeypatch):
+    scans, inks = [], []
+    monkeypatch.setattr(
+        clips, 'draw_ink', lambda scan, *args: scans.append(scan.tobytes()) or inks.append(0) or np.zeros((64, 64))
+    )
+    seen = {}
+    for split in ('train', 'val'):
+        scans.clear()
+        for i in range(40):
+            draw_clip(split, i)
+        seen[split] = set(scans)
+        assert seen[split] <= {scan.tobytes() for scan in digit_scans(split)[0]} and len(seen[split]) > 20
+    assert not seen['train'] & seen['val']
+    rng = np.random.default_rng(0)
+    speeds, heights = (
+        {split: {round(of(draw_poses(rng, split, motion)), 6) for _ in range(300)} for split in seen}
+        for motion, of in (
+            ('right', lambda poses: poses['x'][1] - poses['x'][0]),
+            ('growing', lambda poses: np.sqrt(poses['height'][0] * poses['height'][-1])),
+        )
+    )
+    for values in (speeds, heights):
+        held = values['val']
+        assert not [v for v in values['train'] if min(held) < v < max(held)] and len(held) > 200
+        assert min(values['train']) < min(held) < max(held) < max(values['train'])
+
+
+@pytest.mark.parametrize(
+    'motion,name,signs',
+    [
+        ('left', 'x', [-1] * 7),
+        ('right', 'x', [1] * 7),
+        ('anticlockwise', 'angle', [-1] * 7),
+        ('clockwise', 'angle', [1] * 7),
+        ('shrinking', 'height', [-1] * 7),
+        ('growing', 'height', [1] * 7),
+        ('swinging', 'angle', [1] * 3 + [0] + [-1] * 3),
+        ('pulsing', 'height', [1] * 3 + [0] + [-1] * 3),
+    ],
+)
+def test_each_class_moves_in_its_way_alone(motion, name, signs):
+    for seed in range(20):
+        poses = draw_poses(np.random.default_rng(seed), 'train', motion)
+        steps = np.sign(np.round(np.diff(poses[name]), 9)).tolist()
+        assert steps == signs or (signs[3] == 0 and steps == [-s for s in signs])
+        assert all(np.ptp(poses[other]) == 0 for other in poses if other != name)
+
+
+def test_directions_are_those_of_the_picture():
+    """Right is to the right, clockwise as on a clock, growing is larger."""
+
+    def ink(motion, split='train'):
+        index = CLASSES.index(motion)
+        for i in range(index, 200, len(CLASSES)):
+            frames = draw_clip(split, i).astype(float)
+            yield frames.max(axis=-1) > 140
+
+    def along(mask):
+        return np.nonzero(mask)[1].mean()
+
+    def turned(first, second):
+        """The angle that turns the first mask best into the second."""
+        centre = tuple(np.argwhere(first).mean(axis=0)[::-1])
+        scores = {
+            angle: (
+                cv2.warpAffine(first.astype(float), cv2.getRotationMatrix2D(centre, -angle, 1), (64, 64)) * second
+            ).sum()
+            for angle in (-20, 20)
+        }
+        return max(scores, key=scores.get)
+
+    pairs = dict(left=lambda f: along(f[0]) > along(f[-1]), right=lambda f: along(f[0]) < along(f[-1]))
+    pairs |= dict(shrinking=lambda f: f[0].sum() > f[-1].sum(), growing=lambda f: f[0].sum() < f[-1].sum())
+    pairs |= dict(clockwise=lambda f: turned(f[3], f[4]) > 0, anticlockwise=lambda f: turned(f[3], f[4]) < 0)
+    for motion, holds in pairs.items():
+        assert np.mean([holds(frames) for frames in ink(motion)]) > 0.8, motion
+
+
+def test_poses_of_single_frames_are_alike_in_all_classes():
+    """The deciles of position, angle and height over all frames, class by class."""
+    rng = np.random.default_rng(0)
+    quantiles = {}
+    for motion in CLASSES:
+        drawn = [draw_poses(rng, 'train', motion) for _ in range(2000)]
+        for name in ('x', 'y', 'height', 'angle'):
+            values = np.concatenate([poses[name] for poses in drawn])
+            quantiles.setdefault(name, []).append(np.quantile(values % 360, np.linspace(0.1, 0.9, 9)))
+    for name, rows in quantiles.items():
+        spread = np.ptp(np.stack(rows), axis=0)
+        assert (spread < 0.1 * np.ptp(rows)).all(), name
+
+
+def test_one_frame_does_not_tell_the_class_and_all_do():
+    """A random forest on small pictures: of one frame of each clip, and of the changes from frame to frame."""
+
+    def features(split, count):
+        bright = [draw_clip(split, i).max(axis=-1).astype(np.float32) for i in range(count)]
+        small = np.stack([[cv2.resize(f, (12, 12), interpolation=cv2.INTER_AREA) for f in clip] for clip in bright])
+        one = small[np.arange(count), np.random.default_rng(0).integers(FRAMES, size=count)]
+        labels = [label_of(i) for i in range(count)]
+        return one.reshape(count, -1), np.diff(small, axis=1).reshape(count, -1), labels
+
+    train, val = features('train', 400), features('val', 160)
+    accuracy = [
+        RandomForestClassifier(60, random_state=0).fit(train[i], train[2]).score(val[i], val[2]) for i in range(2)
+    ]
+    assert accuracy[0] < 0.22 and accuracy[1] > 0.35, accuracy  # chance is 0.125
+
+
+@pytest.mark.parametrize('drawn', [3, 11])  # within train, within val
+def test_interrupted_and_run_again(finished, tmp_path, monkeypatch, drawn):
+    write = clips.write_video
+
+    def stop(*args):
+        if len(list(tmp_path.glob('*/[0-9]*.mp4'))) == drawn:
+            raise KeyboardInterrupt
+        write(*args)
+
+    monkeypatch.setattr(clips, 'write_video', stop)
+    with pytest.raises(KeyboardInterrupt):
+        make_clips(tmp_path, **COUNTS, progress=False)
+    assert (tmp_path / 'train.txt').exists() == (drawn == 11) and not (tmp_path / 'val.txt').exists()
+    assert len(names(tmp_path)) == drawn + 2 * (drawn == 11)  # and nothing half written
+    monkeypatch.undo()
+    make_clips(tmp_path, **COUNTS, progress=False)
+    assert_same_sets(tmp_path, finished)
+
+
+def test_lost_files_are_made_again(finished, tmp_path):
+    make_clips(tmp_path, **COUNTS, progress=False)
+    assert make_clips(tmp_path, **COUNTS, progress=False) == 0
+    (tmp_path / 'train' / '000003.mp4').unlink()
+    (tmp_path / 'val' / '000001.mp4').write_bytes(b'')
+    assert make_clips(tmp_path, **COUNTS, progress=False) == 2
+    (tmp_path / 'val.txt').unlink()
+    assert make_clips(tmp_path, **COUNTS, progress=False) == COUNTS['val']
+    assert_same_sets(tmp_path, finished)
+
+
+@pytest.mark.parametrize('other', [dict(train=5), dict(val=3), dict(size=96), dict(seed=1)])
+def test_a_set_of_other_settings_is_refused(finished, other):
+    before = names(finished)
+    with pytest.raises(FileExistsError, match='made with other settings .*clips=.*size=64.*--overwrite'):
+        make_clips(finished, **{**COUNTS, **other}, progress=False)
+    assert names(finished) == before
+
+
+def test_foreign_files_are_refused(tmp_path):
+    (tmp_path / 'train').mkdir()
+    (tmp_path / 'train' / '000001.mp4').write_bytes(b'mine')
+    with pytest.raises(FileExistsError, match='000001.mp4 is another clip'):
+        make_clips(tmp_path, **COUNTS, progress=False)
+    (tmp_path / 'val.json').write_text('[]')
+    with pytest.raises(FileExistsError, match='val.json was made with other settings'):
+        make_clips(tmp_path, **COUNTS, progress=False)
+    (tmp_path / 'notes.txt').write_text('mine')
+    assert make_clips(tmp_path, **COUNTS, overwrite=True, progress=False) == 14
+    assert (tmp_path / 'notes.txt').read_text() == 'mine'
+
+
+def test_no_encoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2.VideoWriter, 'isOpened', lambda self: False, raising=False)
+    with pytest.raises(OSError, match='no MPEG-4 encoder'):
+        make_clips(tmp_path, **COUNTS, progress=False)
+    assert names(tmp_path) == set()
+
+
+def run_here(monkeypatch, *args):
+    monkeypatch.setattr(sys, 'argv', ['digits_clips.py', *args])
+    runpy.run_path(str(ROOT / 'tools' / TOOL), run_name='__main__')
+
+
+def test_command(finished, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    run_here(monkeypatch, '--train', '10', '--val', '4')
+    out, err = capfd.readouterr()
+    assert '100%' in out and not err
+    assert out.splitlines()[-1] == 'data/digits_clips: 10 clips for training and 4 for validation, 14 drawn'
+    assert_same_sets(tmp_path / 'data' / 'digits_clips', finished)
+    run_here(monkeypatch, '--train', '10', '--val', '4')
+    assert capfd.readouterr().out.endswith('all there already\n')
+
+
+@pytest.mark.parametrize(
+    'args, said',
+    [
+        (['out', '--train', '0'], 'train must be at least 1 clip, got 0'),
+        (['out', '--size', '48'], 'size must be from 64 to 512 pixels, got 48'),
+        (['out', '--seed', '-1'], 'seed must not be negative, got -1'),
+        (['file'], 'file is a file: name a folder'),
+    ],
+)
+def test_wrong_options(tmp_path, monkeypatch, capfd, args, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit) as stop:
+        run_here(monkeypatch, *args)
+    out, err = capfd.readouterr()
+    assert stop.value.code == 2 and not out
+    assert err.startswith(f'error: {said}') and err.count('\n') == 1

@@ -1,0 +1,292 @@
+"""Broken videos and lists in the commands: one line with the file's name, or clips that are skipped and counted."""
+
+import os
+import shutil
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+from mmstvit import get_model
+from mmstvit.apis.models import toolbox_of
+from mmstvit.cli.common import check_data
+from mmstvit.cli.test import main as evaluate
+from mmstvit.cli.train import main as train
+from mmstvit.cli.videos import check_videos
+from mmstvit.datasets.clips import draw_clip, write_video
+from mmstvit.datasets.video_files import VideoError, check_video_file
+
+pytest.importorskip('decord')
+pytest.importorskip('mmaction')
+
+# Two runs of one second share mmengine's log.
+pytestmark = pytest.mark.filterwarnings('ignore:.*has been created')
+
+CONFIG = """
+_base_ = ['mmstvit::digits/swin3d_digits.py']
+model = dict(backbone=dict(arch=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)), patch_size=(2, 8, 8)),
+             cls_head=dict(in_channels=64))
+clips = dict(data_prefix=dict(video='{root}'), ann_file='{root}/list.txt')
+train_dataloader = dict(batch_size=2, dataset=clips)
+val_dataloader = dict(batch_size=2, dataset=clips)
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=2, val_interval=2)
+param_scheduler = []
+"""
+CLIPS = 6
+
+
+@pytest.fixture(scope='module')
+def good(tmp_path_factory):
+    """Six whole clips in a folder."""
+    root = tmp_path_factory.mktemp('clips')
+    for i in range(CLIPS):
+        write_video(root / f'{i}.mp4', draw_clip('train', i), 8)
+    return root
+
+
+@pytest.fixture
+def case(good, tmp_path, monkeypatch):
+    """A copy of the clips with its list and config: ``root``, ``list``, ``config``, ``work_dir``."""
+    # It asks the compilers for their versions, each time.
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+    root = tmp_path / 'clips'
+    shutil.copytree(good, root)
+    (root / 'list.txt').write_text(''.join(f'{i}.mp4 {i}\n' for i in range(CLIPS)))
+    config = tmp_path / 'config.py'
+    config.write_text(CONFIG.replace('{root}', str(root)))
+    return SimpleNamespace(root=root, list=root / 'list.txt', config=config, work_dir=tmp_path / 'work')
+
+
+@pytest.fixture
+def run(case, capfd):
+    """Run a command, and return what it printed; with ``fails`` its line."""
+
+    def run(main, *args, fails=False):
+        args = [str(arg) for arg in (case.config, *args, '--work-dir', case.work_dir)]
+        if not fails:
+            main(args)
+            return ''.join(capfd.readouterr())
+        with pytest.raises(SystemExit) as stop:
+            main(args)
+        out, err = capfd.readouterr()
+        assert stop.value.code == 2 and 'Traceback' not in out + err, err
+        line = err.strip().splitlines()[-1].strip('\0')
+        assert line.startswith('error: ')
+        return line
+
+    return run
+
+
+@pytest.fixture
+def read(case):
+    """The data set of the config's training, or test, as the commands build it."""
+
+    def read(name='train_dataloader', skip_broken=False):
+        cfg = Config.fromfile(case.config)
+        toolbox_of(cfg)
+        check_videos(cfg, (name,), skip_broken)
+        with DefaultScope.overwrite_default_scope('mmaction'):
+            return DATASETS.build(cfg[name].dataset)
+
+    return read
+
+
+def fill(case, *names):
+    case.list.write_text(''.join(f'{name} 0\n' for name in names))
+
+
+def cut_off(broken_videos):
+    return next(path for path in broken_videos if path.name == 'cut_off.mp4')
+
+
+def test_broken_file_stops_the_commands(case, run, broken_videos):
+    """Read by a worker in training, by the command itself in testing."""
+    path = cut_off(broken_videos)
+    fill(case, '1.mp4', path)
+    torch.save(dict(state_dict=get_model(case.config).state_dict(), meta={}), case.root / 'weights.pth')
+    for args in (
+        (train, '--cfg-options', 'train_dataloader.num_workers=1'),
+        (evaluate, case.root / 'weights.pth'),
+    ):
+        line = run(*args, fails=True)
+        assert line.startswith(f'error: {path}: it was cut off: ') and 'VideoError' not in line
+
+
+def test_each_broken_file_is_named(case, read, broken_videos):
+    fill(case, *broken_videos)
+    for name in ('train_dataloader', 'test_dataloader'):
+        for i, (path, said) in enumerate(broken_videos.items()):
+            with pytest.raises(VideoError) as error:
+                read(name)[i]
+            line = str(error.value)
+            assert line.startswith(f'{path}: ') and said in line and '\n' not in line
+
+
+def test_broken_clips_are_skipped_and_counted(case, run, broken_videos):
+    """In training alone, when asked, over all workers; the whole clips are still read."""
+    fill(case, *broken_videos, 'absent.mp4', *(f'{i}.mp4' for i in range(CLIPS)))
+    held = case.root / 'held.txt'
+    held.write_text('0.mp4 0\n1.mp4 1\n')
+    options = ('train_dataloader.num_workers=2', f'val_dataloader.dataset.ann_file={held}')
+    out = run(train, '--skip-broken', '--cfg-options', *options)
+    broken = [*broken_videos, case.root / 'absent.mp4']
+    end = out[out.index(f'{len(broken)} of the {len(broken) + CLIPS} clips of {case.list} were skipped') :]
+    for path in broken:
+        assert f'\n  {path}\n' in end + '\n' and f'skipped: {path}: ' in out
+    assert (case.work_dir / 'epoch_2.pth').is_file()
+
+
+def test_whole_clips_stand_in_for_broken_ones(case, read, broken_videos):
+    fill(case, *broken_videos, '2.mp4', '3.mp4')
+    dataset = read(skip_broken=True)
+    expected = [dataset[len(broken_videos) + i]['inputs'] for i in range(2)]
+    for i in range(len(broken_videos)):
+        got = dataset[i]['inputs']
+        assert any(torch.equal(got, one) for one in expected)
+    assert dataset.broken() == [str(path) for path in broken_videos]
+    assert dataset.being_read() == []
+
+
+def test_nothing_is_skipped_of_whole_clips(case, read):
+    dataset = read(skip_broken=True)
+    assert len([dataset[i] for i in range(CLIPS)]) == CLIPS and dataset.broken() == []
+
+
+def test_no_clip_can_be_read(case, read, broken_videos):
+    fill(case, *broken_videos)
+    with pytest.raises(VideoError, match=f'{case.list}: none of its {len(broken_videos)} clips can be read'):
+        read(skip_broken=True)[0]
+    fill(case, 'gone.mp4')
+    with pytest.raises(VideoError, match='1 of its 1 clips are not there'):
+        read(skip_broken=True)
+
+
+def test_skipping_leaves_validation_alone(case):
+    cfg = Config.fromfile(case.config)
+    check_videos(cfg, ('train_dataloader', 'val_dataloader'), skip_broken=True)
+    assert cfg.train_dataloader.dataset.skip_broken is True and cfg.val_dataloader.dataset.skip_broken is False
+
+
+def test_skipping_without_videos(run, case):
+    case.config.write_text("_base_ = ['mmstvit::digits/stvit-tiny_digits.py']")
+    assert '--skip-broken is for data sets of the type VideoDataset' in run(train, '--skip-broken', fails=True)
+
+
+@pytest.mark.parametrize(
+    'text, said',
+    [
+        ('0.mp4 0\ngone.mp4 1\nlost.mp4 2\n', '2 of its 3 clips are not there, the first is {root}/gone.mp4'),
+        ('0.mp4 0\n1.mp4\n', "line 2, '1.mp4', has no label behind the file name"),
+        ('0.mp4 0\n\n1.mp4 1\n', "line 2, '', has no file name"),
+        ('my clip.mp4 0\n', "line 1, 'my clip.mp4 0', is not a file name and a label; for names with spaces"),
+        ('0.mp4 zero\n', "line 1, '0.mp4 zero', has the label 'zero', which is no class number"),
+        ('0.mp4 -1\n', "line 1, '0.mp4 -1', has the label '-1', which is no class number"),
+        ('0.mp4 8\n', "line 1, '0.mp4 8', has the label 8, and the model's classes end at 7"),
+        ('', 'the list is empty'),
+        (b'\xff\xfe\x00 1', 'it cannot be read as a list of clips'),
+    ],
+)
+def test_faults_of_a_list(case, read, text, said):
+    case.list.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for name in ('train_dataloader', 'test_dataloader'):
+        if name == 'test_dataloader' and 'no label' in said:
+            assert len(read(name)) == 2  # mmaction2 tests clips without labels
+            continue
+        with pytest.raises(VideoError) as error:
+            read(name)
+        assert str(error.value).startswith(f'{case.list}: {said}'.replace('{root}', str(case.root)))
+
+
+def test_fault_of_a_list_in_the_commands(case, run):
+    fill(case, '0.mp4', 'gone.mp4')
+    line = run(train, fails=True)
+    assert line.startswith(f'error: {case.list}: 1 of its 2 clips are not there, the first is {case.root}/gone.mp4')
+    case.list.unlink()
+    assert f'there is no data set at {case.list}' in run(train, fails=True)
+
+
+def test_worker_that_crashes(case, run, monkeypatch):
+    """decord ends the process at some files; the line has the names of those that were being read."""
+    from mmaction.datasets.transforms import DecordInit
+
+    init = DecordInit.transform
+
+    def crash(self, results):
+        if results['filename'].endswith('3.mp4'):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return init(self, results)
+
+    monkeypatch.setattr(DecordInit, 'transform', crash)
+    line = run(train, '--cfg-options', 'train_dataloader.num_workers=1', fails=True)
+    assert line == f'error: a worker crashed while it read one of these files, which must be broken: {case.root}/3.mp4'
+
+
+def test_faults_of_a_pipeline_are_not_those_of_a_file(read, monkeypatch):
+    from mmaction.datasets.transforms import Resize
+
+    def fail(self, results):
+        raise AssertionError('the setting is wrong')
+
+    monkeypatch.setattr(Resize, 'transform', fail)
+    with pytest.raises(AssertionError, match='the setting is wrong'):
+        read(skip_broken=True)[0]
+
+
+def test_checks_reach_data_sets_inside_others(case):
+    inner = dict(type='VideoDataset', ann_file=str(case.list), pipeline=[])
+    cfg = Config(
+        dict(
+            default_scope='mmaction',
+            model=dict(cls_head=dict(num_classes=5)),
+            train_dataloader=dict(
+                dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[inner, inner]))
+            ),
+            val_dataloader=None,
+        )
+    )
+    check_data(cfg, ('train_dataloader',))
+    for _ in range(2):  # a second time changes nothing
+        check_videos(cfg, ('train_dataloader', 'val_dataloader'), skip_broken=True)
+        for part in cfg.train_dataloader.dataset.dataset.datasets:
+            assert part.type == 'mmstvit.CheckedVideos' and part.dataset.type == 'VideoDataset'
+            assert part.skip_broken is True and part.num_classes == 5
+
+
+def test_whole_files_pass_the_look_at_their_structure(good, tmp_path):
+    for path in good.glob('*.mp4'):
+        check_video_file(str(path))
+    check_video_file(str(good / '0'))  # mmaction2 adds .mp4
+    check_video_file('s3://somewhere/0.mp4')
+    data = (good / '0.mp4').read_bytes()
+    (tmp_path / 'trailing.mp4').write_bytes(data + b'\0\0\0\0')
+    (tmp_path / 'other.bin').write_bytes(np.random.default_rng(0).bytes(4000))  # of no known structure
+    check_video_file(str(tmp_path / 'trailing.mp4'))
+    check_video_file(str(tmp_path / 'other.bin'))
+    # Boxes of 64-bit length, and the last one up to the end of the file.
+    start = data.index(b'mdat') - 4
+    length = int.from_bytes(data[start : start + 4], 'big')
+    wide = (1).to_bytes(4, 'big') + b'mdat' + (length + 8).to_bytes(8, 'big')
+    (tmp_path / 'wide.mp4').write_bytes(data[:start] + wide + data[start + 8 :])
+    check_video_file(str(tmp_path / 'wide.mp4'))
+    (tmp_path / 'wide_cut.mp4').write_bytes(data[:start] + wide + data[start + 8 : start + 40])
+    with pytest.raises(VideoError, match='wide_cut.mp4: it was cut off'):
+        check_video_file(str(tmp_path / 'wide_cut.mp4'))
+    with pytest.raises(VideoError, match='absent.mp4: there is no such file'):
+        check_video_file('absent.mp4')
+
+
+def test_every_cut_is_seen(good, tmp_path):
+    """Wherever a download stops, also in a file whose index comes first."""
+    data = (good / '0.mp4').read_bytes()
+    index = data.index(b'moov') - 4
+    start = data.index(b'mdat') - 4
+    for content in (data, data[:start] + data[index:] + data[start:index]):
+        for length in np.linspace(8, len(data) - 1, 60).astype(int):
+            (tmp_path / 'cut.mp4').write_bytes(content[:length])
+            with pytest.raises(VideoError, match='cut.mp4: it (was cut off|has no index|has no frames)'):
+                check_video_file(str(tmp_path / 'cut.mp4'))
