@@ -6,10 +6,17 @@ itself, and the functions below import what they need when they are called.
 
 from importlib import import_module
 
-from .compat import mmaction2, mmengine_checkpoint, mmengine_packages, mmpretrain_hub
+from .compat import (
+    mmaction2,
+    mmengine_activation_checkpointing,
+    mmengine_checkpoint,
+    mmengine_packages,
+    mmpretrain_hub,
+)
 from .version import __version__
 
 mmaction2.install()
+mmengine_activation_checkpointing.install()
 mmengine_checkpoint.install()
 mmengine_packages.install()
 mmpretrain_hub.install()

@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 
 from ..converters.published import unwrap
 from .errors import UsageError, one_line
@@ -35,26 +35,45 @@ def clear_checkpoint_errors(runner: Runner, purpose: str) -> Iterator[None]:
         runner: its ``load_from`` must fit the model; ``init_cfg`` of a part of the model must be readable.
         purpose: ``'train'`` or ``'test'``.
     """
-    original, load = CheckpointLoader.__dict__['load_checkpoint'], runner.load_checkpoint
+    loader = getattr(runner, 'strategy', runner)  # the FlexibleRunner leaves loading to its strategy
+    original, load = CheckpointLoader.__dict__['load_checkpoint'], loader.load_checkpoint
 
     def load_fitting(filename: str, *args: Any, **kwargs: Any) -> dict:
-        with _observe_loading(unwrap(runner.model)) as seen:
+        # Where the weights are sharded, they are loaded by way of a plain model.
+        model = loader.plain if hasattr(loader, 'plain') else unwrap(loader.model)
+        with _observe_loading(model) as seen:
             try:
                 checkpoint = load(filename, *args, **kwargs)
             except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 raise UsageError(f'{filename} does not fit: {one_line(error)}') from error
-        _check_fit(seen, unwrap(runner.model), filename, purpose)
+        _check_fit(seen, model, filename, purpose)
         if runner._resume:
             _check_state(checkpoint, filename)
         return checkpoint
 
     CheckpointLoader.load_checkpoint = staticmethod(read_checkpoint)
-    runner.load_checkpoint = load_fitting
+    loader.load_checkpoint = load_fitting
     try:
         yield
     finally:
         CheckpointLoader.load_checkpoint = original
-        del runner.load_checkpoint
+        del loader.load_checkpoint
+
+
+def load_weights(model: torch.nn.Module, filename: str) -> dict:
+    """Load a checkpoint into a model that is to be used as it is then, and return the checkpoint.
+
+    Raises:
+        UsageError: it cannot be read, or is of another model.
+    """
+    checkpoint = read_checkpoint(filename, map_location='cpu')
+    with _observe_loading(model) as seen:
+        try:
+            _load_checkpoint_to_model(model, checkpoint)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UsageError(f'{filename} does not fit: {one_line(error)}') from error
+    _check_fit(seen, model, filename, 'test')
+    return checkpoint
 
 
 _mmengine_read = CheckpointLoader.load_checkpoint

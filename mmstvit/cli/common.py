@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from ..apis.models import TOOLBOXES, toolbox_of
 from ..paths import package_data
 from .errors import UsageError, one_line, suggest
+from .strategy import build_flexible_runner, choose_strategy
 
 # Keys at the top of a config that are read by the runner or by these commands, beside those a config has already.
 _EXTRA_KEYS = {
@@ -29,6 +30,7 @@ _EXTRA_KEYS = {
     'find_unused_parameters',
     'model_wrapper_cfg',
     'runner_type',
+    'strategy',
     'sync_bn',
     'tta_model',
     'tta_pipeline',
@@ -176,11 +178,19 @@ def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
 
 def build_runner(cfg: Config) -> Runner:
     """The runner that the config asks for."""
+    has_strategy = choose_strategy(cfg)
     if cfg.launcher != 'none' and not torch.cuda.is_available():
         _connect_on_cpu(cfg)
     if not torch.cuda.is_available() and _replace_sync_bn(cfg.model):
         print('No GPU is visible: batch norm that the config synchronises is that of each process.')
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if has_strategy:
+        return build_flexible_runner(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    if cfg.get('compile'):
+        compile_method = runner._maybe_compile
+        # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
+        runner._maybe_compile = lambda target: compile_method('forward')
+    return runner
 
 
 def _replace_sync_bn(part: Any) -> bool:
@@ -203,7 +213,7 @@ def _connect_on_cpu(cfg: Config) -> None:
     if not is_distributed():
         timeout = timedelta(seconds=cfg.env_cfg.dist_cfg.get('timeout', 1800))
         torch.distributed.init_process_group(cfg.env_cfg.dist_cfg.backend, timeout=timeout)
-    if cfg.get('model_wrapper_cfg') is None:
+    if cfg.get('strategy') is None and cfg.get('model_wrapper_cfg') is None:
         # mmengine's default, but for the GPU of the process.
         cfg.model_wrapper_cfg = ConfigDict(
             type='MMDistributedDataParallel',

@@ -13,6 +13,8 @@ from .coco import clear_coco_errors
 from .common import add_common_arguments, build_runner, check_data, load_config
 from .draw_clips import ClipDrawingHook
 from .errors import UsageError, one_line_errors
+from .strategy import drop_strategy
+from .videos import check_videos, clear_video_errors
 
 # What draws predictions on images.
 _VISUALIZERS = {'mmpretrain': 'UniversalVisualizer', 'mmdet': 'DetLocalVisualizer'}
@@ -45,6 +47,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         if cfg.get(key) is None:
             raise UsageError(f'{args.config} has no {key}: it cannot be tested')
     cfg.load_from, cfg.resume = args.checkpoint, False
+    drop_strategy(cfg)
     if args.out is not None:
         out = Path(args.out)
         if out.suffix not in ('.json', '.pkl'):
@@ -88,10 +91,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('test_dataloader',))
+        check_videos(cfg, ('test_dataloader',))
         runner = build_runner(cfg)
         if args.show_dir is not None and cfg.default_scope == 'mmaction':
             runner.register_hook(ClipDrawingHook(args.show_dir, args.interval))
-        with clear_checkpoint_errors(runner, 'test'), clear_coco_errors(cfg):
+        with clear_checkpoint_errors(runner, 'test'), clear_coco_errors(cfg), clear_video_errors(runner):
             metrics = runner.test()
         if args.out is not None and args.out.endswith('.json') and is_main_process():
             mmengine.dump(metrics, args.out)

@@ -12,6 +12,7 @@ from .checkpoint import check_checkpoint, clear_checkpoint_errors
 from .coco import clear_coco_errors
 from .common import add_common_arguments, build_runner, check_data, load_config
 from .errors import UsageError, one_line_errors, unknown_type
+from .videos import SkippedClipsHook, check_videos, clear_video_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -35,6 +36,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--auto-scale-lr',
         action='store_true',
         help="scale the learning rate by the real batch size over the config's auto_scale_lr.base_batch_size",
+    )
+    parser.add_argument(
+        '--skip-broken',
+        action='store_true',
+        help='in mmaction2: train on, without clips that are not there or cannot be read, and count them at the end',
     )
     add_common_arguments(parser)
     return parser.parse_args(argv)
@@ -91,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
+        check_videos(cfg, ('train_dataloader', 'val_dataloader'), args.skip_broken)
         runner = build_runner(cfg)
-        with clear_checkpoint_errors(runner, 'train'), clear_coco_errors(cfg):
+        if args.skip_broken:
+            runner.register_hook(SkippedClipsHook())
+        with clear_checkpoint_errors(runner, 'train'), clear_coco_errors(cfg), clear_video_errors(runner):
             runner.train()
