@@ -7,9 +7,10 @@ TORCH ?=
 # The pip index to take PyTorch from (a CPU-only build, another CUDA); empty: pip's own
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+EVIDENCE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-det test env light lint clean
+.PHONY: help demo demo-det demo-video test evidence env light lint clean
 
 SETUP = $(PYTHON) tools/setup_env.py --venv '$(VENV)' --torch '$(TORCH)' --torch-index '$(TORCH_INDEX)'
 HAVE_PYTHON = command -v '$(PYTHON)' >/dev/null || { echo 'No $(PYTHON) here: install Python >= 3.10 or name one: make PYTHON=/path/to/python3'; exit 1; }
@@ -17,14 +18,16 @@ HAVE_PYTHON = command -v '$(PYTHON)' >/dev/null || { echo 'No $(PYTHON) here: in
 help:
 	@echo 'make demo   set up what classification needs, train STViT on handwritten digits, test and infer (no compiler)'
 	@echo 'make demo-det  the same for detection: scenes of digits, boxes and masks (sets up everything, as make test)'
+	@echo 'make demo-video  the same for video: mp4 clips of moving digits and how they move'
 	@echo 'make test   set up everything (classification, detection, video; needs a C++ compiler) and run the tests'
+	@echo 'make evidence  train all pairs on the digits, measure, write docs/evidence.md (hours; may be interrupted)'
 	@echo 'make env    set up everything, run nothing'
 	@echo 'make lint   ruff and codespell'
 	@echo 'make clean  remove build files and caches (the environment and work_dirs/ stay)'
 	@echo
 	@echo 'PYTHON=$(PYTHON)  VENV=$(VENV)  the Python to start from and the folder of the environment'
 	@echo 'TORCH="torch==X torchvision==Y"  TORCH_INDEX=<pip index>  choose the PyTorch build (a CPU-only one, another CUDA)'
-	@echo 'PYTEST_ARGS="-k name"  given on to pytest'
+	@echo 'PYTEST_ARGS="-k name"  given on to pytest;  EVIDENCE_ARGS="--jobs 2"  given on to make evidence (--help tells)'
 
 demo: light
 	@'$(VENV)/bin/python' tools/demo.py
@@ -32,8 +35,14 @@ demo: light
 demo-det: env
 	@'$(VENV)/bin/python' tools/demo_det.py
 
+demo-video: env
+	@'$(VENV)/bin/python' tools/demo_video.py
+
 test: env
 	@OMP_WAIT_POLICY=PASSIVE '$(VENV)/bin/python' -m pytest tests -q $(PYTEST_ARGS)
+
+evidence: env
+	@'$(VENV)/bin/python' tools/analysis_tools/evidence.py $(EVIDENCE_ARGS)
 
 light:
 	@$(HAVE_PYTHON)

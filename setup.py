@@ -33,6 +33,7 @@ DET = [
 ]
 VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'decord', 'einops', 'scipy']
 ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
+DEPLOY = ['onnx', 'onnxruntime', 'onnxscript']
 
 
 class BuildWithMim(build_py):
@@ -97,9 +98,10 @@ setup(
         'det': DET,
         'video': VIDEO,
         'analysis': ANALYSIS,
+        'deploy': DEPLOY,
         'docs': ['sphinx', 'myst-parser', 'furo'],
         'tests': ['pytest', 'ruff', 'codespell', 'setuptools', 'wheel'],
-        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS}),
+        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY}),
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

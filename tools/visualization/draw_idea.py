@@ -9,9 +9,8 @@ import matplotlib
 import numpy as np
 import torch
 from sklearn.datasets import load_sample_image
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
+from mmstvit.apis.complexity import count
 from mmstvit.models import STViT
 
 matplotlib.use('agg')
@@ -22,10 +21,8 @@ IMAGE, SEMANTIC = '#4c78a8', '#f58518'
 
 def multiply_adds_by_layer(model: STViT) -> list[float]:
     """Multiply-adds of each layer, in millions."""
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, depth=None) as counter:
-        model(torch.zeros(1, 3, 224, 224))
-    counts = counter.get_flop_counts()
-    return [sum(counts[f'STViT.encoder.layers.{i}'].values()) / 2e6 for i in range(model.num_layers)]
+    counted = count(model, torch.zeros(1, 3, 224, 224))
+    return [counted.of(f'encoder.layers.{i}') / 1e6 for i in range(model.num_layers)]
 
 
 def draw_grid(axes, photo: np.ndarray, cells: int, title: str, color: str) -> None:

@@ -1,0 +1,307 @@
+"""Export a model of any of the three toolboxes to ONNX: ``tools/deployment/export_onnx.py``."""
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from torch import Tensor
+
+from ..apis.models import get_model
+from ..compat.requires import require
+from ..layers.semantic import WindowSpec
+from ..version import __version__
+from .checkpoint import check_checkpoint, load_weights
+from .common import load_config
+from .errors import UsageError, one_line_errors
+
+# Frames of a clip are decoded to RGB, images to BGR.
+_DECODED = {'mmpretrain': 'BGR', 'mmdet': 'BGR', 'mmaction': 'RGB'}
+# What a step of a test pipeline is told by; the others load an image before, or pack the results after.
+_SETTINGS = {
+    'Resize': ('scale', 'keep_ratio', 'interpolation', 'backend'),
+    'ResizeEdge': ('scale', 'edge', 'interpolation', 'backend'),
+    'CenterCrop': ('crop_size',),
+}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments of the command."""
+    parser = argparse.ArgumentParser(
+        prog='export_onnx.py',
+        description='Write a classifier (its softmax scores), the backbone and neck of a detector (its maps) or a '
+        'video recogniser (its softmax scores) to an ONNX file, and check it with ONNX Runtime against PyTorch. Inputs '
+        'are normalised images (batch, 3, height, width) or clips (batch, 3, frames, height, width); how an image is '
+        'prepared is written into the file, and tools/deployment/run_onnx.py does it.',
+        epilog='example: python tools/deployment/export_onnx.py configs/stvit/stvit-s_8xb128_in1k.py stvit-s.pth '
+        'stvit-s.onnx --dynamic-batch',
+    )
+    parser.add_argument('config', help='the config file')
+    parser.add_argument('checkpoint', help='a checkpoint file or its URL')
+    parser.add_argument('out', metavar='OUT.onnx', help='the file to write')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help="height and width, of clips frames, height and width; by default those of the config's test pipeline",
+    )
+    parser.add_argument('--dynamic-batch', action='store_true', help='leave the batch size open; else it is 1')
+    parser.add_argument(
+        '--dynamic-size',
+        action='store_true',
+        help='leave height and width open; for networks without windows, whose masks are made for one size',
+    )
+    return parser.parse_args(argv)
+
+
+# ---------------------------------------------------------------------------------------------- what is exported
+class Scores(nn.Module):
+    """A classifier from normalised images to softmax scores (B, classes)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, height, width) -> (B, classes)."""
+        return self.model(x, mode='tensor').softmax(dim=-1)
+
+
+class ClipScores(Scores):
+    """A recogniser from normalised clips to softmax scores (B, classes); those of several clips are to be averaged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, frames, height, width) -> (B, classes)."""
+        logits, _ = self.model.extract_feat(x.unsqueeze(1), stage='head')
+        return logits.softmax(dim=-1)
+
+
+class Maps(Scores):
+    """The backbone and neck of a detector."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, height, width) -> maps (B, C, rows, columns)."""
+        return tuple(self.model.extract_feat(x))
+
+
+def network_of(model: nn.Module, scope: str) -> nn.Module:
+    """The part of a model that is exported.
+
+    Raises:
+        UsageError: its kind is not known here.
+    """
+    if scope == 'mmdet':
+        return Maps(model)
+    if scope == 'mmaction':
+        from mmaction.models import Recognizer3D
+
+        if not isinstance(model, Recognizer3D):
+            raise UsageError(f'{type(model).__name__} is not exported: of mmaction2 a Recognizer3D with a head is')
+        return ClipScores(model)
+    from mmpretrain.models import ImageClassifier
+    from mmpretrain.models.heads import ClsHead
+
+    if not isinstance(model, ImageClassifier) or not isinstance(model.head, ClsHead):
+        raise UsageError(f'{type(model).__name__} is not exported: of mmpretrain an ImageClassifier with a ClsHead is')
+    return Scores(model)
+
+
+# ------------------------------------------------------------------------------------------- how images are prepared
+def transforms_of(cfg: Config) -> list[dict[str, Any]]:
+    """The steps of the test pipeline between loading and packing, with all their settings.
+
+    Of a step that is not known here only the type is told; of a clip's pipeline the steps are told as they are.
+    """
+    steps = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
+    if cfg.default_scope == 'mmaction':
+        return steps
+    known = []
+    for step in steps:
+        name = str(step['type']).split('.')[-1]
+        if name.startswith(('Load', 'Pack')):
+            continue
+        if name in _SETTINGS:
+            built = TRANSFORMS.build(step)
+            step = {key: getattr(built, key) for key in _SETTINGS[name]}
+        known.append({**step, 'type': name} if name in _SETTINGS else {'type': name})
+    return known
+
+
+def shape_of(cfg: Config, transforms: list[dict], divisor: int) -> tuple[int, ...]:
+    """The input size that the test pipeline gives, (height, width) or (frames, height, width).
+
+    Raises:
+        UsageError: it depends on the image.
+    """
+    size, frames = None, ()
+    for step in transforms:
+        kind = str(step['type']).split('.')[-1]
+        if kind in ('CenterCrop', 'ThreeCrop') or (kind == 'Resize' and -1 not in _pair(step['scale'])):
+            size = _pair(step['crop_size' if 'crop_size' in step else 'scale'])  # (width, height)
+        elif kind == 'SampleFrames':
+            frames = (step['clip_len'],)
+    if size is None or (cfg.default_scope == 'mmaction' and not frames):
+        raise UsageError(
+            f"the config's test pipeline does not tell the input size: give it with --shape ({transforms})"
+        )
+    if cfg.default_scope == 'mmdet':
+        size = max(size), min(size)  # the scale is a long and a short edge
+    return *frames, *(-(-n // divisor) * divisor for n in reversed(size))
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def fit(transforms: list[dict], shape: tuple[int, int]) -> list[dict]:
+    """Let the steps for an image lead to (height, width): a crop keeps its share of the image."""
+    size, fitted = list(reversed(shape)), []
+    crops = [step['crop_size'] for step in transforms if step['type'] == 'CenterCrop']
+    for step in transforms:
+        step = dict(step)
+        if step['type'] == 'CenterCrop':
+            step['crop_size'] = size
+        elif step['type'] == 'ResizeEdge' and crops:
+            step['scale'] = math.ceil(step['scale'] * max(n / c for n, c in zip(size, crops[-1])))
+        elif step['type'] == 'Resize' and not crops:
+            if step.pop('keep_ratio'):
+                step = {**step, 'type': 'ResizeInto', 'scale': size}
+            else:
+                step = {**step, 'keep_ratio': False, 'scale': size}
+        fitted.append(step)
+    return fitted
+
+
+def classes_of(cfg: Config, checkpoint: dict) -> list[str] | None:
+    """Names of the classes: those of the checkpoint, or else of the config's test data set."""
+    dataset = cfg.test_dataloader.dataset
+    known = (checkpoint.get('meta') or {}).get('dataset_meta') or dataset.get('metainfo')
+    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        names = (known or getattr(registry.get(dataset.type), 'METAINFO', {})).get('classes')
+    return None if names is None else [str(name) for name in names]
+
+
+def metadata_of(
+    cfg: Config, model: nn.Module, classes: list[str] | None, shape: tuple[int, ...] | None, given: bool
+) -> dict[str, Any]:
+    """What the file tells beside the network.
+
+    Args:
+        cfg: the config.
+        model: as built.
+        classes: their names.
+        shape: the input size; ``None`` where it is open.
+        given: whether it was asked for, and may be another than that of the test pipeline.
+    """
+    scope, before = cfg.default_scope, model.data_preprocessor
+    transforms = transforms_of(cfg)
+    if shape is not None and scope != 'mmaction' and (given or scope == 'mmdet'):
+        transforms = fit(transforms, shape)
+    flipped = getattr(before, 'to_rgb', False) or getattr(before, '_channel_conversion', False)
+    order = {'BGR': 'RGB', 'RGB': 'BGR'}[_DECODED[scope]] if flipped else _DECODED[scope]
+    return dict(
+        mmstvit_version=__version__,
+        config=Path(cfg.filename).name,
+        task='features' if scope == 'mmdet' else 'classification',
+        classes=classes,
+        layout='NCTHW' if scope == 'mmaction' else 'NCHW',
+        channel_order=order,
+        mean=before.mean.flatten().tolist() if before._enable_normalize else None,
+        std=before.std.flatten().tolist() if before._enable_normalize else None,
+        transforms=transforms,
+        pad_size=list(shape) if shape is not None and scope == 'mmdet' else None,
+        pad_size_divisor=getattr(before, 'pad_size_divisor', 1),
+        pad_value=getattr(before, 'pad_value', 0),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+def check_size(model: nn.Module, shape: tuple[int, ...], given: bool, dynamic: bool, rank: int) -> None:
+    """Refuse a shape of another rank, and an open size where the network is made for one.
+
+    Raises:
+        UsageError: as said.
+    """
+    if given and (len(shape) != rank or min(shape) < 1):
+        what = 'height and width' if rank == 2 else 'frames, height and width'
+        raise UsageError(f'--shape {" ".join(map(str, shape))}: it takes {what}, {rank} positive numbers')
+    if dynamic and (rank == 3 or isinstance(getattr(model.backbone, 'spec', None), WindowSpec)):
+        raise UsageError(
+            f'--dynamic-size is not for {type(model.backbone).__name__}: its windows and their masks are made for one '
+            'input size; leave it out, and export a file for each size with --shape'
+        )
+
+
+def check_shapes(shape: tuple[int, ...], dynamic_batch: bool, dynamic_size: bool) -> list[tuple[int, ...]]:
+    """Inputs that an exported file is tried on: two batches, and three sizes where the size is open."""
+    sizes = [shape]
+    if dynamic_size:
+        height, width = shape
+        sizes += [(height + 33, width + 16), (height + 2, 2 * width - 5)]  # some that no patch size divides
+    batches = (1, 3) if dynamic_batch else (1, 1)
+    return [(batch, 3, *size) for size in sizes for batch in batches]
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write the file that the arguments ask for.
+
+    Raises:
+        UsageError: an argument is wrong, or the exported network does not do what the model does.
+    """
+    require('onnxscript', 'deploy', 'the export to ONNX')
+    require('onnxruntime', 'deploy', 'the check of an exported file')
+    from .onnx_graph import BATCH, SIZES, largest_difference, trace, write
+
+    out = Path(args.out).expanduser()
+    if out.suffix != '.onnx':
+        raise UsageError(f'{args.out}: name it *.onnx')
+    check_checkpoint(args.checkpoint)
+    cfg = load_config(
+        argparse.Namespace(config=args.config, cfg_options={}, launcher='none', work_dir=None, local_rank=0)
+    )
+    scope = cfg.default_scope
+    model = get_model(cfg)
+    checkpoint = load_weights(model, args.checkpoint)
+    network = network_of(model, scope).eval()
+    with DefaultScope.overwrite_default_scope(scope):
+        divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
+        shape = tuple(args.shape or shape_of(cfg, transforms_of(cfg), divisor))
+        check_size(model, shape, bool(args.shape), args.dynamic_size, 3 if scope == 'mmaction' else 2)
+        fixed = None if args.dynamic_size else shape
+        metadata = metadata_of(cfg, model, classes_of(cfg, checkpoint), fixed, bool(args.shape))
+
+    open_axes = {0: BATCH} if args.dynamic_batch else {}
+    if args.dynamic_size:
+        open_axes.update(zip((2, 3), SIZES))
+    # Where a size is open the example is one with borders to pad: what is done to them is recorded.
+    example = torch.zeros(2 if args.dynamic_batch else 1, 3, *(n + 5 if args.dynamic_size else n for n in shape))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # A file of that name is always a whole and a right one.
+    unfinished = out.with_name(f'{out.name}.{os.getpid()}.tmp')
+    try:
+        with torch.no_grad():
+            found = network(example)
+            names = ['scores'] if isinstance(found, Tensor) else [f'level_{i}' for i in range(len(found))]
+            write(trace(network, example, open_axes), names, open_axes, metadata, unfinished)
+        shapes = check_shapes(shape, args.dynamic_batch, args.dynamic_size)
+        difference = largest_difference(network, unfinished, shapes)
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    print(f'written: {out} ({out.stat().st_size / 1e6:.1f} MB), outputs {", ".join(names)}')
+    print(
+        f'checked on {len(shapes)} inputs: ONNX Runtime differs from PyTorch by {difference:.1e} of the largest output'
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    with one_line_errors():
+        export(parse_args(argv))

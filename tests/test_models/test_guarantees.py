@@ -1,0 +1,186 @@
+"""What is kept for every backbone: it compiles whole, is finite in half precision, keeps no state of its inputs."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from mmstvit.layers import attention, semantic
+from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
+
+PLAIN = dict(embed_dims=16, num_layers=5, num_heads=2, feedforward_channels=32)
+SWIN = dict(embed_dims=8, depths=(1, 2, 6, 1), num_heads=(1, 1, 2, 2))
+
+# The backbones, small, each with an input that leaves borders to be padded or tables to be resized.
+BACKBONES = {
+    'ViT': (STViT, dict(arch=PLAIN, img_size=32, patch_size=4, semantic_grid=None), (32, 38)),
+    'STViT': (STViT, dict(arch=PLAIN, img_size=28, patch_size=4, stgm_layer=1, with_cls_token=True), (34, 32)),
+    'STViT recover': (
+        STViT,
+        dict(arch=PLAIN, img_size=28, patch_size=4, stgm_layer=1, recover=True, out_type='featmap'),
+        (34, 32),
+    ),
+    'Swin': (STViTSwin, dict(arch=SWIN, window_size=3, semantic_size=None), (96, 90)),
+    'STViTSwin': (STViTSwin, dict(arch=SWIN, window_size=3, semantic_size=2), (96, 90)),
+    'STViTR': (STViTR, dict(arch=SWIN, window_size=3, semantic_size=2), (96, 90)),
+    'STViTR dense': (STViTR, dict(arch=SWIN, window_size=3, semantic_size=2, dense=True), (330, 90)),
+    'STViTR published': (
+        STViTR,
+        dict(arch=SWIN, window_size=3, semantic_size=2, dense=True, key_mask='published'),
+        (330, 90),
+    ),
+    'T2T-ViT transformer': (T2TViT, dict(arch=PLAIN, img_size=64, token_dims=8), (64, 80)),
+    'T2T-ViT performer': (T2TViT, dict(arch=PLAIN, img_size=64, token_dims=8, t2t_type='performer'), (64, 80)),
+    'STViTSwin 3D': (
+        STViTSwin3D,
+        dict(arch=SWIN, window_size=(2, 3, 3), semantic_size=(1, 2, 2)),
+        (4, 96, 90),
+    ),
+}
+# Forms with windows: who attends to whom is worked out in Python for each size.
+WINDOWED = [name for name, (kind, _, _) in BACKBONES.items() if kind in (STViTSwin, STViTR, STViTSwin3D)]
+HALF = (torch.float16, torch.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def build(name):
+    torch.manual_seed(0)
+    kind, options, _ = BACKBONES[name]
+    return kind(**options).eval()
+
+
+def image_of(name, batch=2, scale=1.0):
+    return scale * torch.randn(batch, 3, *BACKBONES[name][2], generator=torch.Generator().manual_seed(1))
+
+
+def maps(outs):
+    return [outs] if isinstance(outs, torch.Tensor) else list(outs)
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_compiles_without_graph_breaks(name):
+    model, image = build(name), image_of(name)
+    counter = CompileCounter()
+    outs = maps(torch.compile(model, fullgraph=True, backend=counter)(image))
+    assert counter.frame_count == 1
+    for a, b in zip(outs, maps(model(image)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', HALF, ids=str)
+@pytest.mark.parametrize('name', BACKBONES)
+def test_finite_in_half_precision_on_large_inputs(name, dtype):
+    model, image = build(name).train(), image_of(name, scale=100.0)
+    with torch.autocast('cpu', dtype=dtype):
+        outs = maps(model(image))
+        # A mean, as losses are: the sum of squares alone would overflow float16.
+        loss = sum(out.float().square().mean() for out in outs)
+    loss.backward()
+    assert all(out.isfinite().all() for out in outs)
+    wrong = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not wrong
+    assert any(p.grad.abs().max() > 0 for p in model.parameters())
+
+
+def state(model):
+    """All that a module holds beside tensors it was made with: attributes by module and name."""
+    return {
+        (path, key): value if isinstance(value, (torch.Tensor, torch.nn.Module)) else copy.copy(value)
+        for path, module in model.named_modules()
+        for key, value in vars(module).items()
+    }
+
+
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+@pytest.mark.parametrize('name', BACKBONES)
+def test_forward_sets_no_attribute(name, training):
+    model = build(name).train(training)
+    before = state(model)
+    for batch in (2, 3):
+        model(image_of(name, batch))
+    after = state(model)
+    assert before.keys() == after.keys()
+    changed = [key for key in before if before[key] is not after[key] and before[key] != after[key]]
+    assert not changed
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_two_threads_run_one_model(name):
+    """Each with a size of its own and nothing prepared: the plans of both are made while the other runs."""
+    model, image = build(name), image_of(name, 1)
+    images = [image, image[..., :-16, :-7]]
+    with torch.no_grad():
+        expected = [maps(model(i)) for i in images]
+        semantic.window_plan.cache_clear()
+        results, start = [[], []], threading.Barrier(2)
+
+        def work(which):
+            start.wait()
+            with torch.no_grad():  # grad mode belongs to the thread
+                for _ in range(3):
+                    results[which].append(maps(model(images[which])))
+
+        threads = [threading.Thread(target=work, args=(which,)) for which in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for which in range(2):
+        assert len(results[which]) == 3
+        for result in results[which]:
+            assert all(torch.equal(a, b) for a, b in zip(result, expected[which], strict=True))
+
+
+def sizes(count, least=(64, 64)):
+    """Different image sizes, odd ones among them."""
+    return [(least[0] + 3 * i, least[1] + 29 * i % 64) for i in range(count)]
+
+
+@pytest.mark.parametrize('name', WINDOWED)
+def test_plans_of_many_sizes_are_not_all_kept(name):
+    model, (*frames, _, _) = build(name), BACKBONES[name][2]
+    caches = (semantic.window_plan, semantic.balanced_plan, attention.relative_position_index)
+    for cache in caches:
+        cache.cache_clear()
+    with torch.no_grad():
+        for size in sizes(50):
+            model(torch.zeros(1, 3, *frames, *size))
+    assert semantic.window_plan.cache_info().misses > 50  # each size has plans of its own ...
+    for cache in caches:
+        assert cache.cache_info().currsize <= cache.cache_info().maxsize <= 36  # ... and the last ones are kept
+
+
+@pytest.mark.parametrize('name', ['STViT', 'T2T-ViT performer'])
+def test_few_graphs_serve_many_sizes_without_windows(name):
+    """One for each answer to: does the patch divide the height, the width; and the first, which is of one size."""
+    model, counter = build(name), CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    with torch.no_grad():
+        for size in sizes(50):
+            compiled(torch.zeros(1, 3, *size))
+    assert counter.frame_count <= 5
+
+
+def test_graphs_of_windows_are_bounded_by_the_compilers_limit():
+    """Windows have a graph for each size. Past the limit the compiler says so instead of compiling without end."""
+    model, counter = (
+        STViTSwin({**SWIN, 'depths': (1, 1, 2, 1)}, window_size=3, semantic_size=2).eval(),
+        CompileCounter(),
+    )
+    compiled = torch.compile(model, fullgraph=True, backend=counter, dynamic=False)
+    with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=2):
+        for size in sizes(2) * 2:
+            image = torch.randn(1, 3, *size)
+            torch.testing.assert_close(compiled(image)[0], model(image)[0], rtol=1e-4, atol=1e-4)
+        assert counter.frame_count == 2  # none again for a size that has been seen
+        with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+            compiled(torch.randn(1, 3, *sizes(3)[-1]))
+        assert counter.frame_count == 2

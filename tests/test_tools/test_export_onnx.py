@@ -1,0 +1,238 @@
+"""Export to ONNX, with the commands as a user calls them."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from run_helpers import ROOT, TINY
+
+from mmstvit.apis import get_model, inference_model
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxscript')
+pytest.importorskip('onnxruntime')
+
+from mmstvit.cli import onnx_graph  # noqa: E402
+from mmstvit.cli.export_onnx import main as export  # noqa: E402
+from mmstvit.cli.run_onnx import main as run  # noqa: E402
+from mmstvit.cli.run_onnx import onnx_runner, open_session, read_metadata  # noqa: E402
+
+SWIN = 'arch=dict(embed_dims=8, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 2))'
+PLAIN = 'arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)'
+
+# (config, input size, options): tokens of the whole image leave the size open, windows do not.
+OPEN = ['--dynamic-batch', '--dynamic-size']
+CONFIGS = {
+    'STViT': (TINY, (32, 32), OPEN),
+    'STViTSwin': (
+        f"_base_ = ['mmstvit::digits/stvit-swin_digits.py']\n"
+        f'model = dict(backbone=dict({SWIN}), head=dict(in_channels=64))\n',
+        (96, 96),
+        ['--dynamic-batch'],
+    ),
+    'STViTR': (
+        f"_base_ = ['mmstvit::digits/stvit-r_digits.py']\n"
+        f'model = dict(backbone=dict({SWIN}), head=dict(in_channels=64))\n',
+        (100, 90),
+        ['--dynamic-batch', '--shape', '100', '90'],
+    ),
+    **{
+        f'T2T-ViT {kind}': (
+            f"_base_ = ['mmstvit::digits/stvit-t2t_digits.py']\n"
+            f"model = dict(backbone=dict({PLAIN}, t2t_type='{kind}', token_dims=8, stgm_layer=1), "
+            'head=dict(in_channels=16))\n',
+            (128, 128),
+            OPEN,
+        )
+        for kind in ('transformer', 'performer')
+    },
+    'STViTSwin 3D': (
+        f"_base_ = ['mmstvit::digits/stvit-swin3d_digits.py']\n"
+        f'model = dict(backbone=dict({SWIN}), cls_head=dict(in_channels=64))\n',
+        (8, 48, 48),
+        ['--dynamic-batch'],
+    ),
+    'STViTR dense': (
+        f"_base_ = ['mmstvit::digits/mask-rcnn_stvit-r_digits.py']\n"
+        f'model = dict(backbone=dict({SWIN}), neck=dict(in_channels=[8, 16, 32, 64], out_channels=16))\n',
+        (416, 160),
+        ['--dynamic-batch', '--shape', '416', '160'],
+    ),
+}
+
+
+def prepared(folder, name):
+    """A config and a checkpoint of random weights."""
+    text, size, options = CONFIGS[name]
+    config, checkpoint = folder / 'config.py', folder / 'weights.pth'
+    config.write_text(text)
+    torch.manual_seed(0)
+    model = get_model(str(config))
+    names = [f'class {i}' for i in range(10)]
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=names)), state_dict=model.state_dict()), checkpoint)
+    return model, config, checkpoint, size, options
+
+
+@pytest.fixture(scope='module', params=CONFIGS)
+def exported(request, tmp_path_factory):
+    """Each form, exported: name, model, input size, options, file."""
+    if request.param == 'STViTR dense':
+        pytest.importorskip('mmcv._ext')
+    folder = tmp_path_factory.mktemp('onnx')
+    model, config, checkpoint, size, options = prepared(folder, request.param)
+    path = folder / 'out' / 'model.onnx'
+    export([str(config), str(checkpoint), str(path), *options])
+    assert [file.name for file in path.parent.iterdir()] == ['model.onnx']  # nothing unfinished, no data beside it
+    return request.param, model, size, options, path
+
+
+def outputs_of(name, model, x):
+    with torch.no_grad():
+        if name == 'STViTR dense':
+            return [level.numpy() for level in model.extract_feat(x)]
+        if name == 'STViTSwin 3D':
+            return model.cls_head(model.backbone(x)).softmax(-1).numpy()
+        return model(x, mode='tensor').softmax(-1).numpy()
+
+
+def test_outputs_are_those_of_the_model(exported):
+    name, model, size, options, path = exported
+    runner, sizes = onnx_runner(path, threads=1), [size]
+    if '--dynamic-size' in options:
+        sizes += [(size[0] + 7, size[1] + 64), (2 * size[0], size[1] + 16)]
+    for batch in (1, 4):
+        for hw in sizes:
+            x = torch.randn(batch, 3, *hw)
+            expected, got = outputs_of(name, model, x), runner(x.numpy())
+            for e, g in zip(expected, got, strict=True):
+                np.testing.assert_allclose(g, e, atol=1e-4)
+
+
+def test_operators_and_axes(exported):
+    name, _, size, options, path = exported
+    model = onnx.load(str(path))
+    found = onnx_graph.operators(model)
+    assert not any(op.startswith('Scatter') or '::' in op for op in found)
+    assert 'MatMul' in found or 'Gemm' in found
+    dims = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == ['batch', 3, *(('height', 'width') if '--dynamic-size' in options else size)]
+    names = [output.name for output in model.graph.output]
+    assert names == (['level_0', 'level_1', 'level_2', 'level_3'] if name == 'STViTR dense' else ['scores'])
+
+
+def test_metadata(exported):
+    name, model, size, options, path = exported
+    meta = read_metadata(open_session(path), path)
+    assert meta['classes'] == [f'class {i}' for i in range(10)]
+    assert meta['mean'] == model.data_preprocessor.mean.flatten().tolist()
+    assert meta['std'] == model.data_preprocessor.std.flatten().tolist()
+    assert meta['layout'] == ('NCTHW' if name == 'STViTSwin 3D' else 'NCHW')
+    assert meta['channel_order'] == 'RGB'
+    if name == 'STViTR':  # another shape than the pipeline's
+        assert meta['transforms'][0]['scale'] == [90, 100]
+
+
+# ---------------------------------------------------------------------------------------------------- run_onnx.py
+WITHOUT_TORCH = """
+import runpy, sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain'):
+            raise ModuleNotFoundError('No module named ' + repr(name), name=name)
+sys.meta_path.insert(0, Blocker())
+sys.argv = sys.argv[1:]
+sys.path.insert(0, '')
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    folder, rng, paths = tmp_path_factory.mktemp('images'), np.random.default_rng(0), []
+    for i, size in enumerate([(40, 52), (61, 33)]):
+        paths.append(str(folder / f'{i}.png'))
+        cv2.imwrite(paths[-1], cv2.GaussianBlur(rng.integers(0, 255, (*size, 3), dtype=np.uint8), (5, 5), 1))
+    return paths
+
+
+@pytest.mark.parametrize('tool', ['tools/deployment/run_onnx.py', 'mmstvit/cli/run_onnx.py'])
+def test_same_classes_and_scores_without_torch(tool, images, tmp_path):
+    model, config, checkpoint, _, _ = prepared(tmp_path, 'STViT')
+    # Random weights score all classes alike: a head that tells them apart.
+    torch.nn.init.normal_(model.head.layers.head.weight, std=2.0)
+    names = [f'class {i}' for i in range(10)]
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=names)), state_dict=model.state_dict()), checkpoint)
+    path, out = tmp_path / 'model.onnx', tmp_path / 'out.json'
+    export([str(config), str(checkpoint), str(path)])
+    expected = inference_model(str(config), str(checkpoint), images, device='cpu')
+    command = [sys.executable, '-c', WITHOUT_TORCH, str(ROOT / tool), str(path), *images, '--out', str(out)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(out.read_text())
+    for line, image, got, want in zip(result.stdout.splitlines(), images, found, expected, strict=True):
+        assert got['pred_class'] == want['pred_class'] and got['pred_label'] == want['pred_label']
+        np.testing.assert_allclose(got['pred_scores'], want['pred_scores'], atol=1e-3)
+        assert line == f'{image}: {got["pred_class"]} {got["pred_score"]:.4f}'
+    assert max(want['pred_score'] for want in expected) > 0.2
+
+
+# ---------------------------------------------------------------------------------------------------- wrong inputs
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('small')
+    return folder, prepared(folder, 'STViT')[1:3]
+
+
+def line_of(capsys, main, *args):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(arg) for arg in args])
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and line.startswith('error: ')
+    return line
+
+
+def test_a_file_that_disagrees_is_not_left(small, capsys, monkeypatch):
+    folder, (config, checkpoint) = small
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr(onnx_graph, 'TOLERANCE', -1.0)
+    line = line_of(capsys, export, config, checkpoint, folder / 'wrong.onnx')
+    assert 'ONNX Runtime differs from PyTorch by' in line and 'nothing is written' in line
+    assert sorted(folder.iterdir()) == before
+
+
+def test_scatter_is_refused():
+    node = onnx.helper.make_node('ScatterND', ['a', 'b', 'c'], ['d'])
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], 'g', [], []))
+    with pytest.raises(Exception, match='operators that are not exported: ScatterND'):
+        onnx_graph.check_operators(model)
+
+
+def test_windows_leave_no_size_open(tmp_path, capsys):
+    _, config, checkpoint, _, _ = prepared(tmp_path, 'STViTSwin')
+    line = line_of(capsys, export, config, checkpoint, tmp_path / 'a.onnx', '--dynamic-size')
+    assert '--dynamic-size is not for STViTSwin: its windows and their masks are made for one input size' in line
+
+
+def test_without_dynamic_batch_it_is_one(small, images, capsys):
+    folder, (config, checkpoint) = small
+    export([str(config), str(checkpoint), str(folder / 'one.onnx')])
+    assert open_session(folder / 'one.onnx').get_inputs()[0].shape == [1, 3, 32, 32]
+    assert 'name it *.json' in line_of(capsys, run, folder / 'one.onnx', images[0], '--out', 'a.txt')
+    assert 'there is no image absent.png' in line_of(capsys, run, folder / 'one.onnx', 'absent.png')
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['a.onnx', '--shape', '32'], 'it takes height and width'),
+        (['a.pb'], 'name it *.onnx'),
+    ],
+)
+def test_wrong_arguments(small, capsys, options, message):
+    _, (config, checkpoint) = small
+    assert message in line_of(capsys, export, config, checkpoint, *options)

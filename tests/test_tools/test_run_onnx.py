@@ -1,0 +1,107 @@
+"""Images prepared without PyTorch, as the toolbox prepares them."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+
+from mmstvit.cli.errors import UsageError
+from mmstvit.cli.export_onnx import classes_of, fit, metadata_of, shape_of, transforms_of
+from mmstvit.cli.run_onnx import InputError, main, prepare, result_of
+
+PIPELINES = {
+    'DeiT': [
+        dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+        dict(type='CenterCrop', crop_size=224),
+    ],
+    'long edge': [dict(type='ResizeEdge', scale=101, edge='long')],
+    'ratio': [dict(type='Resize', scale=(64, 48), keep_ratio=True), dict(type='CenterCrop', crop_size=(33, 31))],
+    'digits': [dict(type='Resize', scale=32, interpolation='bicubic')],
+}
+
+
+def config(steps):
+    pipeline = [dict(type='LoadImageFromFile'), *steps, dict(type='PackInputs')]
+    return Config(
+        dict(default_scope='mmpretrain', test_dataloader=dict(dataset=dict(type='ImageNet', pipeline=pipeline))),
+        filename=__file__,
+    )
+
+
+@pytest.fixture(scope='module')
+def images():
+    """An upright and a wide one, no noise: interpolation is to be compared and not rounding."""
+    noise = np.random.default_rng(0).integers(0, 255, (311, 217, 3), dtype=np.uint8)
+    upright = cv2.GaussianBlur(noise, (5, 5), 1)
+    return upright, np.ascontiguousarray(upright.transpose(1, 0, 2))
+
+
+@pytest.fixture(scope='module')
+def model():
+    """What stands before a network, in the place of one."""
+    from mmpretrain.models.utils import ClsDataPreprocessor
+
+    class Model:
+        data_preprocessor = ClsDataPreprocessor(
+            mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True, pad_size_divisor=16, pad_value=0.5
+        )
+
+    return Model
+
+
+@pytest.mark.parametrize('steps', PIPELINES.values(), ids=PIPELINES)
+def test_images_are_prepared_as_in_the_toolbox(steps, images, model):
+    cfg = config(steps)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        from mmpretrain.datasets import transforms  # noqa: F401  registers them
+        from mmpretrain.registry import TRANSFORMS
+
+        pipeline = Compose([TRANSFORMS.build(step) for step in [*steps, dict(type='PackInputs')]])
+        meta = json.loads(json.dumps(metadata_of(cfg, model, classes_of(cfg, {}), None, False)))
+    assert len(meta['classes']) == 1000 and meta['channel_order'] == 'RGB'
+    for image in images:
+        packed = pipeline(dict(img=image.copy(), img_shape=image.shape[:2], ori_shape=image.shape[:2]))
+        expected = model.data_preprocessor(dict(inputs=packed['inputs'][None]))['inputs'].numpy()
+        got = prepare(image, meta)
+        assert got.shape == expected.shape and got.dtype == expected.dtype
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_input_size_of_the_pipeline():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        for name, size in {'DeiT': (224, 224), 'ratio': (31, 33), 'digits': (32, 32)}.items():
+            assert shape_of(config(PIPELINES[name]), transforms_of(config(PIPELINES[name])), 1) == size
+        with pytest.raises(UsageError, match='give it with --shape'):
+            shape_of(config(PIPELINES['long edge']), transforms_of(config(PIPELINES['long edge'])), 1)
+
+
+def test_another_shape_changes_the_steps():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        edge, crop = fit(transforms_of(config(PIPELINES['DeiT'])), (384, 288))
+        assert crop['crop_size'] == [288, 384] and edge['scale'] == 439  # 256 * 384 / 224, rounded up
+        (resize,) = fit(transforms_of(config(PIPELINES['digits'])), (48, 40))
+        assert resize['scale'] == [40, 48] and resize['type'] == 'Resize'
+
+
+def test_scores_are_told_as_by_inference_model():
+    result = result_of(np.float32([0.25, 0.75]), ['a', 'b'])
+    assert result == dict(pred_class='b', pred_label=1, pred_score=0.75, pred_scores=[0.25, 0.75])
+
+
+def test_unknown_steps_and_clips_are_refused():
+    meta = dict(layout='NCHW', transforms=[dict(type='Mosaic')])
+    with pytest.raises(InputError, match='prepares images by Mosaic, which is unknown here'):
+        prepare(np.zeros((4, 4, 3), np.uint8), meta)
+    with pytest.raises(InputError, match='takes clips'):
+        prepare(np.zeros((4, 4, 3), np.uint8), dict(layout='NCTHW'))
+
+
+def test_missing_model_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / 'absent.onnx'), 'image.png'])
+    line = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and line.startswith('error: ') and '\n' not in line
