@@ -39,7 +39,7 @@ demo-video: env
 	@'$(VENV)/bin/python' tools/demo_video.py
 
 test: env
-	@OMP_WAIT_POLICY=PASSIVE '$(VENV)/bin/python' -m pytest tests -q $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 '$(VENV)/bin/python' -m pytest tests -q -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 evidence: env
 	@'$(VENV)/bin/python' tools/analysis_tools/evidence.py $(EVIDENCE_ARGS)

@@ -70,9 +70,10 @@ def relative_position_index(table: Size, window: Size) -> Tensor:
         table: tokens along each axis of the window that the table is made for.
         window: the same of the window at hand, which may be smaller.
     """
-    coords = torch.stack(torch.meshgrid(*(torch.arange(w) for w in window), indexing='ij')).flatten(1)
+    # On the CPU, whatever the default device: what is kept must not be of the meta device.
+    coords = torch.stack(torch.meshgrid(*(torch.arange(w, device='cpu') for w in window), indexing='ij')).flatten(1)
     relative = coords[:, :, None] - coords[:, None]  # (rank, n, n)
-    index = torch.zeros(relative.shape[1:], dtype=torch.long)
+    index = torch.zeros_like(relative[0])
     for w, difference in zip(table, relative):
         index = index * (2 * w - 1) + difference + w - 1
     return index

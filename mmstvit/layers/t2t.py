@@ -22,8 +22,9 @@ def soft_split(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
 
     The channels come in the order (channel, kernel row, kernel column).
     """
-    grid = [split_size(n, kernel, stride, padding) for n in x.shape[2:]]
-    return F.unfold(x, kernel, padding=padding, stride=stride).transpose(1, 2).unflatten(1, grid)
+    # One copy; F.unfold brings the channels before the tokens, and everything after it wants them behind.
+    windows = F.pad(x, [padding] * 4).unfold(2, kernel, stride).unfold(3, kernel, stride)
+    return windows.permute(0, 2, 3, 1, 4, 5).flatten(3)
 
 
 def split_size(size: int, kernel: int, stride: int, padding: int) -> int:

@@ -106,7 +106,6 @@ def source_of(name):
     'name,file_of',
     [
         ('t2t-vit-t-14_8xb64_in1k', of_mmpretrain),
-        ('t2t-vit-t-14_8xb64_in1k', of_authors),
         ('t2t-vit-7_8xb64_in1k', of_authors),
     ],
 )

@@ -240,13 +240,6 @@ def test_nothing_is_kept_from_one_forward_to_the_next():
         assert vars(module).keys() == before[name].keys(), name
 
 
-def test_compiles_without_graph_breaks():
-    model = build(with_cls_token=True)
-    image = torch.randn(2, 3, 32, 32)
-    compiled = torch.compile(model, fullgraph=True, backend='eager')
-    assert torch.allclose(compiled(image)[0], model(image)[0], atol=1e-6)
-
-
 def test_layer_depth_for_layer_wise_learning_rates():
     model = build(with_cls_token=True)
     depth = {name: model.get_layer_depth(f'backbone.{name}', 'backbone.') for name, _ in model.named_parameters()}
