@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,14 @@ CONFIGS = sorted(
 DETECTORS = [config for config in CONFIGS if 'rcnn' in config or config.endswith('_coco.py')]
 RECOGNISERS = [config for config in CONFIGS if 'swin3d' in config]
 CLASSIFIERS = [config for config in CONFIGS if config not in DETECTORS + RECOGNISERS]
+
+
+def is_larger(config):
+    """Whether there is a config of the same network that differs from it in the size alone, and is smaller."""
+    sizes = ((r'-[sb](?=[-_])', '-t'), (r'-b(?=[-_])', '-s'), (r'-1[02]_', '-7_'), (r'-(19|24)_', '-14_'))
+    smaller = [re.sub(pattern, size, config) for pattern, size in sizes]
+    return any(name != config and name in CONFIGS for name in smaller)
+
 
 TINY = """
 _base_ = ['mmstvit::digits/stvit-tiny_digits.py']

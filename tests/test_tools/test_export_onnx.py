@@ -33,7 +33,7 @@ CONFIGS = {
         f"_base_ = ['mmstvit::digits/stvit-t2t_digits.py']\n"
         f'model = dict(backbone=dict({PLAIN}, token_dims=8, stgm_layer=1), head=dict(in_channels=16))\n',
         (128, 128),
-        OPEN,
+        ['--dynamic-batch'],
     ),
     'STViTSwin 3D': (
         f"_base_ = ['mmstvit::digits/stvit-swin3d_digits.py']\n"
