@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -156,3 +157,9 @@ def read_scalars(work_dir):
     """What the newest run in a work dir logged, one dict for each line."""
     newest = max(work_dir.glob('*/vis_data/scalars.json'))
     return [json.loads(line) for line in newest.read_text().splitlines()]
+
+
+def run_here(monkeypatch, tool, *args):
+    """Run a script of ``tools/`` in this process, with the working folder and the patches that a test has made."""
+    monkeypatch.setattr(sys, 'argv', [Path(tool).name, *args])
+    runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')

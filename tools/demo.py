@@ -24,6 +24,26 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def work_dir_of(description: str, config: str) -> Path:
+    """The work dir that a demo was given, or the one of its config; it is made."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs') / Path(config).stem)
+    work_dir = parser.parse_args().work_dir
+    work_dir.mkdir(parents=True, exist_ok=True)
+    return work_dir
+
+
+def draw_into_files() -> None:
+    """Let pictures go into files, with or without a screen, and nothing be said that matters to no picture."""
+    import warnings
+
+    import matplotlib
+
+    # mmcv says so wherever its compiled ops are not installed; nothing here needs them.
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    matplotlib.use('agg')
+
+
 def run(command: list[str], log: Path, pattern: str = '(?!)', line_of: Callable[..., str] = str) -> None:
     """Run a command with its output in ``log``; each match of ``pattern`` is shown as ``line_of(*groups)``.
 
@@ -122,10 +142,7 @@ def draw_predictions(work_dir: Path, checkpoint: Path, rows: int = 4, columns: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/stvit-tiny_digits'))
-    work_dir = parser.parse_args().work_dir
-    work_dir.mkdir(parents=True, exist_ok=True)
+    work_dir = work_dir_of(__doc__, CONFIG)
     say(f'training {CONFIG} on 1,347 handwritten digits: about two minutes on two cores')
     checkpoint, metrics = train_and_test(
         CONFIG,
@@ -133,13 +150,7 @@ def main() -> None:
         r'Epoch\(val\) \[(\d+)\].*accuracy/top1: ([\d.]+)',
         lambda epoch, top1: f'epoch {epoch:>2}   held-out top-1 {float(top1):5.1f} %',
     )
-    import warnings
-
-    import matplotlib
-
-    # mmcv says so wherever its compiled ops are not installed; nothing here needs them.
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
-    matplotlib.use('agg')  # pictures go into files, with or without a screen
+    draw_into_files()
     say('inferring 32 single image files')
     say(f'training curves: {plot_curves(work_dir)}')
     say(f'predictions:     {draw_predictions(work_dir, checkpoint)}')

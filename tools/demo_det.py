@@ -5,12 +5,11 @@ the checkpoint on held-out scenes, and leaves a picture of detected digits under
 interrupted goes on where it stopped; what is finished is not repeated.
 """
 
-import argparse
 import contextlib
 import io
 from pathlib import Path
 
-from demo import ROOT, say, train_and_test
+from demo import ROOT, say, train_and_test, work_dir_of
 
 CONFIG = 'configs/digits/mask-rcnn_stvit-r_digits.py'
 DATA = 'data/digits_scenes'  # where the config looks, below the working folder
@@ -49,10 +48,7 @@ def draw_detections(work_dir: Path, checkpoint: Path, rows: int = 3, columns: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/mask-rcnn_stvit-r_digits'))
-    work_dir = parser.parse_args().work_dir
-    work_dir.mkdir(parents=True, exist_ok=True)
+    work_dir = work_dir_of(__doc__, CONFIG)
     from mmstvit.datasets.scenes import make_scenes
 
     say(f'making 1,000 scenes of handwritten digits in {DATA}')

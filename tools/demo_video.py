@@ -5,12 +5,11 @@ checkpoint on held-out clips, and leaves a picture of frames with predictions un
 interrupted goes on where it stopped; what is finished is not repeated.
 """
 
-import argparse
 import contextlib
 import io
 from pathlib import Path
 
-from demo import ROOT, say, train_and_test
+from demo import ROOT, draw_into_files, say, train_and_test, work_dir_of
 
 CONFIG = 'configs/digits/stvit-swin3d_digits.py'
 DATA = 'data/digits_clips'  # where the config looks, below the working folder
@@ -55,10 +54,7 @@ def draw_predictions(work_dir: Path, checkpoint: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/stvit-swin3d_digits'))
-    work_dir = parser.parse_args().work_dir
-    work_dir.mkdir(parents=True, exist_ok=True)
+    work_dir = work_dir_of(__doc__, CONFIG)
     from mmstvit.datasets.clips import make_clips
 
     say(f'making 2,000 clips of moving digits in {DATA}')
@@ -71,13 +67,7 @@ def main() -> None:
         lambda epoch, top1: f'epoch {epoch:>2}   held-out top-1 {100 * float(top1):5.1f} %',
         'clips',
     )
-    import warnings
-
-    import matplotlib
-
-    # mmcv says so wherever its compiled ops are not installed; nothing here needs them.
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
-    matplotlib.use('agg')  # pictures go into files, with or without a screen
+    draw_into_files()
     say('inferring 8 held-out clips')
     say(f'predictions:     {draw_predictions(work_dir, checkpoint)}')
     say(f'checkpoint:      {checkpoint}')

@@ -10,8 +10,9 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from .benchmark_report import draw, environment, output_file, table
+from .benchmark_report import draw, environment, table
 from .benchmark_timing import DTYPES, costs, measure
+from .common import output_file
 from .errors import UsageError, one_line_errors
 from .flops import console
 from .networks import SPECS, Network, input_shape, load_network, quieten

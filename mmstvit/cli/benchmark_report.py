@@ -11,21 +11,7 @@ from rich.table import Table
 
 from ..version import __version__
 from .benchmark_timing import Spread
-from .errors import UsageError
 from .flops import readable
-
-
-def output_file(path: str | None, option: str, endings: Sequence[str]) -> None:
-    """Check the name of a file that is written at the end, and make its folder.
-
-    Raises:
-        UsageError: it has another ending.
-    """
-    if path is None:
-        return
-    if Path(path).suffix not in endings:
-        raise UsageError(f'{option} {path}: name it {" or ".join(f"*{ending}" for ending in endings)}')
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
 
 
 def environment(args: argparse.Namespace, shape: Sequence[int], baseline: str) -> dict:
@@ -40,16 +26,16 @@ def environment(args: argparse.Namespace, shape: Sequence[int], baseline: str) -
         compiled=args.compile,
         rounds=args.rounds,
         min_time=args.min_time,
-        device=torch.cuda.get_device_name(args.device) if on_gpu else _cpu(),
+        device=torch.cuda.get_device_name(args.device) if on_gpu else cpu_name(),
         threads=None if on_gpu else torch.get_num_threads(),
         torch=torch.__version__,
         python=platform.python_version(),
         mmstvit=__version__,
-        commit=_commit(),
+        commit=commit(),
     )
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     """The name of the CPU, where the system tells it."""
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.is_file() else ()
@@ -57,7 +43,7 @@ def _cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that mmstvit runs from, with ``+`` where files differ from it; else ``None``."""
     root = Path(__file__).resolve().parents[2]
     if not (root / '.git').exists():

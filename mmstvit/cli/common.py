@@ -176,6 +176,19 @@ def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
         yield key, dataset
 
 
+def output_file(path: str | None, option: str, endings: Sequence[str]) -> None:
+    """Check the name of a file that is written at the end, and make its folder.
+
+    Raises:
+        UsageError: it has another ending.
+    """
+    if path is None:
+        return
+    if Path(path).suffix not in endings:
+        raise UsageError(f'{option} {path}: name it {" or ".join(f"*{ending}" for ending in endings)}')
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
 def build_runner(cfg: Config) -> Runner:
     """The runner that the config asks for."""
     has_strategy = choose_strategy(cfg)

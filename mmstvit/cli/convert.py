@@ -1,7 +1,6 @@
 """Rename a published checkpoint to the names of mmstvit: ``tools/model_converters/published_to_mmstvit.py``."""
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..converters.published import convert_published_state_dict, some
 from ..converters.recognise import backbone_of
+from ..files import unfinished
 from ..registry import MODELS
 from .checkpoint import check_checkpoint, read_checkpoint
 from .errors import UsageError, one_line_errors
@@ -73,10 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print('\n'.join(lines))
         target.parent.mkdir(parents=True, exist_ok=True)
         # A file of that name is always a whole one.
-        unfinished = target.with_name(f'{target.name}.{os.getpid()}.tmp')
-        try:
-            torch.save(dict(meta={}, state_dict=converted), unfinished)
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with unfinished(target) as temporary:
+            torch.save(dict(meta={}, state_dict=converted), temporary)
+            temporary.replace(target)
         print(f'written: {target}')

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..apis.models import get_model
 from ..compat.requires import require
+from ..files import unfinished
 from ..layers.semantic import WindowSpec
 from ..version import __version__
 from .checkpoint import check_checkpoint, load_weights
@@ -284,17 +284,14 @@ def export(args: argparse.Namespace) -> None:
     example = torch.zeros(2 if args.dynamic_batch else 1, 3, *(n + 5 if args.dynamic_size else n for n in shape))
     out.parent.mkdir(parents=True, exist_ok=True)
     # A file of that name is always a whole and a right one.
-    unfinished = out.with_name(f'{out.name}.{os.getpid()}.tmp')
-    try:
+    with unfinished(out) as temporary:
         with torch.no_grad():
             found = network(example)
             names = ['scores'] if isinstance(found, Tensor) else [f'level_{i}' for i in range(len(found))]
-            write(trace(network, example, open_axes), names, open_axes, metadata, unfinished)
+            write(trace(network, example, open_axes), names, open_axes, metadata, temporary)
         shapes = check_shapes(shape, args.dynamic_batch, args.dynamic_size)
-        difference = largest_difference(network, unfinished, shapes)
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        difference = largest_difference(network, temporary, shapes)
+        temporary.replace(out)
     print(f'written: {out} ({out.stat().st_size / 1e6:.1f} MB), outputs {", ".join(names)}')
     print(
         f'checked on {len(shapes)} inputs: ONNX Runtime differs from PyTorch by {difference:.1e} of the largest output'

@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from pathlib import Path
 
 import mmengine
 import torch
@@ -12,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..apis.complexity import Complexity, Part, count
-from .errors import UsageError, one_line_errors
+from .common import output_file
+from .errors import one_line_errors
 from .networks import SPECS, Inputs, Network, input_shape, load_network, quieten
 
 
@@ -156,8 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
         args = parse_args(argv)
-        if args.json and not Path(args.json).suffix == '.json':
-            raise UsageError(f'--json {args.json}: name it *.json')
+        output_file(args.json, '--json', ('.json',))
         quieten()
         screen, all_found = console(), []
         networks = [load_network(spec) for spec in args.networks]
@@ -170,5 +169,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         if len(all_found) > 1:
             screen.print(comparison(all_found))
         if args.json:
-            Path(args.json).parent.mkdir(parents=True, exist_ok=True)
             mmengine.dump([found.as_dict() for found in all_found], args.json, indent=2)

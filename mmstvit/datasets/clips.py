@@ -12,9 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..files import unfinished
 from .digits import SPLITS, digit_scans
 from .drawing import draw_background, draw_ink
-from .made_set import MadeSet, unfinished
+from .made_set import MadeSet
 
 # Below, strokes are two pixels wide. decord 0.6.0 reads no frames that are 48 or 72 pixels wide.
 SIZES = (64, 512)

@@ -1,14 +1,13 @@
 """Data sets that are drawn by seed into a folder: written whole or not at all, resumed, never mixed with others."""
 
 import json
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.progress import Progress
 
+from ..files import write_whole
 from .digits import SPLITS
 
 
@@ -155,24 +154,3 @@ def _refusal(path: Path, what: str) -> FileExistsError:
 def _has_content(path: Path) -> bool:
     # A crash of the machine can leave an empty file, since files are not synced to the disk one by one.
     return path.is_file() and path.stat().st_size > 0
-
-
-def write_whole(path: Path, data: bytes, sync: bool = False) -> None:
-    """Write a file that is either there as a whole or not at all."""
-    with unfinished(path) as temporary:
-        with temporary.open('wb') as file:
-            file.write(data)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-
-
-@contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
-    """A name beside ``path``, with its suffix, for a file that is removed at the end unless it was moved away."""
-    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)

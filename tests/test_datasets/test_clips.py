@@ -1,10 +1,7 @@
-import runpy
-import sys
-
 import cv2
 import numpy as np
 import pytest
-from run_helpers import ROOT
+from run_helpers import run_here
 from sklearn.ensemble import RandomForestClassifier
 
 from mmstvit.datasets import clips, digit_scans
@@ -234,19 +231,14 @@ def test_no_encoder(tmp_path, monkeypatch):
     assert names(tmp_path) == set()
 
 
-def run_here(monkeypatch, *args):
-    monkeypatch.setattr(sys, 'argv', ['digits_clips.py', *args])
-    runpy.run_path(str(ROOT / 'tools' / TOOL), run_name='__main__')
-
-
 def test_command(finished, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    run_here(monkeypatch, '--train', '10', '--val', '4')
+    run_here(monkeypatch, TOOL, '--train', '10', '--val', '4')
     out, err = capfd.readouterr()
     assert '100%' in out and not err
     assert out.splitlines()[-1] == 'data/digits_clips: 10 clips for training and 4 for validation, 14 drawn'
     assert_same_sets(tmp_path / 'data' / 'digits_clips', finished)
-    run_here(monkeypatch, '--train', '10', '--val', '4')
+    run_here(monkeypatch, TOOL, '--train', '10', '--val', '4')
     assert capfd.readouterr().out.endswith('all there already\n')
 
 
@@ -263,7 +255,7 @@ def test_wrong_options(tmp_path, monkeypatch, capfd, args, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit) as stop:
-        run_here(monkeypatch, *args)
+        run_here(monkeypatch, TOOL, *args)
     out, err = capfd.readouterr()
     assert stop.value.code == 2 and not out
     assert err.startswith(f'error: {said}') and err.count('\n') == 1

@@ -1,12 +1,10 @@
 import json
-import runpy
-import sys
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from run_helpers import ROOT
+from run_helpers import run_here
 
 from mmstvit.datasets import digit_scans
 
@@ -247,28 +245,17 @@ def test_overwrite(finished, tmp_path):
     assert files(tmp_path) == {**files(finished), 'train/notes.txt': b'mine'}
 
 
-@pytest.fixture
-def run_here(tmp_path, monkeypatch):
-    """The command in this process, started from an empty folder."""
+def test_command(finished, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['digits_scenes.py', *args])
-        runpy.run_path(str(ROOT / 'tools' / TOOL), run_name='__main__')
-
-    return run
-
-
-def test_command(run_here, finished, tmp_path, capfd):
     args = ['--train', '6', '--val', '3']
-    run_here(*args)
+    run_here(monkeypatch, TOOL, *args)
     assert files(tmp_path / 'data' / 'digits_scenes') == files(finished)
     out, err = capfd.readouterr()
     assert 'scenes' in out and '100%' in out and not err
     assert out.splitlines()[-1] == 'data/digits_scenes: 6 scenes for training and 3 for validation, 9 drawn'
-    run_here(*args)
+    run_here(monkeypatch, TOOL, *args)
     assert capfd.readouterr().out.endswith('3 for validation, all there already\n')
-    run_here(*args, '--size', '64', '--overwrite')
+    run_here(monkeypatch, TOOL, *args, '--size', '64', '--overwrite')
     assert cv2.imread('data/digits_scenes/val/000000.png').shape == (64, 64, 3)
 
 
@@ -283,10 +270,11 @@ def test_command(run_here, finished, tmp_path, capfd):
         (['file/below'], 'Not a directory: file/below'),
     ],
 )
-def test_wrong_options(run_here, tmp_path, capfd, args, said):
+def test_wrong_options(tmp_path, monkeypatch, capfd, args, said):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit) as stop:
-        run_here(*args)
+        run_here(monkeypatch, TOOL, *args)
     out, err = capfd.readouterr()
     assert stop.value.code == 2 and not out
     assert err.startswith(f'error: {said}') and err.count('\n') == 1

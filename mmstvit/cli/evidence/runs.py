@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from ...paths import package_data
-from ..benchmark_report import _commit, _cpu
+from ..benchmark_report import commit, cpu_name
 from .plan import Run, as_typed, option_args
 from .store import config_path, fingerprint, finished, read_config, read_json, result_path, versions, write_json
 
@@ -199,8 +199,8 @@ class Crew:
             shutil.rmtree(folder)  # of another config: its checkpoints are nothing to go on from
             state = {}
         state = {'config_hash': config_hash, 'seconds': 0.0, 'memory': 0, 'commits': [], **state}
-        commit = _commit() or 'unknown'
-        state['commits'] = [*(c for c in state['commits'] if c != commit), commit]
+        current = commit() or 'unknown'
+        state['commits'] = [*(c for c in state['commits'] if c != current), current]
         write_json(folder / 'evidence.json', state)
         with self.guard:
             self.began[run] = time.monotonic(), self._epochs(run)
@@ -237,7 +237,7 @@ class Crew:
             memory=state['memory'],
             threads=self.threads,
             jobs=self.jobs,
-            cpu=_cpu(),
+            cpu=cpu_name(),
             versions=versions(),
         )
         write_json(result_path(self.root, run), result)

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ...files import write_whole
 from ...paths import package_data
 from ..errors import UsageError, one_line
 from .plan import Run
@@ -70,9 +71,7 @@ def versions() -> dict[str, str]:
 def write_json(path: Path, contents: Any) -> None:
     """Write a file whole or not at all: a kill in between leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix('.part')
-    part.write_text(json.dumps(contents, indent=1) + '\n', encoding='utf-8')
-    part.replace(path)
+    write_whole(path, f'{json.dumps(contents, indent=1)}\n'.encode())
 
 
 def read_json(path: Path) -> Any:

@@ -285,9 +285,8 @@ class STViTSwin(SemanticSwin):
             roles = _windows_in_turn(before) + ('generate', 'refine') + (('local', 'semantic') * depth)[:after]
         # Plain Swin keeps the rule of its authors, so that its outputs are those of the toolboxes at any size.
         semantic = size is not None
-        spec = WindowSpec(
-            window, size or window, pooling, hide_padding=semantic, fit=semantic or len(window) == 3
-        )  # fmt: skip
+        fit = semantic or len(window) == 3
+        spec = WindowSpec(window, size or window, pooling, hide_padding=semantic, fit=fit)
         super().__init__(
             arch,
             roles,
