@@ -16,6 +16,7 @@ from .common import output_file
 from .errors import UsageError, one_line_errors
 from .flops import console
 from .networks import SPECS, Network, input_shape, load_network, quieten
+from .onnx_network import load_onnx
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'the most that the tensors of a run take on top (on a CPU by the profiler, without what libraries take for '
         'themselves; on a GPU by the allocator). A classifier or recogniser is run whole; of a detector by default the '
         'backbone, since the rest is the same in all and depends on what is found in an image.',
-        epilog=SPECS,
+        epilog=f'{SPECS} onnx:FILE is a classifier or recogniser that export_onnx.py has written, run by ONNX Runtime.',
     )
     parser.add_argument('networks', nargs='+', metavar='CONFIG', help='the networks')
     parser.add_argument('--baseline', metavar='CONFIG', help='what they are compared with; default the first of them')
@@ -99,7 +100,10 @@ def check_args(args: argparse.Namespace) -> None:
 def load_all(args: argparse.Namespace) -> tuple[list[Network], int]:
     """The networks, the baseline among them, on their device, and which it is."""
     given = [*args.networks, args.baseline] if args.baseline else args.networks
-    networks = [load_network(spec) for spec in given]
+    networks = [
+        load_onnx(spec.removeprefix('onnx:'), args) if spec.startswith('onnx:') else load_network(spec)
+        for spec in given
+    ]
     if args.part is None:
         detectors = any(network.toolbox == 'mmdet' for network in networks)
         args.part = 'backbone' if detectors and not args.train_step else 'model'
@@ -123,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The same for all; it raises where one of them takes clips and another images.
         shape = [input_shape(network, args.shape or networks[0].size) for network in networks][0]
         about = [costs(network, shape, args) for network in networks]
+        if args.plot and any(row['multiply_adds'] is None for row in about):
+            raise UsageError('--plot: an ONNX file tells its multiply-adds only at the size that it was exported for')
         stderr = Console(stderr=True)
         results = []
         with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:

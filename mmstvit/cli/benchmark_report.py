@@ -69,15 +69,16 @@ def table(results: Sequence[dict], baseline: dict) -> Table:
         column.justify = 'right'
     for row in results:
         spreads = {name: Spread(**row[name]) for name in ('seconds', 'images_per_second', 'ratio')}
-        share = row['multiply_adds'] / baseline['multiply_adds']
+        counted = row['multiply_adds'] and baseline['multiply_adds']
+        share = row['multiply_adds'] / baseline['multiply_adds'] if counted else None
         made.add_row(
             row['network'],
             str(row['batch_size']),
             f'{Spread(*(1000 * t for t in row["seconds"].values())):.1f}',
             f'{spreads["images_per_second"]:.1f}',
             f'{spreads["ratio"]:.2f}',
-            f'{readable(row["multiply_adds"])} ({share:.2f})',
-            f'{row["peak_memory"] / 2**20:.0f} MiB',
+            f'{readable(row["multiply_adds"])} ({share:.2f})' if counted else '-',
+            f'{row["peak_memory"] / 2**20:.0f} MiB' if row['peak_memory'] else '-',
         )
     return made
 

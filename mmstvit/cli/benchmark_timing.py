@@ -79,8 +79,13 @@ class Job:
         taken = [self.seconds(1) for _ in range(WARM_UP)]
         return max(1, round(self.args.min_time / taken[-1] + 0.5))
 
-    def memory(self) -> int:
-        """Bytes of weights, buffers and optimizer state, and the most that tensors take on top."""
+    def memory(self) -> int | None:
+        """Bytes of weights, buffers and optimizer state, and the most that tensors take on top.
+
+        ``None`` for ONNX Runtime, which does not tell.
+        """
+        if self.network.toolbox == 'onnx':
+            return None
         kept = [*self.network.model.parameters(), *self.network.model.buffers()]
         if self.optimizer is not None:
             kept += [x for state in self.optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
@@ -207,7 +212,11 @@ def measure(
 
 
 def costs(network: Network, shape: Sequence[int], args: argparse.Namespace) -> dict:
-    """Multiply-adds of a forward of one input, parameters and top-1 of what is timed."""
+    """Multiply-adds of a forward of one input, parameters and top-1 of what is timed; ``None`` where unknown."""
+    if network.stated:
+        multiply_adds, parameters = network.stated
+        known = network.size == tuple(shape[1:])
+        return dict(multiply_adds=multiply_adds if known else None, parameters=parameters, top1=None)
     with torch.no_grad():
         counted = count(Inputs(network, shape, 1, args.device).run, args.part, module=network.model)
     part = network.model.backbone if args.part == 'backbone' else network.model

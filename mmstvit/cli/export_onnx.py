@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from torch import Tensor
 
+from ..apis.complexity import count
 from ..apis.models import get_model
 from ..compat.requires import require
 from ..files import unfinished
@@ -276,6 +277,8 @@ def export(args: argparse.Namespace) -> None:
         check_size(model, shape, bool(args.shape), args.dynamic_size, 3 if scope == 'mmaction' else 2)
         fixed = None if args.dynamic_size else shape
         metadata = metadata_of(cfg, model, classes_of(cfg, checkpoint), fixed, bool(args.shape))
+        cost = count(network, torch.zeros(1, 3, *shape))
+        metadata |= dict(input_size=shape, multiply_adds=cost.multiply_adds, parameters=cost.parameters)
 
     open_axes = {0: BATCH} if args.dynamic_batch else {}
     if args.dynamic_size:

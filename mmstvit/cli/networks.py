@@ -34,10 +34,11 @@ class Network:
 
     Attributes:
         label: how it is called in tables.
-        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmaction'`` or ``'timm'``.
+        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmaction'``, ``'timm'`` or ``'onnx'``.
         model: the toolbox's model.
         size: of its input: ``(height, width)``, for clips ``(frames, height, width)``.
         top1: its top-1 accuracy on its data set in per cent, where a metafile has it.
+        stated: its multiply-adds at that size and its parameters, where the file tells them and they cannot be counted.
     """
 
     label: str
@@ -45,11 +46,17 @@ class Network:
     model: nn.Module
     size: tuple[int, ...]
     top1: float | None = None
+    stated: tuple[int, int] | None = None
 
     @property
     def has_backbone(self) -> bool:
         """Whether the backbone can be run alone: timm's models have no such part."""
         return hasattr(self.model, 'backbone')
+
+    @property
+    def takes_clips(self) -> bool:
+        """Whether an input has an axis of time."""
+        return self.toolbox == 'mmaction' or len(self.size) == 3
 
 
 def quieten() -> None:
@@ -154,7 +161,7 @@ def input_shape(network: Network, shape: Sequence[int] | None) -> tuple[int, ...
         UsageError: the numbers do not fit the network.
     """
     size = tuple(shape or network.size)
-    video = network.toolbox == 'mmaction'
+    video = network.takes_clips
     if not size:
         raise UsageError(f'{network.label} has no input size in its test pipeline: give --shape')
     if len(size) not in ((3, 4) if video else (2,)) or min(size) < 1:
@@ -205,7 +212,7 @@ class Inputs:
         toolbox, model = self.network.toolbox, self.model
         if part == 'backbone':
             return model.backbone(self.images.flatten(0, 1) if toolbox == 'mmaction' else self.images)
-        if toolbox == 'timm':
+        if toolbox in ('timm', 'onnx'):
             return model(self.images)
         if toolbox == 'mmaction':
             return model(self.images, mode='tensor', stage='head')

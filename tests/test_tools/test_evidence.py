@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -151,6 +152,23 @@ def test_finished_runs_are_not_repeated_and_changed_ones_are(place):
     assert sorted(call.split()[0] for call in calls) == ['test', 'test', 'train', 'train']
     assert all('vit-tiny_digits_seed' in call and 'stvit' not in call for call in calls)
     assert len(store.read_runs(place / 'w', runs, said.append)) == 4
+
+
+def test_results_beside_the_page_are_taken_up_in_a_fresh_checkout(place):
+    """Runs that the kept page has are not trained again, figures not taken again; what is newer here stays."""
+    runs = [Run('stvit-tiny_digits', 0), Run('stvit-tiny_digits', 1)]
+    work(place, runs)
+    kept = dict(
+        runs=[json.loads(store.result_path(place / 'w', run).read_text()) for run in runs],
+        measured={'cost_a': dict(name='cost_a', key='k', multiply_adds=1)},
+    )
+    store.write_json(place / 'docs/evidence.json', kept)
+    shutil.rmtree(place / 'w')
+    store.write_json(store.result_path(place / 'w', runs[1]), {**kept['runs'][1], 'seconds': 1.5})
+    main(['--list', '--work-dir', str(place / 'w')])
+    assert work(place, runs)[2] == []
+    assert store.read_json(place / 'w/measured/cost_a.json') == kept['measured']['cost_a']
+    assert store.read_json(store.result_path(place / 'w', runs[1]))['seconds'] == 1.5
 
 
 def test_options_make_another_run(place):

@@ -17,6 +17,7 @@ pytest.importorskip('onnxscript')
 pytest.importorskip('onnxruntime')
 
 from mmstvit.cli import onnx_graph  # noqa: E402
+from mmstvit.cli.benchmark import main as benchmark  # noqa: E402
 from mmstvit.cli.export_onnx import main as export  # noqa: E402
 from mmstvit.cli.run_onnx import main as run  # noqa: E402
 from mmstvit.cli.run_onnx import onnx_runner, open_session, read_metadata  # noqa: E402
@@ -107,6 +108,39 @@ def test_operators_and_axes(exported):
     assert dims == ['batch', 3, *(('height', 'width') if '--dynamic-size' in options else size)]
     names = [output.name for output in model.graph.output]
     assert names == (['level_0', 'level_1', 'level_2', 'level_3'] if name == 'STViTR dense' else ['scores'])
+
+
+def test_benchmark_runs_it_beside_pytorch(exported, tmp_path, capsys):
+    name, model, size, _, path = exported
+    out, config = tmp_path / 'speed.json', path.parent.parent / 'config.py'
+    command = [str(config), f'onnx:{path}', '--batch-size', '2', '--rounds', '2', '--min-time', '0', '--device', 'cpu']
+    if name == 'STViTR dense':
+        with pytest.raises(SystemExit):
+            benchmark(command)
+        assert 'holds a backbone with its neck' in capsys.readouterr().err
+        return
+    benchmark([*command, '--json', str(out)])
+    ours, exported_row = json.loads(out.read_text())['results']
+    assert exported_row['network'] == 'onnx:model.onnx' and len(exported_row['rounds']) == 2
+    for key in ('multiply_adds', 'parameters'):
+        assert exported_row[key] == ours[key] > 0
+    assert exported_row['peak_memory'] is None  # ONNX Runtime does not tell
+
+
+@pytest.mark.parametrize(
+    'options,line',
+    [
+        (['--train-step'], 'leave --train-step out'),
+        (['--compile'], 'leave --compile out'),
+        (['--dtype', 'bfloat16'], 'leave --dtype out'),
+        (['--part', 'backbone'], 'leave --part backbone out'),
+        ([], 'there is no model nowhere.onnx'),
+    ],
+)
+def test_benchmark_options_that_do_not_apply(options, line, capsys):
+    with pytest.raises(SystemExit):
+        benchmark(['onnx:nowhere.onnx', '--device', 'cpu', *options])
+    assert line in capsys.readouterr().err
 
 
 def test_metadata(exported):

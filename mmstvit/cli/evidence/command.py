@@ -15,7 +15,7 @@ from .plan import SEEDS, Run, as_typed, option_args, plan
 from .plots import plot_pairs, plot_study
 from .report import PAIRS_PLOT, STUDY_PLOT, render
 from .runs import Crew, Estimate, duration
-from .store import Busy, config_path, exclusive, read_json, read_runs, write_json
+from .store import Busy, config_path, exclusive, read_json, read_runs, take_up, write_json
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -24,7 +24,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         prog='evidence.py',
         description='Train networks on semantic tokens beside their dense twins on the digits, count and time them, '
         'and write docs/evidence.md. What is finished is not repeated, what was interrupted goes on; so the same '
-        'command may be given until nothing is left.',
+        'command may be given until nothing is left, in another checkout too: the JSON file beside the page has the '
+        'results.',
     )
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings side by side, default %(default)s')
     parser.add_argument('--only', metavar='PATTERN', help='train only runs whose name has it; * and ? are wildcards')
@@ -153,11 +154,13 @@ def run(args: argparse.Namespace) -> int:
         UsageError: it cannot be done.
     """
     check_args(args)
+    kept = args.out.with_suffix('.json')
+    if not args.page_only:
+        take_up(kept, args.work_dir)
     if args.list:
         show(chosen(plan(args.study_seeds), args.only), args.work_dir, args.jobs)
         return 0
     if args.page_only:
-        kept = args.out.with_suffix('.json')
         evidence = read_json(kept)
         if evidence is None:
             raise UsageError(f'there are no results in {kept}: run without --page-only')

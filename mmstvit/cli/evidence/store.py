@@ -112,6 +112,22 @@ def read_runs(root: Path, runs: Sequence[Run], say: Callable[[str], None]) -> li
     return found
 
 
+def take_up(kept: Path, root: Path) -> None:
+    """Bring the results that a page was written from into the folder where it lacks them, as in a fresh checkout.
+
+    Args:
+        kept: the JSON file beside the page; nothing happens where there is none.
+        root: folder of everything that is kept.
+    """
+    evidence = read_json(kept) or {}
+    results = {'results': evidence.get('runs', []), 'measured': evidence.get('measured', {}).values()}
+    for folder, found in results.items():
+        for result in found:
+            path = root / folder / f'{result["name"]}.json'
+            if not path.exists():
+                write_json(path, result)
+
+
 @contextlib.contextmanager
 def exclusive(root: Path) -> Iterator[int]:
     """Hold the folder for this command and the trainings that it starts; gives the file that they inherit.

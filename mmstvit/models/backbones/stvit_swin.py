@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from torch import Tensor
@@ -42,7 +43,7 @@ class Stage(nn.Module):
 
 
 class SemanticSwin(Backbone):
-    """What :class:`STViTSwin` and :class:`STViTR` share: Swin's stages, the third with any roles for its layers.
+    """What :class:`.STViTSwin` and :class:`.STViTR` share: Swin's stages, the third with any roles for its layers.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` or a dict with ``embed_dims``, ``depths`` and ``num_heads``.
@@ -182,6 +183,8 @@ class SemanticSwin(Backbone):
             One map (B, C, *grid) for each of ``out_indices``, each after a norm of its own; a clip's single map is not
             in a tuple, since mmaction2's heads take it so.
         """
+        if torch.compiler.is_compiling():
+            _fix_size(x)
         x = self.drop_after_stem(self.patch_embed(x))
         outs = []
         for i, stage in enumerate(self.stages):
@@ -215,6 +218,18 @@ def _semantic_size(semantic_size: int | Sequence[int], window: tuple[int, ...]) 
     return size
 
 
+def _fix_size(x: Tensor) -> None:
+    """Let torch.compile make a graph for each image size, as many as its limit, and go on without beyond it.
+
+    By itself it would try one graph for all sizes from the second on, and take minutes over the geometry of windows,
+    which depends on the size in Python.
+    """
+    from torch._dynamo.comptime import comptime
+
+    for length in x.shape[2:]:
+        comptime.force_static(length)
+
+
 @MODELS.register_module()
 class STViTSwin(SemanticSwin):
     """Swin whose third stage goes over to semantic tokens, for classification.
@@ -242,7 +257,7 @@ class STViTSwin(SemanticSwin):
         layer_scale_init_value: initial value of LayerScale in the layers from the STGM on; 0 means no LayerScale.
         out_indices: the stages whose maps are returned.
         **options: ``patch_size``, ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``,
-            ``drop_path_rate``, ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`SemanticSwin`.
+            ``drop_path_rate``, ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`.SemanticSwin`.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
@@ -361,7 +376,7 @@ class STViTR(SemanticSwin):
         layer_scale_init_value: initial value of LayerScale in the layers of a unit after its first; 0 means none.
         out_indices: the stages whose maps are returned; by default the last, in the dense form all.
         **options: ``patch_size``, ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``,
-            ``drop_path_rate``, ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`SemanticSwin`.
+            ``drop_path_rate``, ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`.SemanticSwin`.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
