@@ -10,8 +10,9 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from .benchmark_profile import profile_parts, profile_table
 from .benchmark_report import draw, environment, table
-from .benchmark_timing import DTYPES, costs, measure
+from .benchmark_timing import DTYPES, Job, costs, measure
 from .common import output_file
 from .errors import UsageError, one_line_errors
 from .flops import console
@@ -63,6 +64,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='SECONDS',
         help='the least time that a network is run for in a round, default %(default)s',
     )
+    parser.add_argument(
+        '--profile',
+        action='store_true',
+        help='after that, show where the time of each network goes: that of each transformer layer and other part',
+    )
     parser.add_argument('--json', metavar='FILE', help='write all figures there')
     parser.add_argument('--plot', metavar='FILE', help='draw images per second against top-1 or multiply-adds')
     return parser.parse_args(argv)
@@ -93,6 +99,8 @@ def check_args(args: argparse.Namespace) -> None:
         )
     if args.train_step and args.part == 'backbone':
         raise UsageError('--train-step is of the whole network, which has the loss: leave --part backbone out')
+    if args.profile and (args.train_step or args.compile):
+        raise UsageError('--profile is of inference as it is written: leave --train-step and --compile out')
     output_file(args.json, '--json', ('.json',))
     output_file(args.plot, '--plot', ('.png', '.svg', '.pdf'))
 
@@ -134,11 +142,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
             for batch in args.batch_size:
                 measured = measure(networks, baseline, shape, batch, args, progress)
+                if args.profile:
+                    for network, row in zip(networks, measured, strict=True):
+                        # ONNX Runtime's parts are not those of a module.
+                        if network.toolbox != 'onnx':
+                            row['parts'] = profile_parts(Job(network, shape, batch, args), args.rounds)
                 results += [{**row, **more} for row, more in zip(measured, about, strict=True)]
         base = dict(results[baseline])
         setting = environment(args, shape, base['network'])
         screen = console()
         screen.print(table(results, base))
+        for row in (row for row in results if 'parts' in row):
+            screen.print(profile_table(row['network'], row['batch_size'], row['parts']))
         screen.print(
             ', '.join(f'{name.replace("_", " ")}: {value}' for name, value in setting.items() if value), soft_wrap=True
         )

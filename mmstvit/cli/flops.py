@@ -109,7 +109,7 @@ def part_table(found: Figures) -> Table:
             table.add_row(stage, '', '', *map(readable, sums), style='bold')
         for part in parts:
             name = part.name if len(parts) == 1 else f'  {part.name.removeprefix(stage).removeprefix(".")}'
-            table.add_row(name or 'parameters and products outside these', *_entering(part), *_costs(part))
+            table.add_row(name or 'parameters and products outside these', *entering(part), *_costs(part))
     table.add_section()
     table.add_row(
         'backbone', '', '', readable(found.backbone), readable(2 * found.backbone), readable(found.backbone_parameters)
@@ -118,7 +118,8 @@ def part_table(found: Figures) -> Table:
     return table
 
 
-def _entering(part: Part) -> tuple[str, str]:
+def entering(part: Part) -> tuple[str, str]:
+    """What enters a part: the shape of its input, and its tokens."""
     shape = '' if part.input is None else ' x '.join(map(str, part.input))
     tokens = '' if part.tokens is None else str(part.tokens)
     return shape, tokens if part.context is None else f'{tokens} seeing {part.context}'

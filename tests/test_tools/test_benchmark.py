@@ -1,7 +1,9 @@
 """tools/analysis_tools/benchmark.py: what is run, in which order, and what is made of the times; never the times."""
 
+import itertools
 import json
 import statistics
+import time
 from argparse import Namespace
 
 import mmengine
@@ -82,6 +84,23 @@ def test_figures_of_a_run(tiny_config, tmp_path, capsys):
     assert plot.read_bytes().startswith(b'\x89PNG')
     text = capsys.readouterr().out
     assert 'times as fast' in text and 'baseline: vit-tiny_digits' in text
+
+
+def test_profile_has_every_part(tiny_config, tmp_path, capsys, monkeypatch):
+    """Each layer took the ticks between its own two looks at the clock, and the parts make up the whole."""
+    ticks = itertools.count()
+    monkeypatch.setattr(time, 'perf_counter', lambda: float(next(ticks)))
+    out = tmp_path / 'speed.json'
+    main([str(tiny_config), '--batch-size', '2', '--profile', '--json', str(out), *QUICK])
+    (row,) = json.loads(out.read_text())['results']
+    network = load_network(str(tiny_config))
+    layers = [f'backbone.encoder.layers.{i}' for i in range(len(network.model.backbone.encoder.layers))]
+    names = [part['name'] for part in row['parts']]
+    assert names == ['backbone.patch_embed', *layers, 'head', '']
+    assert all(part['seconds'] == 1 for part in row['parts'][:-1])
+    assert row['parts'][-1]['seconds'] == len(names)  # the looks at the clock between the parts
+    assert sum(part['multiply_adds'] for part in row['parts']) == 2 * row['multiply_adds']
+    assert 'G multiply-adds a second' in capsys.readouterr().out
 
 
 def test_top1_is_that_of_the_metafile_at_its_image_size():
@@ -200,6 +219,7 @@ def test_peak_memory_is_that_of_live_tensors():
     [
         (['--dtype', 'float16'], 'float16 is for GPUs'),
         (['--train-step', '--part', 'backbone'], 'leave --part backbone out'),
+        (['--profile', '--compile'], 'leave --train-step and --compile out'),
         (['--batch-size', '0'], 'at least 1'),
         (['--rounds', '0'], 'at least 1'),
         (['--threads', '0'], '--threads must be at least 1'),
