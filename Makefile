@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 EVIDENCE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-det demo-video test evidence env light lint clean
+.PHONY: help demo demo-det demo-video test docs evidence env light lint clean
 
 SETUP = $(PYTHON) tools/setup_env.py --venv '$(VENV)' --torch '$(TORCH)' --torch-index '$(TORCH_INDEX)'
 HAVE_PYTHON = command -v '$(PYTHON)' >/dev/null || { echo 'No $(PYTHON) here: install Python >= 3.10 or name one: make PYTHON=/path/to/python3'; exit 1; }
@@ -21,6 +21,7 @@ help:
 	@echo 'make demo-video  the same for video: mp4 clips of moving digits and how they move'
 	@echo 'make test   set up everything (classification, detection, video; needs a C++ compiler) and run the tests'
 	@echo 'make evidence  train all pairs on the digits, measure, write docs/evidence.md (hours; may be interrupted)'
+	@echo 'make docs   set up the same and build the site of documentation in docs/_build/html'
 	@echo 'make env    set up everything, run nothing'
 	@echo 'make lint   ruff and codespell'
 	@echo 'make clean  remove build files and caches (the environment and work_dirs/ stay)'
@@ -41,6 +42,10 @@ demo-video: env
 test: env
 	@OMP_NUM_THREADS=1 '$(VENV)/bin/python' -m pytest tests -q -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
+docs: env
+	@'$(VENV)/bin/python' -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
 evidence: env
 	@'$(VENV)/bin/python' tools/analysis_tools/evidence.py $(EVIDENCE_ARGS)
 
@@ -59,5 +64,5 @@ lint:
 	@'$(VENV)/bin/codespell'
 
 clean:
-	@rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache
+	@rm -rf build dist docs/_build ./*.egg-info .pytest_cache .ruff_cache
 	@find mmstvit configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -34,6 +34,8 @@ DET = [
 VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'decord', 'einops', 'scipy']
 ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
 DEPLOY = ['onnx', 'onnxruntime', 'onnxscript']
+# grad-cam brings opencv-python-headless, beside opencv-python: both must be of one version.
+VIS = ['grad-cam>=1.5', 'tensorboard']
 
 
 class BuildWithMim(build_py):
@@ -92,16 +94,18 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmstvit', 'mmstvit.*']),
     include_package_data=False,
-    install_requires=['numpy', 'torch>=2.1', 'wrapt'],
+    entry_points={'console_scripts': ['mmstvit = mmstvit.cli.main:main']},
+    install_requires=['numpy', 'torch>=2.1', 'safetensors', 'wrapt'],
     extras_require={
         'cls': CLS,
         'det': DET,
         'video': VIDEO,
         'analysis': ANALYSIS,
         'deploy': DEPLOY,
+        'vis': VIS,
         'docs': ['sphinx', 'myst-parser', 'furo'],
-        'tests': ['pytest', 'ruff', 'codespell', 'setuptools', 'wheel'],
-        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY}),
+        'tests': ['pytest', 'hypothesis', 'psutil', 'ruff', 'codespell', 'sybil', 'setuptools', 'wheel'],
+        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY, *VIS}),
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

@@ -10,6 +10,7 @@ from .compat import (
     mmaction2,
     mmengine_activation_checkpointing,
     mmengine_checkpoint,
+    mmengine_loading,
     mmengine_packages,
     mmpretrain_hub,
 )
@@ -18,6 +19,7 @@ from .version import __version__
 mmaction2.install()
 mmengine_activation_checkpointing.install()
 mmengine_checkpoint.install()
+mmengine_loading.install()
 mmengine_packages.install()
 mmpretrain_hub.install()
 

@@ -1,6 +1,7 @@
 """Files that are there as a whole or not at all, whatever interrupts their writing."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,30 @@ def unfinished(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> list[Path]:
+    """Remove what :func:`unfinished` left in a folder when its process was killed, and return what it was."""
+    left = []
+    for path in folder.glob('.*'):
+        process = re.match(r'\.(\d+)\.', path.name)
+        if process and not _is_at_work(int(process[1])):
+            path.unlink(missing_ok=True)
+            left.append(path)
+    return left
+
+
+def _is_at_work(process: int) -> bool:
+    """Whether another process of this machine has the number."""
+    if process == os.getpid():  # an earlier one had it: in a container numbers are few
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def write_whole(path: Path, data: bytes, sync: bool = False) -> None:

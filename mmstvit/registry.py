@@ -6,6 +6,7 @@ mmengine imports ``<scope>.registry`` by itself when it meets a scoped name, and
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import Registry
@@ -14,3 +15,9 @@ MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmstvit', locations=['
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmstvit', locations=['mmstvit.datasets'])
 FUNCTIONS = Registry('function', parent=MMENGINE_FUNCTIONS, scope='mmstvit', locations=['mmstvit.engine.fsdp'])
 STRATEGIES = Registry('strategy', parent=MMENGINE_STRATEGIES, scope='mmstvit', locations=['mmstvit.engine.fsdp'])
+HOOKS = Registry(
+    'hook',
+    parent=MMENGINE_HOOKS,
+    scope='mmstvit',
+    locations=['mmstvit.engine.checkpoints', 'mmstvit.engine.nonfinite', 'mmstvit.engine.token_pictures'],
+)

@@ -15,6 +15,11 @@ from mmengine.utils import ManagerMixin
 from run_helpers import DETECTION, TINY, VIDEO, read_scalars, tool_command, tool_env
 
 
+def pytest_addoption(parser):
+    parser.addoption('--fuzz', type=int, default=5000, help='changed inputs in tests/test_reliability/test_fuzz.py')
+    parser.addoption('--fuzz-seed', type=int, default=0, help='the chance by which they are changed')
+
+
 @pytest.fixture(scope='session', autouse=True)
 def caches(tmp_path_factory):
     """Downloads go to a temporary folder and not through a proxy."""

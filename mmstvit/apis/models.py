@@ -6,9 +6,7 @@ A thin front over the toolboxes' own interfaces; the config's default scope says
 import copy
 import difflib
 import fnmatch
-from collections.abc import Callable
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import mmengine
@@ -16,8 +14,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from ..checkpoints import trust_checkpoints
 from ..compat.requires import require
 from ..paths import package_data
+from .inputs import checked_image, checked_path, infer_each, settle
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
@@ -25,7 +25,7 @@ TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
 ModelType = str | PathLike | Config | torch.nn.Module
 
 
-def _index() -> dict[str, dict]:
+def model_index() -> dict[str, dict]:
     """Name -> entry of every model in the model index, with the absolute path of its config."""
     root = package_data()
     entries = {}
@@ -41,7 +41,7 @@ def list_models(pattern: str | None = None) -> list[str]:
     Args:
         pattern: shell wildcards, e.g. ``'*stvit-s*'``; any ending matches, as in mmpretrain.
     """
-    return sorted(fnmatch.filter(_index(), '*' if pattern is None else pattern + '*'))
+    return sorted(fnmatch.filter(model_index(), '*' if pattern is None else pattern + '*'))
 
 
 def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
@@ -51,7 +51,7 @@ def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
     name = str(model)
     if name.endswith('.py'):
         return Config.fromfile(name), {}
-    index = _index()
+    index = model_index()
     if name not in index:
         near = difflib.get_close_matches(name, index, n=3)
         hint = f'did you mean {" or ".join(near)}?' if near else 'mmstvit.list_models() has the names'
@@ -77,6 +77,7 @@ def get_model(
     model: str | PathLike | Config,
     pretrained: bool | str | PathLike = False,
     device: str | torch.device | None = None,
+    trust_checkpoint: bool = False,
     **kwargs: Any,
 ) -> torch.nn.Module:
     """Build a model, for inference or as a part of something else.
@@ -85,13 +86,16 @@ def get_model(
         model: a name of :func:`list_models`, the path of a config, or a config.
         pretrained: a checkpoint's path or URL; ``True`` for the weights published under the name; ``False`` for none.
         device: where to put it; by default it stays on the CPU.
+        trust_checkpoint: whether code in the checkpoint may run. Files of mmengine and the usual ones of authors are
+            read without; see :mod:`mmstvit.checkpoints`.
         **kwargs: override settings of the config's ``model``, e.g. ``backbone=dict(stgm_layer=6)``.
 
     Returns:
         The toolbox's model in evaluation mode: mmpretrain's classifier, mmdet's detector, mmaction2's recogniser.
 
     Raises:
-        ValueError: an unknown name, or ``pretrained=True`` where no weights are published.
+        ValueError: an unknown name, ``pretrained=True`` where no weights are published, a checkpoint that is broken or
+            could run code.
     """
     cfg, entry = _read_config(model)
     if pretrained is True:
@@ -105,7 +109,7 @@ def get_model(
     scope = toolbox_of(cfg)
     device = device or 'cpu'
     # The scope is set for the time of building alone, so that models of several toolboxes can live side by side.
-    with DefaultScope.overwrite_default_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope), trust_checkpoints(trust_checkpoint):
         if scope == 'mmpretrain':
             from mmpretrain.apis import get_model as build
 
@@ -126,6 +130,8 @@ def inference_model(
     *args: Any,
     device: str | torch.device | None = None,
     batch_size: int = 1,
+    trust_checkpoint: bool = False,
+    return_exceptions: bool = False,
     **kwargs: Any,
 ) -> Any:
     """Infer images or videos: ``inference_model(model, inputs)`` or ``inference_model(model, checkpoint, inputs)``.
@@ -137,6 +143,9 @@ def inference_model(
             means the published weights.
         device: where to run, by default the model's own device, or a GPU where there is one.
         batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
+        trust_checkpoint: as in :func:`get_model`.
+        return_exceptions: of a list, whether an exception stands in the place of an input that cannot be read. Without,
+            the first one is raised when the others have been inferred; its attribute ``results`` is that list.
         **kwargs: handed on to mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results. For video
             ``window`` and ``stride`` in seconds, to infer a long one window by window, and ``progress=False`` for no
             bar (:func:`mmstvit.apis.video.infer_video`).
@@ -147,8 +156,8 @@ def inference_model(
         list.
 
     Raises:
-        ValueError: an unknown name, an input that is no image or cannot be read, or a setting that would have no
-            effect.
+        ValueError: an unknown name, an input that is no image, cannot be read or has too many pixels (the environment
+            variable ``MMSTVIT_MAX_PIXELS`` allows more), or a setting that would have no effect.
         FileNotFoundError: an input or the checkpoint is not there.
         TypeError: not one or two positional arguments after the model.
     """
@@ -156,71 +165,55 @@ def inference_model(
         raise TypeError('inference_model takes (model, inputs) or (model, checkpoint, inputs)')
     *checkpoint, inputs = args
     if isinstance(model, torch.nn.Module):
-        if checkpoint:
-            raise TypeError('a built model has its weights already: leave the checkpoint out')
+        if checkpoint or trust_checkpoint:
+            raise TypeError('a built model has its weights already: leave checkpoint and trust_checkpoint out')
         model = model.eval() if device is None else model.to(device).eval()
     else:
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        model = get_model(model, checkpoint[0] if checkpoint else True, device)
+        model = get_model(model, checkpoint[0] if checkpoint else True, device, trust_checkpoint)
     cfg = getattr(model, '_config', None) or model.cfg
     scope = toolbox_of(cfg)
     with DefaultScope.overwrite_default_scope(scope):
-        return _INFER[scope](model, inputs, batch_size, **kwargs)
+        many = isinstance(inputs, (list, tuple))
+        results = _INFER[scope](model, list(inputs) if many else [inputs], batch_size, **kwargs)
+    return settle(results, many, return_exceptions)
 
 
-def _infer_images(model: torch.nn.Module, inputs: Any, batch_size: int, **kwargs: Any) -> Any:
-    from mmpretrain.apis import ImageClassificationInferencer
+def _infer_images(model: torch.nn.Module, inputs: list, batch_size: int, **kwargs: Any) -> list:
+    from .images import CheckedInferencer
 
-    many = isinstance(inputs, (list, tuple))
-    images = [_checked_image(image) for image in (inputs if many else [inputs])]
-    results = ImageClassificationInferencer(model)(images, batch_size=batch_size, **kwargs)
-    return results if many else results[0]
+    return CheckedInferencer(model).infer_list([_as_string(i) for i in inputs], batch_size=batch_size, **kwargs)
 
 
-def _checked_image(image: Any) -> Any:
-    """An image as the toolboxes take it: a path as a string, or an array (height, width, 3)."""
-    if isinstance(image, (str, PathLike)):
-        return _checked_path(image, 'image')
-    if getattr(image, 'ndim', 0) != 3 or image.shape[-1] != 3:
-        shape = getattr(image, 'shape', type(image).__name__)
-        raise ValueError(f'an image is a path or an array of shape (height, width, 3), got {shape}')
-    return image
+def _as_string(image: Any) -> Any:
+    return str(image) if isinstance(image, PathLike) else image
 
 
-def _checked_path(path: str | PathLike, what: str) -> str:
-    path = str(path)
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'there is no {what} {path}')
-    return path
-
-
-def _infer_objects(model: torch.nn.Module, inputs: Any, batch_size: int) -> Any:
+def _infer_objects(model: torch.nn.Module, inputs: list, batch_size: int) -> list:
     from mmdet.apis import inference_detector
     from mmdet.utils import get_test_pipeline_cfg
     from mmengine.dataset import Compose
 
+    from ..datasets.image_files import guard_images
+
     _refuse_batches(batch_size)
 
     def infer(image: Any) -> Any:
-        image = _checked_image(image)
+        image = checked_image(image)
         # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
         pipeline = copy.deepcopy(get_test_pipeline_cfg(model.cfg))
         if not isinstance(image, str):
             pipeline[0].type = 'mmdet.LoadImageFromNDArray'
-        return inference_detector(model, image, Compose(pipeline))
+        return inference_detector(model, image, Compose(guard_images(Compose(pipeline).transforms)))
 
-    return _each(infer, inputs)
+    return infer_each(infer, inputs)
 
 
-def _infer_videos(model: torch.nn.Module, inputs: Any, batch_size: int, **kwargs: Any) -> Any:
+def _infer_videos(model: torch.nn.Module, inputs: list, batch_size: int, **kwargs: Any) -> list:
     from .video import infer_video
 
     _refuse_batches(batch_size)
-    return _each(lambda video: infer_video(model, _checked_path(video, 'video'), **kwargs), inputs)
-
-
-def _each(infer: Callable[[Any], Any], inputs: Any) -> Any:
-    return [infer(i) for i in inputs] if isinstance(inputs, (list, tuple)) else infer(inputs)
+    return infer_each(lambda video: infer_video(model, checked_path(video, 'video'), **kwargs), inputs)
 
 
 def _refuse_batches(batch_size: int) -> None:

@@ -23,7 +23,6 @@ from .onnx_network import load_onnx
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        prog='benchmark.py',
         description='Time networks side by side, with random weights, on the same random inputs. All are loaded, and '
         'in each round each is run in turn, forwards in one round and backwards in the next, so that what else the '
         'machine does meets all. Shown are the median over the rounds and, in brackets, the quartiles; the ratio to '

@@ -1,18 +1,17 @@
 """Loading checkpoints in the commands: what cannot be read, and what belongs to another model, is said in one line."""
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.parse import urlparse
 
 import torch
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 
+from ..checkpoints import CheckpointError
 from ..converters.published import unwrap
 from .errors import UsageError, one_line
 
@@ -83,6 +82,8 @@ def read_checkpoint(filename: str, map_location: Any = None, logger: str = 'curr
     """mmengine's loader, with errors that name the file. Whatever a broken file raises, it is the file's fault."""
     try:
         checkpoint = _mmengine_read(filename, map_location, logger)
+    except CheckpointError as error:
+        raise UsageError(f'cannot read the checkpoint {error}') from error
     except Exception as error:
         raise UsageError(f'cannot read the checkpoint {filename}: {_why(filename, error)}') from error
     if not isinstance(checkpoint, dict):
@@ -93,14 +94,9 @@ def read_checkpoint(filename: str, map_location: Any = None, logger: str = 'curr
 def _why(filename: str, error: Exception) -> str:
     if isinstance(error, (URLError, ConnectionError, TimeoutError)):
         return f'{one_line(error)}; check the address and the network, or download it elsewhere and give its path'
-    if isinstance(error, (FileNotFoundError, PermissionError)):
+    if isinstance(error, (OSError, ImportError)):
         return one_line(error)
-    line = 'torch.save has not written it, or it is incomplete'
-    if filename.startswith(('http://', 'https://')):
-        # A broken download is kept, and would be taken again.
-        kept = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(filename).path))
-        line += f'; delete {kept} before you try again'
-    return line
+    return f'{one_line(error)} ({type(error).__name__})'
 
 
 @contextlib.contextmanager

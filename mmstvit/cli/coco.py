@@ -10,8 +10,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..datasets.image_files import max_pixels
 from .errors import UsageError, one_line
 
+_HUGE = 1e9  # NaN is not below it either
 _LISTS = ('images', 'annotations', 'categories')
 
 
@@ -23,7 +25,7 @@ def _checked(base: type) -> type:
             self.file = annotation_file
             try:
                 super().__init__(annotation_file)
-            except (ValueError, AssertionError, KeyError, TypeError) as error:
+            except (ValueError, AssertionError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 line = f'{annotation_file} is no annotation file in the format of COCO: {one_line(error)}'
                 raise UsageError(line) from error
             missing = [key for key in _LISTS if not isinstance(self.dataset.get(key), list)]
@@ -51,12 +53,67 @@ def _checked(base: type) -> type:
     return CheckedCOCO
 
 
+def _fault(image: dict, annotations: list[dict]) -> str | None:
+    """What is wrong with the numbers of an image and its annotations: mmdet reads them as they are."""
+    # What lacks is told by what needs it.
+    size = image.get('height', 1), image.get('width', 1)
+    if not isinstance(image.get('file_name', ''), str):
+        return f'its file_name is {image["file_name"]}'
+    # Masks are drawn at that size.
+    if not _numbers(size, 2) or min(size) <= 0 or size[0] * size[1] > max_pixels():
+        return f'its height and width are {size[0]} and {size[1]}'
+    for annotation in annotations:
+        name = f'annotation {annotation.get("id")}'
+        if not _numbers(annotation.get('bbox', [0] * 4), 4):
+            return f'{name} has the bbox {annotation["bbox"]}, which is not four finite numbers'
+        if not _numbers([annotation.get('area', 0)], 1):
+            return f'{name} has the area {annotation["area"]}, which is no finite number'
+        fault = _fault_of_mask(annotation.get('segmentation'), size)
+        if fault:
+            return f'{name} has a segmentation {fault}'
+    return None
+
+
+def _fault_of_mask(mask: Any, size: tuple[int, int]) -> str | None:
+    """What is wrong with a mask, before pycocotools reads it in C."""
+    if not mask:
+        return None
+    if isinstance(mask, dict):
+        if list(mask.get('size') or ()) != list(size):
+            return f'of the size {mask.get("size")}, and the image has {list(size)}'
+        counts = mask.get('counts')
+        if isinstance(counts, list) and not (
+            _numbers(counts) and min(counts, default=-1) >= 0 and sum(counts) == size[0] * size[1]
+        ):
+            return 'whose counts do not fill the image'
+        return None if isinstance(counts, (list, str, bytes)) else 'without counts'
+    if not isinstance(mask, list) or not all(map(_numbers, mask)):
+        return 'that is no list of polygons of finite numbers'
+    # They are drawn point for point before they are cut to the image.
+    far = max(size)
+    if any(not -far <= value <= 2 * far for part in mask for value in part):
+        return 'with points far outside the image'
+    return None
+
+
+def _numbers(values: Any, count: int | None = None) -> bool:
+    """Whether it is a list of numbers that pixels can have, and of so many."""
+    return (
+        isinstance(values, (list, tuple))
+        and count in (None, len(values))
+        and all(type(value) in (int, float) and abs(value) < _HUGE for value in values)
+    )
+
+
 def _checked_image(parse: Any, dataset: Any, raw: dict) -> dict:
     """Parse the annotations of one image, and refuse those that lack what the config loads."""
     where = f'{dataset.ann_file}: image {raw["raw_img_info"].get("file_name", raw["raw_img_info"].get("id"))}'
+    fault = _fault(raw['raw_img_info'], raw['raw_ann_info'])
+    if fault:
+        raise UsageError(f'{where}: {fault}')
     try:
         info = parse(dataset, raw)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         what = f'has no {error.args[0]!r}' if isinstance(error, KeyError) else f'is not valid ({one_line(error)})'
         raise UsageError(f'{where}: an entry {what}') from error
     loads_masks = any(getattr(step, 'with_mask', False) for step in dataset.pipeline.transforms)
@@ -66,6 +123,18 @@ def _checked_image(parse: Any, dataset: Any, raw: dict) -> dict:
             'leave the annotation out'
         )
     return info
+
+
+def _checked_file(load: Any, dataset: Any) -> list[dict]:
+    """Load an annotation file, and refuse what mmdet stumbles over."""
+    try:
+        return load(dataset)
+    except UsageError:
+        raise
+    except (ValueError, AssertionError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UsageError(
+            f'{dataset.ann_file} is no annotation file in the format of COCO: {one_line(error)}'
+        ) from error
 
 
 def _checked_list(select: Any, dataset: Any) -> list[dict]:
@@ -91,11 +160,14 @@ def clear_coco_errors(cfg: Config) -> Iterator[None]:
         return
     from mmdet.datasets import CocoDataset
 
-    reader, parse, select = CocoDataset.COCOAPI, CocoDataset.parse_data_info, CocoDataset.filter_data
+    names = ('COCOAPI', 'load_data_list', 'parse_data_info', 'filter_data')
+    reader, load, parse, select = before = [getattr(CocoDataset, name) for name in names]
     CocoDataset.COCOAPI = _checked(reader)
+    CocoDataset.load_data_list = lambda dataset: _checked_file(load, dataset)
     CocoDataset.parse_data_info = lambda dataset, raw: _checked_image(parse, dataset, raw)
     CocoDataset.filter_data = lambda dataset: _checked_list(select, dataset)
     try:
         yield
     finally:
-        CocoDataset.COCOAPI, CocoDataset.parse_data_info, CocoDataset.filter_data = reader, parse, select
+        for name, original in zip(names, before):
+            setattr(CocoDataset, name, original)

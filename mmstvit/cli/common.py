@@ -15,7 +15,7 @@ from mmengine.dist import is_distributed
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..apis.models import TOOLBOXES, toolbox_of
+from ..apis.models import TOOLBOXES, model_index, toolbox_of
 from ..paths import package_data
 from .errors import UsageError, one_line, suggest
 from .strategy import build_flexible_runner, choose_strategy
@@ -46,7 +46,10 @@ class _Options(DictAction):
         for value in values:
             if '=' not in value:
                 parser.error(f'{option_string} takes KEY=VALUE, got {value}')
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, IndexError, RecursionError, ValueError):  # brackets that do not match
+            parser.error(f'{option_string} cannot be read: {" ".join(values)}')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,18 +66,39 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes are started'
     )
+    add_trust_argument(parser)
+    parser.add_argument(
+        '--trust-data',
+        action='store_true',
+        help="read files that entries or links of a data set lead to outside the data set's folder",
+    )
     # torch.distributed.launch passes this one; torchrun sets the environment instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """The argument of every command that reads a checkpoint."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='unpickle checkpoints whole, so that code in them runs: only for files whose makers you know',
+    )
+
+
 def find_config(path: str) -> Path:
-    """A config file by its path, or by its path below the ``configs`` of the installed package."""
+    """A config file by its path, by its path below the ``configs`` of the installed package, or a model's by its name.
+
+    Raises:
+        UsageError: there is none.
+    """
     root = package_data()
     for candidate in (Path(path), root / path, root / 'configs' / path):
         if candidate.is_file():
             return candidate
-    known = {p.name: p.relative_to(root) for p in (root / 'configs').rglob('*.py')}
-    near = difflib.get_close_matches(Path(path).name, list(known), n=1)
+    if entry := model_index().get(path):
+        return Path(entry['Config'])
+    known = {p.stem: p.relative_to(root) for p in (root / 'configs').rglob('*.py')}
+    near = difflib.get_close_matches(Path(path).stem, list(known), n=1)
     hint = f'did you mean {known[near[0]]}?' if near else f'those of mmstvit are in {root / "configs"}'
     raise UsageError(f'there is no config {path}; {hint}')
 

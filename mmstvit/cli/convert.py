@@ -9,25 +9,27 @@ import torch
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
+from ..checkpoints import SAFETENSORS, save_safetensors, trust_checkpoints
 from ..converters.published import convert_published_state_dict, some
 from ..converters.recognise import backbone_of
 from ..files import unfinished
 from ..registry import MODELS
 from .checkpoint import check_checkpoint, read_checkpoint
+from .common import add_trust_argument
 from .errors import UsageError, one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        prog='published_to_mmstvit.py',
         description='Write a published checkpoint of DeiT, ViT, Swin, STViT-R or T2T-ViT in the names of mmstvit. The '
         'layout is recognised by its names. Published files load unconverted too; this is for those who want to look '
         'at them, cut them or hand them on.',
     )
     parser.add_argument('src', metavar='SRC', help='the published file or its URL')
-    parser.add_argument('dst', metavar='DST', help='the file to write')
+    parser.add_argument('dst', metavar='DST', help='the file to write; *.safetensors is written as that')
     parser.add_argument('--overwrite', action='store_true', help='replace DST where it exists')
+    add_trust_argument(parser)
     return parser.parse_args(argv)
 
 
@@ -65,15 +67,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         target = Path(args.dst).expanduser()
         if target.exists() and not args.overwrite:
             raise UsageError(f'{target} exists already: choose another name or give --overwrite')
+        with trust_checkpoints(args.trust_checkpoint):
+            published = read_checkpoint(args.src, map_location='cpu')
         try:
-            converted = convert_published_state_dict(read_checkpoint(args.src, map_location='cpu'))
+            converted = convert_published_state_dict(published)
             lines = report(converted)
         except ValueError as error:
             raise UsageError(f'{args.src}: {error}') from error
         print('\n'.join(lines))
         target.parent.mkdir(parents=True, exist_ok=True)
+        meta = published.get('meta')
+        known = {key: meta[key] for key in ('dataset_meta',) if key in meta} if isinstance(meta, dict) else {}
         # A file of that name is always a whole one.
         with unfinished(target) as temporary:
-            torch.save(dict(meta={}, state_dict=converted), temporary)
+            write = save_safetensors if target.suffix == SAFETENSORS else torch.save
+            write(dict(meta=known, state_dict=converted), temporary)
             temporary.replace(target)
         print(f'written: {target}')

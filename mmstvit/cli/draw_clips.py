@@ -1,4 +1,4 @@
-"""Drawings of video predictions, for ``tools/test.py --show-dir``.
+"""Drawings of video predictions, for ``tools/test.py --show-dir`` and ``mmstvit infer --draw``.
 
 mmaction2's own hook passes its visualizer an argument that it does not take, and its visualizer looks for labels under
 names that its data samples no longer have (1.2.0, its last release).
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mmcv.video import VideoReader
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -42,6 +43,13 @@ class ClipDrawingHook(Hook):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(self.folder / f'{self._count}.png'), _strip(_frames(inputs), _caption(sample, classes)))
             self._count += 1
+
+
+def read_strip(path: str | Path, caption: str) -> np.ndarray:
+    """Some of the frames of a video file in a row, and a caption above them: (height, width, 3), BGR."""
+    video = VideoReader(str(path))
+    chosen = np.linspace(0, len(video) - 1, min(_FRAMES, len(video))).round().astype(int)
+    return _strip(np.stack([video[i] for i in chosen.tolist()])[..., ::-1], caption)
 
 
 def _frames(inputs: Tensor) -> np.ndarray:

@@ -80,8 +80,11 @@ def _log_traceback(error: BaseException) -> str | None:
     """Write the traceback into the log file of the run, and return its path."""
     for handler in MMLogger.get_current_instance().handlers:
         if isinstance(handler, logging.FileHandler) and handler.stream:
-            handler.stream.write(''.join(traceback.format_exception(error)))
-            handler.flush()
+            try:
+                handler.stream.write(''.join(traceback.format_exception(error)))
+                handler.stream.flush()
+            except OSError:  # the disk is full
+                return None
             return os.path.relpath(handler.baseFilename)
     return None
 

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ..apis.complexity import count
 from ..apis.models import get_model
+from ..checkpoints import trust_checkpoints
 from ..compat.requires import require
 from ..files import unfinished
 from ..layers.semantic import WindowSpec
 from ..version import __version__
 from .checkpoint import check_checkpoint, load_weights
-from .common import load_config
+from .common import add_trust_argument, load_config
 from .errors import UsageError, one_line_errors
 
 # Frames of a clip are decoded to RGB, images to BGR.
@@ -35,7 +36,6 @@ _SETTINGS = {
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        prog='export_onnx.py',
         description='Write a classifier (its softmax scores), the backbone and neck of a detector (its maps) or a '
         'video recogniser (its softmax scores) to an ONNX file, and check it with ONNX Runtime against PyTorch. Inputs '
         'are normalised images (batch, 3, height, width) or clips (batch, 3, frames, height, width); how an image is '
@@ -59,6 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='leave height and width open; for networks without windows, whose masks are made for one size',
     )
+    add_trust_argument(parser)
     return parser.parse_args(argv)
 
 
@@ -269,7 +270,8 @@ def export(args: argparse.Namespace) -> None:
     )
     scope = cfg.default_scope
     model = get_model(cfg)
-    checkpoint = load_weights(model, args.checkpoint)
+    with trust_checkpoints(args.trust_checkpoint):
+        checkpoint = load_weights(model, args.checkpoint)
     network = network_of(model, scope).eval()
     with DefaultScope.overwrite_default_scope(scope):
         divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)

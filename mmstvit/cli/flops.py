@@ -19,7 +19,6 @@ from .networks import SPECS, Inputs, Network, input_shape, load_network, quieten
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        prog='get_flops.py',
         description='Count the multiply-adds, FLOPs (two for each multiply-add) and parameters of networks, in all, of '
         'the backbone alone, and of each part, with the tokens that enter each transformer layer. Counted are matrix '
         'products, convolutions and attention (fused or not); not norms, activations, softmax, pooling, additions and '

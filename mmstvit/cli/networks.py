@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from ..apis.models import TOOLBOXES, _index, get_model, toolbox_of
+from ..apis.models import TOOLBOXES, get_model, toolbox_of
 from ..compat.requires import require
 from .common import find_config
 from .errors import UsageError, one_line, suggest
@@ -75,8 +75,6 @@ def load_network(spec: str) -> Network:
         return _from_timm(name)
     if package in TOOLBOXES and name:
         path = _config_of_package(package, name)
-    elif entry := _index().get(spec):
-        path = Path(entry['Config'])
     else:
         path = find_config(spec)
     try:

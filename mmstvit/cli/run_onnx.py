@@ -182,9 +182,11 @@ def read_image(path: str) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise InputError(f'there is no image {path}')
-    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    content = np.fromfile(path, np.uint8)
+    # By its name OpenCV would read what is there of an incomplete one. It raises at more pixels than it allows.
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
     if image is None:
-        raise InputError(f'{path} is no image that OpenCV reads')
+        raise InputError(f'{path} is no image that OpenCV reads, or an incomplete one')
     return image
 
 
@@ -214,7 +216,6 @@ def result_of(scores: np.ndarray, classes: Sequence[str] | None) -> dict[str, An
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        prog='run_onnx.py',
         description='Infer images with a model of export_onnx.py, without PyTorch. A classifier gives a line for each '
         'image, a dense network the shapes of its maps.',
     )
@@ -251,19 +252,35 @@ def run(args: argparse.Namespace) -> None:
     suffix = Path(args.out).suffix if args.out else None
     if args.out and suffix not in (('.json', '.npz') if scored else ('.npz',)):
         raise InputError(f'--out {args.out}: name it {"*.json for the scores or " if scored else ""}*.npz for arrays')
-    found = []
+    found, broken = [], 0
     for path in args.images:
-        found.append(infer(session, meta, read_image(path)))
-        print(f'{path}: {_lines(found[-1], classes, args.topk or 1)}', flush=True)
-    if not args.out:
-        return
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    if suffix == '.json':
-        results = [dict(image=path, **result_of(f['scores'], classes)) for path, f in zip(args.images, found)]
-        Path(args.out).write_text(json.dumps(results, indent=1), encoding='utf-8')
+        try:
+            outputs = infer(session, meta, read_image(path))
+        except (InputError, OSError, cv2.error) as error:
+            if len(args.images) == 1:
+                raise InputError(f'{path}: {" ".join(str(error).split())}') from error
+            # The others are still inferred.
+            print(f'error: {path}: {" ".join(str(error).split())}', file=sys.stderr)
+            broken += 1
+            continue
+        found.append((path, outputs))
+        print(f'{path}: {_lines(outputs, classes, args.topk or 1)}', flush=True)
+    if args.out and found:
+        _write(args.out, found, classes)
+    if broken:
+        raise InputError(f'{broken} of {len(args.images)} images could not be inferred')
+
+
+def _write(out: str, found: list[tuple[str, dict[str, np.ndarray]]], classes: Sequence[str] | None) -> None:
+    """Write the scores as JSON, or all outputs as arrays."""
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    if Path(out).suffix == '.json':
+        results = [dict(image=path, **result_of(outputs['scores'], classes)) for path, outputs in found]
+        Path(out).write_text(json.dumps(results, indent=1), encoding='utf-8')
     else:
         # Maps of images of several sizes do not stack: an array for each image and output.
-        np.savez(args.out, **{f'{i}/{name}': value for i, f in enumerate(found) for name, value in f.items()})
+        named = {f'{i}/{name}': value for i, (_, outputs) in enumerate(found) for name, value in outputs.items()}
+        np.savez(out, **named)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

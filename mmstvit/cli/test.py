@@ -2,17 +2,20 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
+from ..checkpoints import trust_checkpoints
 from .checkpoint import check_checkpoint, clear_checkpoint_errors
 from .coco import clear_coco_errors
 from .common import add_common_arguments, build_runner, check_data, load_config
 from .draw_clips import ClipDrawingHook
 from .errors import UsageError, one_line_errors
+from .images import clear_image_errors
 from .strategy import drop_strategy
 from .videos import check_videos, clear_video_errors
 
@@ -23,7 +26,6 @@ _VISUALIZERS = {'mmpretrain': 'UniversalVisualizer', 'mmdet': 'DetLocalVisualize
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        prog='test.py',
         description='Evaluate a checkpoint; the toolbox (mmpretrain, mmdet, mmaction2) is chosen by the config.',
         epilog='example: python tools/test.py configs/stvit/stvit-s_8xb128_in1k.py https://.../stvit-s.pth',
     )
@@ -87,15 +89,17 @@ def _draw(cfg: Config, folder: str, interval: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    with one_line_errors():
+    with one_line_errors(), ExitStack() as stack:
         args = parse_args(argv)
+        stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('test_dataloader',))
-        check_videos(cfg, ('test_dataloader',))
+        check_videos(cfg, ('test_dataloader',), trust_data=args.trust_data)
         runner = build_runner(cfg)
         if args.show_dir is not None and cfg.default_scope == 'mmaction':
             runner.register_hook(ClipDrawingHook(args.show_dir, args.interval))
         with clear_checkpoint_errors(runner, 'test'), clear_coco_errors(cfg), clear_video_errors(runner):
-            metrics = runner.test()
+            with clear_image_errors(cfg, args.trust_data):
+                metrics = runner.test()
         if args.out is not None and args.out.endswith('.json') and is_main_process():
             mmengine.dump(metrics, args.out)

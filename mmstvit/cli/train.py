@@ -2,23 +2,25 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS
-from mmengine.runner import find_latest_checkpoint
 
+from ..checkpoints import trust_checkpoints
 from .checkpoint import check_checkpoint, clear_checkpoint_errors
 from .coco import clear_coco_errors
 from .common import add_common_arguments, build_runner, check_data, load_config
 from .errors import UsageError, one_line_errors, unknown_type
+from .images import clear_image_errors
+from .stops import clear_stops, guard_training, newest_checkpoint
 from .videos import SkippedClipsHook, check_videos, clear_video_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        prog='train.py',
         description='Train a model; the toolbox (mmpretrain, mmdet, mmaction2) is chosen by the config.',
         epilog='example: python tools/train.py configs/digits/stvit-tiny_digits.py --work-dir work_dirs/digits',
     )
@@ -28,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from a checkpoint, without a name from the last one in the work dir',
+        help='go on from a checkpoint, without a name from the newest whole one in the work dir',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs a GPU)')
     parser.add_argument('--no-validate', action='store_true', help='no validation during training')
@@ -81,8 +83,8 @@ def _check_optimizer(cfg: Config) -> None:
 
 def _choose_start(cfg: Config, resume: str | None) -> None:
     """Say where training starts: a checkpoint to resume, one to begin from, or none."""
-    if resume == 'auto':
-        resume = find_latest_checkpoint(cfg.work_dir)
+    if resume == 'auto' or (resume is None and cfg.get('resume') and not cfg.get('load_from')):
+        resume = newest_checkpoint(cfg)
         if resume is None:
             # So that the same command starts a job and takes it up again.
             print(f'No checkpoint in {cfg.work_dir} to resume: training starts from the beginning.')
@@ -93,13 +95,17 @@ def _choose_start(cfg: Config, resume: str | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    with one_line_errors():
+    with one_line_errors(), ExitStack() as stack:
         args = parse_args(argv)
+        stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
-        check_videos(cfg, ('train_dataloader', 'val_dataloader'), args.skip_broken)
+        check_videos(cfg, ('train_dataloader', 'val_dataloader'), args.skip_broken, args.trust_data)
+        guard_training(cfg)
         runner = build_runner(cfg)
         if args.skip_broken:
             runner.register_hook(SkippedClipsHook())
+        # The innermost first: what stops a training is no fault of its data.
         with clear_checkpoint_errors(runner, 'train'), clear_coco_errors(cfg), clear_video_errors(runner):
-            runner.train()
+            with clear_image_errors(cfg, args.trust_data), clear_stops(runner):
+                runner.train()

@@ -15,13 +15,14 @@ from .errors import UsageError, one_line
 _VIDEOS = ('VideoDataset', 'mmaction.VideoDataset')
 
 
-def check_videos(cfg: Config, names: Sequence[str], skip_broken: bool = False) -> None:
+def check_videos(cfg: Config, names: Sequence[str], skip_broken: bool = False, trust_data: bool = False) -> None:
     """Put :class:`CheckedVideos` around each ``VideoDataset`` of the config's dataloaders ``names``.
 
     Args:
         cfg: nothing is done where it is not of mmaction2.
         names: of the dataloaders.
         skip_broken: of the data sets of ``train_dataloader``.
+        trust_data: whether names and links may lead out of a data set's folder.
 
     Raises:
         UsageError: there is nothing that ``skip_broken`` could mean.
@@ -30,7 +31,8 @@ def check_videos(cfg: Config, names: Sequence[str], skip_broken: bool = False) -
         classes = (cfg.model.get('cls_head') or {}).get('num_classes')
         for name in names:
             if (cfg.get(name) or {}).get('dataset'):
-                settings = dict(skip_broken=skip_broken and name == 'train_dataloader', num_classes=classes)
+                skip = skip_broken and name == 'train_dataloader'
+                settings = dict(skip_broken=skip, num_classes=classes, trust_data=trust_data)
                 cfg[name].dataset = _wrapped(cfg[name].dataset, settings)
     if skip_broken and not _contains(cfg.train_dataloader.dataset):
         raise UsageError('--skip-broken is for data sets of the type VideoDataset, and the config trains on none')

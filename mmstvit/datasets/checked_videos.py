@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from torch.utils.data import get_worker_info
 
 from ..registry import DATASETS
+from .roots import TRUST_DATA, leads_outside, roots_of
 from .video_files import VideoError, existing, guard_reading
 
 _MAX_WORKERS = 256
@@ -32,16 +33,20 @@ class CheckedVideos:
         skip_broken: whether to read another clip in the place of one that is not there or cannot be read. Each is
             logged once; :meth:`broken` has them all.
         num_classes: of the model, to check the labels.
+        trust_data: whether names and links may lead out of the folder that is put before the names of the list.
 
     Raises:
         VideoError: a fault in the list, when it is built; a clip that cannot be read, when it is asked for.
     """
 
-    def __init__(self, dataset: Any, skip_broken: bool = False, num_classes: int | None = None) -> None:
+    def __init__(
+        self, dataset: Any, skip_broken: bool = False, num_classes: int | None = None, trust_data: bool = False
+    ) -> None:
         if isinstance(dataset, dict):
             # Not read before it was checked.
             dataset = MMENGINE_DATASETS.build(dict(dataset, lazy_init=True))
         self.dataset, self.skip_broken, self.num_classes = dataset, skip_broken, num_classes
+        self.roots = [] if trust_data else roots_of(dataset)
         dataset.pipeline = Compose(guard_reading(dataset.pipeline.transforms))
         self._check_list()
         self.full_init()
@@ -126,7 +131,13 @@ class CheckedVideos:
             fault = self._fault(name, labels)
             if fault:
                 raise VideoError(f'{path}: line {number}, {line.strip()[:80]!r}, {fault}')
-            yield name if prefix is None else os.path.join(prefix, name)
+            name = name if prefix is None else os.path.join(prefix, name)
+            real = leads_outside(name, self.roots)
+            if real:
+                raise VideoError(
+                    f"{path}: line {number}, {name}, leads out of the data set's folder, to {real}; {TRUST_DATA}"
+                )
+            yield name
 
     def _fault(self, name: str, labels: list[str]) -> str | None:
         if not name:

@@ -60,6 +60,15 @@ class Plan(NamedTuple):
     bias: Tensor | None = None
     groups: int | None = None
 
+    def arrange(self, context: Sequence[Tensor], groups: int) -> Tensor:
+        """Bring what belongs to the parts of the context (B, ..., C) to the groups: (B, groups or 1, keys, C)."""
+        keys = self.keys or (None,) * len(context)
+        parts = [
+            part.flatten(1, -2).unsqueeze(1) if how is None else how.arrange(part)
+            for part, how in zip(context, keys, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat([p.expand(-1, groups, -1, -1) for p in parts], dim=2)
+
 
 @functools.lru_cache(maxsize=32)
 @torch.inference_mode(False)  # a tensor made in inference mode could not be used in training later
@@ -131,17 +140,6 @@ class Attention(nn.Module):
         bias = None if self.qkv.bias is None else self.qkv.bias[rows]
         return F.linear(tokens, self.qkv.weight[rows], bias)
 
-    def _keys(self, context: Sequence[Tensor], plan: Plan, groups: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of all parts of the context, (B, groups, keys, C) each."""
-        parts = []
-        keys = plan.keys or (None,) * len(context)
-        for tokens, how in zip(context, keys, strict=True):
-            kv = self._project(tokens, slice(self.embed_dims, None))
-            parts.append(kv.flatten(1, -2).unsqueeze(1) if how is None else how.arrange(kv))
-        kv = parts[0] if len(parts) == 1 else torch.cat([p.expand(-1, groups, -1, -1) for p in parts], dim=2)
-        k, v = kv.chunk(2, dim=-1)
-        return k, v
-
     def _bias(self, plan: Plan, queries: Tensor) -> Tensor | None:
         """Mask and relative position bias, (groups or 1, heads or 1, n, keys), in the type of the queries."""
         bias = plan.bias
@@ -156,6 +154,44 @@ class Attention(nn.Module):
         # (B, G, n, C) -> (B G, heads, n, C / heads)
         return x.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
+    def _prepare(
+        self, query: Tensor, context: Sequence[Tensor] | None, plan: Plan
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, torch.Size]:
+        """Queries, keys and values by heads, what is added to the logits, and the shape of the cut query."""
+        if context is not None:
+            query = self._project(query, slice(0, self.embed_dims))
+        x = query if plan.windows is None else plan.windows.split(query)
+        shape = x.shape
+        if plan.groups is not None or x.dim() != 4:
+            x = x.reshape(shape[0], plan.groups or 1, -1, shape[-1])
+        if context is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        else:
+            kv = [self._project(part, slice(self.embed_dims, None)) for part in context]
+            q, (k, v) = x, plan.arrange(kv, x.shape[1]).chunk(2, dim=-1)
+        bias = self._bias(plan, q)
+        if bias is not None and bias.shape[0] > 1:
+            bias = bias.repeat(shape[0], 1, 1, 1)
+        return self._heads(q), self._heads(k), self._heads(v), bias, shape
+
+    def weights(self, query: Tensor, context: Sequence[Tensor] | None = None, plan: Plan | None = None) -> Tensor:
+        """The attention weights of :meth:`forward`, which computes with them but never holds them.
+
+        Args:
+            query: as in :meth:`forward`.
+            context: as in :meth:`forward`.
+            plan: as in :meth:`forward`.
+
+        Returns:
+            ``(B, groups, heads, queries, keys)``, without dropout; each row sums to 1. Keys are in the order of
+            :meth:`Plan.arrange`.
+        """
+        q, k, _, bias, shape = self._prepare(query, context, plan or Plan())
+        logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+        if bias is not None:
+            logits = logits + bias
+        return logits.softmax(dim=-1).unflatten(0, (shape[0], -1))
+
     def forward(self, query: Tensor, context: Sequence[Tensor] | None = None, plan: Plan | None = None) -> Tensor:
         """Let ``query`` attend to the parts of ``context``, or to itself.
 
@@ -168,22 +204,8 @@ class Attention(nn.Module):
             The shape of ``query``.
         """
         plan = plan or Plan()
-        if context is not None:
-            query = self._project(query, slice(0, self.embed_dims))
-        x = query if plan.windows is None else plan.windows.split(query)
-        shape = x.shape
-        if plan.groups is not None or x.dim() != 4:
-            x = x.reshape(shape[0], plan.groups or 1, -1, shape[-1])
-        if context is None:
-            q, k, v = self.qkv(x).chunk(3, dim=-1)
-        else:
-            q, (k, v) = x, self._keys(context, plan, x.shape[1])
-        bias = self._bias(plan, q)
-        if bias is not None and bias.shape[0] > 1:
-            bias = bias.repeat(shape[0], 1, 1, 1)
-        out = F.scaled_dot_product_attention(
-            self._heads(q), self._heads(k), self._heads(v), bias, self.attn_drop_rate if self.training else 0.0
-        )
+        q, k, v, bias, shape = self._prepare(query, context, plan)
+        out = F.scaled_dot_product_attention(q, k, v, bias, self.attn_drop_rate if self.training else 0.0)
         out = out.transpose(1, 2).reshape(shape)  # (B G, heads, n, C / heads) -> the shape of the cut query
         if plan.windows is not None:
             out = plan.windows.merge(out)

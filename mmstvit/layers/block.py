@@ -44,7 +44,7 @@ class TransformerBlock(nn.Module):
         drop_path_rate: probability that a sample skips a branch (stochastic depth), in training.
         layer_scale_init_value: initial value of LayerScale; 0 means no LayerScale.
         norm_cfg: the norm layer, as in all OpenMMLab toolboxes.
-        relative_window: window of a learned relative position bias, see :class:`Attention`.
+        relative_window: window of a learned relative position bias, see :class:`.Attention`.
     """
 
     attention_type = Attention

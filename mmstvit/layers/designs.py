@@ -134,7 +134,7 @@ class DenseBlock(TransformerBlock):
         embed_dims: channels C that come in.
         growth: channels that are joined to them.
         halve: whether a linear layer and GELU halve the width after that, between two groups of layers.
-        **options: of :class:`TransformerBlock`.
+        **options: of :class:`.TransformerBlock`.
     """
 
     def __init__(self, embed_dims: int, *args: Any, growth: int, halve: bool, **options: Any) -> None:
@@ -168,7 +168,7 @@ def build_layers(
         arch: ``embed_dims``, ``num_heads`` and ``feedforward_channels``; where the width changes, the last grows in
             proportion.
         drop_path_rates: stochastic depth of each layer.
-        **options: of :class:`TransformerBlock`.
+        **options: of :class:`.TransformerBlock`.
 
     Raises:
         ValueError: an unknown type, or sizes that do not fit.

@@ -87,11 +87,35 @@ class WholeImage(NamedTuple):
             return balanced_plan((extra, semantic, image), self.device)
         return balanced_plan((extra, semantic), self.device)
 
+    @property
+    def cells(self) -> Size | None:
+        """The grid of the semantic tokens."""
+        return self.semantic_grid
+
+    live = cells
+
+    def lay(self, grid: Tensor) -> Tensor:
+        """What belongs to the cells of a grid (B, *grid, C), as the image tokens are laid out; extra tokens get zeros.
+
+        The same for semantic tokens is :meth:`split`.
+        """
+        return F.pad(grid.flatten(1, -2), (0, 0, self.extra, 0))
+
+    split = lay
+
+    def join(self, s: Tensor) -> Tensor:
+        """Semantic tokens without the extra ones, (B, extra + M, C) -> (B, *cells, C)."""
+        return s[:, self.extra :].unflatten(1, self.semantic_grid)
+
     def image(self, x: Tensor) -> Tensor:
         return x[:, self.extra :]
 
+    def image_grid(self, x: Tensor) -> Tensor:
+        """Image tokens without the extra ones, (B, extra + N, C) -> (B, *grid, C): the inverse of :meth:`lay`."""
+        return self.image(x).unflatten(1, self.grid)
+
     def seeds(self, x: Tensor) -> Tensor:
-        pooled = adaptive_pool(self.image(x).unflatten(1, self.grid), self.semantic_grid, self.pooling)
+        pooled = adaptive_pool(self.image_grid(x), self.semantic_grid, self.pooling)
         return torch.cat((x[:, : self.extra], pooled.flatten(1, -2)), dim=1)
 
     def generate_context(self, s: Tensor, x: Tensor) -> tuple[Tensor, ...]:
@@ -100,8 +124,7 @@ class WholeImage(NamedTuple):
     refine_context = generate_context
 
     def centers(self, table: Tensor) -> Tensor:
-        # The centres belong to the semantic tokens: extra tokens get zeros.
-        return F.pad(table.flatten(1, -2), (0, 0, self.extra, 0))
+        return self.split(table)
 
     def recover_context(self, s: Tensor) -> tuple[Tensor, ...]:
         return (s,)
@@ -140,7 +163,7 @@ class WindowSpec(NamedTuple):
         dense: whether the image is padded to whole windows and each layer sees a larger window around its own, as the
             published STViT-R for detection does; else windows are stretched to the image, all their cells are real, and
             all layers but the first see everything.
-        mask: of the keys in the dense form, see :func:`keys_of_boxes`.
+        mask: of the keys in the dense form, see :func:`.keys_of_boxes`.
         hide_padding: whether image layers hide the padding of their windows; Swin does not.
         always_shift: whether windows are shifted even where one covers the image.
         fit: whether a window of image tokens shrinks to the image along each axis where it is larger, and is not
@@ -179,6 +202,20 @@ class WindowLayout(NamedTuple):
     def cells(self) -> Size:
         """The grid of the semantic tokens."""
         return tuple(n * s for n, s in zip(self.counts, self.spec.size))
+
+    @property
+    def live(self) -> Size:
+        """Semantic cells along each axis that may be keys: those made of real tokens, which come first."""
+        if self.spec.dense and self.spec.mask == 'exact':
+            live = live_cells(self.grid, self.spec.window, self.spec.size)
+            return tuple(min(n, c) for n, c in zip(live, self.cells))
+        return self.cells
+
+    def lay(self, grid: Tensor) -> Tensor:
+        """What belongs to the cells of a grid, as the image tokens are laid out: it is what they are."""
+        return grid
+
+    image_grid = lay
 
     def seeds(self, x: Tensor) -> Tensor:
         """Pool the image tokens: (B, *grid, C) -> (B, G, n, C)."""
@@ -266,16 +303,8 @@ def _image_plan(layout: WindowLayout, shifted: bool) -> Plan:
     return Plan(Windows(grid, window, layout.counts, shift), bias=mask)
 
 
-def _live(layout: WindowLayout) -> Size:
-    """Semantic cells along each axis that may be keys: those made of real tokens, which come first."""
-    if layout.spec.dense and layout.spec.mask == 'exact':
-        live = live_cells(layout.grid, layout.spec.window, layout.spec.size)
-        return tuple(min(n, c) for n, c in zip(live, layout.cells))
-    return layout.cells
-
-
 def _semantic_plan(layout: WindowLayout, role: str) -> Plan:
-    live, cells = _live(layout), layout.cells
+    live, cells = layout.live, layout.cells
     groups = 1 if role == 'semantic' else None
     if live == cells:
         return Plan(groups=groups)
@@ -293,7 +322,7 @@ def _dense_plan(layout: WindowLayout, role: str) -> Plan:
     windows = None
     if role == 'recover':
         windows = Windows(grid, spec.window, counts, (0,) * len(grid))
-        unit, length, real, queries = spec.size, layout.cells, _live(layout), math.prod(spec.window)
+        unit, length, real, queries = spec.size, layout.cells, layout.live, math.prod(spec.window)
         before = after = tuple(4 * s for s in spec.size)
     else:
         unit, length, real, queries = spec.window, padded, grid, math.prod(spec.size)

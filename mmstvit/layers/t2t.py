@@ -63,7 +63,7 @@ class PerformerTokens(nn.Module):
     """Linear attention by positive random features, whose shortcut is the value.
 
     Choromanski et al., "Rethinking Attention with Performers", as T2T-ViT uses it: with
-    phi(u) = exp(w u - |u|^2 / 2) / sqrt(m) of m random features w, the output for a query q is
+    ``phi(u) = exp(w u - |u|^2 / 2) / sqrt(m)`` of m random features w, the output for a query q is
     phi(q) (sum phi(k) v) / (phi(q) sum phi(k) + 1e-8). The features are drawn once, not trained, and saved.
 
     Args:

@@ -1,5 +1,6 @@
 """Inference on videos: the scores of the test, windows of long ones, and files that are no videos."""
 
+import json
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import save_checkpoint
 
 from mmstvit import get_model, inference_model
+from mmstvit.cli.infer import main as infer
 from mmstvit.cli.test import main as evaluate
 from mmstvit.datasets.clips import draw_clip, write_video
 
@@ -55,6 +57,20 @@ def case(tmp_path_factory):
 @pytest.fixture(scope='module')
 def model(case):
     return get_model(case / 'Decord.py', case / 'weights.pth')
+
+
+def test_command(case, model, tmp_path):
+    """A folder of clips by ``mmstvit infer``: the same scores, and a picture of each."""
+    out, drawn = tmp_path / 'out.jsonl', tmp_path / 'drawn'
+    command = [str(case / 'Decord.py'), str(case), '--checkpoint', str(case / 'weights.pth'), '--device', 'cpu']
+    assert infer([*command, '--out', str(out), '--draw', str(drawn)]) == 0
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    clips = [case / name for name in ('clip0.mp4', 'clip1.mp4', 'clip2.mp4', 'long.mp4')]
+    assert [line['file'] for line in found] == [str(clip) for clip in clips]
+    for line, sample in zip(found, inference_model(model, clips), strict=True):
+        np.testing.assert_allclose(line['pred_scores'], sample.pred_score, atol=1e-6)
+        assert line['pred_label'] == int(sample.pred_score.argmax())
+    assert sorted(path.name for path in drawn.iterdir()) == [f'{clip.name}.png' for clip in clips]
 
 
 def test_scores_are_those_of_the_test_command(case, model, tmp_path):

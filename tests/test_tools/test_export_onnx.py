@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -241,6 +242,14 @@ def test_without_dynamic_batch_it_is_one(small, images, capsys):
     assert open_session(folder / 'one.onnx').get_inputs()[0].shape == [1, 3, 32, 32]
     assert 'name it *.json' in line_of(capsys, run, folder / 'one.onnx', images[0], '--out', 'a.txt')
     assert 'there is no image absent.png' in line_of(capsys, run, folder / 'one.onnx', 'absent.png')
+    cut = folder / 'cut.png'
+    cut.write_bytes(Path(images[0]).read_bytes()[:-30])
+    with pytest.raises(SystemExit) as stop:  # the others are not lost
+        run([str(arg) for arg in (folder / 'one.onnx', images[0], cut, images[1], '--out', folder / 'found.json')])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and [line.split(': ')[0] for line in out.splitlines()] == images
+    assert f'error: {cut}: ' in err and err.splitlines()[-1] == 'error: 1 of 3 images could not be inferred'
+    assert [result['image'] for result in json.loads((folder / 'found.json').read_text())] == images
 
 
 @pytest.mark.parametrize(

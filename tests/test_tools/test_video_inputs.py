@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,6 +64,12 @@ def case(good, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def broken(case, broken_videos):
+    """The broken files beside the whole ones, and what must be said of each: ``{path: words}``."""
+    return {Path(shutil.copy(path, case.root / path.name)): said for path, said in broken_videos.items()}
+
+
+@pytest.fixture
 def run(case, capfd):
     """Run a command, and return what it printed; with ``fails`` its line."""
 
@@ -100,13 +107,13 @@ def fill(case, *names):
     case.list.write_text(''.join(f'{name} 0\n' for name in names))
 
 
-def cut_off(broken_videos):
-    return next(path for path in broken_videos if path.name == 'cut_off.mp4')
+def cut_off(broken):
+    return next(path for path in broken if path.name == 'cut_off.mp4')
 
 
-def test_broken_file_stops_the_commands(case, run, broken_videos):
+def test_broken_file_stops_the_commands(case, run, broken):
     """Read by a worker in training, by the command itself in testing."""
-    path = cut_off(broken_videos)
+    path = cut_off(broken)
     fill(case, '1.mp4', path)
     torch.save(dict(state_dict=get_model(case.config).state_dict(), meta={}), case.root / 'weights.pth')
     for args in (
@@ -117,38 +124,38 @@ def test_broken_file_stops_the_commands(case, run, broken_videos):
         assert line.startswith(f'error: {path}: it was cut off: ') and 'VideoError' not in line
 
 
-def test_each_broken_file_is_named(case, read, broken_videos):
-    fill(case, *broken_videos)
+def test_each_broken_file_is_named(case, read, broken):
+    fill(case, *broken)
     for name in ('train_dataloader', 'test_dataloader'):
-        for i, (path, said) in enumerate(broken_videos.items()):
+        for i, (path, said) in enumerate(broken.items()):
             with pytest.raises(VideoError) as error:
                 read(name)[i]
             line = str(error.value)
             assert line.startswith(f'{path}: ') and said in line and '\n' not in line
 
 
-def test_broken_clips_are_skipped_and_counted(case, run, broken_videos):
+def test_broken_clips_are_skipped_and_counted(case, run, broken):
     """In training alone, when asked, over all workers; the whole clips are still read."""
-    fill(case, *broken_videos, 'absent.mp4', *(f'{i}.mp4' for i in range(CLIPS)))
+    fill(case, *broken, 'absent.mp4', *(f'{i}.mp4' for i in range(CLIPS)))
     held = case.root / 'held.txt'
     held.write_text('0.mp4 0\n1.mp4 1\n')
     options = ('train_dataloader.num_workers=2', f'val_dataloader.dataset.ann_file={held}')
     out = run(train, '--skip-broken', '--cfg-options', *options)
-    broken = [*broken_videos, case.root / 'absent.mp4']
+    broken = [*broken, case.root / 'absent.mp4']
     end = out[out.index(f'{len(broken)} of the {len(broken) + CLIPS} clips of {case.list} were skipped') :]
     for path in broken:
         assert f'\n  {path}\n' in end + '\n' and f'skipped: {path}: ' in out
     assert (case.work_dir / 'epoch_2.pth').is_file()
 
 
-def test_whole_clips_stand_in_for_broken_ones(case, read, broken_videos):
-    fill(case, *broken_videos)
+def test_whole_clips_stand_in_for_broken_ones(case, read, broken):
+    fill(case, *broken)
     with case.list.open('a') as file:
         file.write('2.mp4 2\n3.mp4 3\n')
     dataset = read(skip_broken=True)
-    for i in range(len(broken_videos)):
+    for i in range(len(broken)):
         assert dataset[i]['data_samples'].gt_label.item() in (2, 3)  # the label is that of the clip that was read
-    assert dataset.broken() == [str(path) for path in broken_videos]
+    assert dataset.broken() == [str(path) for path in broken]
     assert dataset.being_read() == []
 
 
@@ -157,9 +164,9 @@ def test_nothing_is_skipped_of_whole_clips(case, read):
     assert len([dataset[i] for i in range(CLIPS)]) == CLIPS and dataset.broken() == []
 
 
-def test_no_clip_can_be_read(case, read, broken_videos):
-    fill(case, *broken_videos)
-    with pytest.raises(VideoError, match=f'{case.list}: none of its {len(broken_videos)} clips can be read'):
+def test_no_clip_can_be_read(case, read, broken):
+    fill(case, *broken)
+    with pytest.raises(VideoError, match=f'{case.list}: none of its {len(broken)} clips can be read'):
         read(skip_broken=True)[0]
     fill(case, 'gone.mp4')
     with pytest.raises(VideoError, match='1 of its 1 clips are not there'):

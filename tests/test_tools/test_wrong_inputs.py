@@ -266,14 +266,6 @@ def test_url_refused(fails, trained, tmp_path):
     assert url in line and 'refused' in line and 'check the address and the network' in line
 
 
-def test_broken_download_is_named(fails, trained, web, tmp_path, caches):
-    (web.folder / 'broken.pth').write_text('<html>not here</html>')
-    line = fails(evaluate, trained.config, web.url('broken.pth'), '--work-dir', tmp_path)
-    kept = line.split('delete ')[1].split(' before')[0]
-    assert str(caches) in kept
-    assert Path(kept).read_text() == '<html>not here</html>'
-
-
 def test_amp_without_gpu(fails, tiny_config, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert '--amp needs a GPU' in fails(train, tiny_config, '--amp')

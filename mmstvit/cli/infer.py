@@ -1,0 +1,184 @@
+"""Predictions on images, folders of images, or videos: ``mmstvit infer``."""
+
+import argparse
+import itertools
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ..apis.inputs import INPUT_ERRORS
+from ..apis.models import get_model, inference_model, toolbox_of
+from .checkpoint import check_checkpoint
+from .common import add_trust_argument, find_config, output_file
+from .errors import UsageError, one_line, one_line_errors
+from .flops import console
+from .infer_results import draw, record, shown
+from .networks import quieten
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
+VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm')
+ROWS = 40  # of the table; of more files the classes are counted
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments of the command."""
+    parser = argparse.ArgumentParser(
+        description='Predict images, all images of folders, or videos, as the model takes them. A file that cannot be '
+        'read is told and left out; the exit code is then 1.',
+        epilog='example: mmstvit infer stvit-tiny_digits photos/ --checkpoint work_dirs/digits/epoch_40.pth '
+        '--batch-size 32 --out results.jsonl --draw pictures',
+    )
+    parser.add_argument('model', metavar='MODEL', help='a name of `mmstvit list`, or the path of a config')
+    parser.add_argument('inputs', metavar='INPUT', nargs='+', help='files, or folders with folders in them')
+    parser.add_argument(
+        '--checkpoint', metavar='FILE|URL', help='the weights, by default those that are published for the model'
+    )
+    parser.add_argument(
+        '--batch-size', type=int, metavar='N', help='images run together, of a classifier alone; default 16'
+    )
+    parser.add_argument('--device', help='default a GPU where there is one')
+    parser.add_argument(
+        '--threshold', type=float, metavar='SCORE', help='least score of an object that is told; default 0.3'
+    )
+    parser.add_argument(
+        '--out', metavar='FILE.jsonl', help='write a line of JSON for each file, as soon as it is inferred'
+    )
+    parser.add_argument('--draw', metavar='FOLDER', type=Path, help='draw each prediction into a picture there')
+    add_trust_argument(parser)
+    return parser.parse_args(argv)
+
+
+def find_inputs(given: Sequence[str], endings: Sequence[str]) -> list[Path]:
+    """The files that are named, and those with one of the endings in the folders that are, sorted, each once.
+
+    Raises:
+        UsageError: one is not there, or a folder has none.
+    """
+    found = []
+    for name in given:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in endings and not _hidden(p, path))
+            if not inside:
+                raise UsageError(f'the folder {name} has no file that ends in {", ".join(endings)}')
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UsageError(f'there is no file or folder {name}')
+    return list(dict.fromkeys(found))
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith('.') for part in path.relative_to(root).parts)
+
+
+def check_args(args: argparse.Namespace, scope: str) -> None:
+    """Fill in the defaults, and refuse what cannot take effect on a model of this toolbox.
+
+    Raises:
+        UsageError: as said.
+    """
+    if scope != 'mmpretrain' and args.batch_size is not None:
+        raise UsageError('--batch-size is for image classifiers: detectors and recognisers infer one file at a time')
+    if scope != 'mmdet' and args.threshold is not None:
+        raise UsageError('--threshold is for detectors: leave it out')
+    args.batch_size = (16 if scope == 'mmpretrain' else 1) if args.batch_size is None else args.batch_size
+    args.threshold = 0.3 if args.threshold is None else args.threshold
+    if args.batch_size < 1:
+        raise UsageError(f'--batch-size {args.batch_size}: it must be at least 1')
+
+
+def results_of(
+    model: torch.nn.Module, scope: str, files: Sequence[Path], batch_size: int, bar: Progress
+) -> Iterator[tuple[Path, Any]]:
+    """Each file with what the toolbox found in it, or the exception that it raised."""
+    options = dict(mmpretrain=dict(batch_size=batch_size), mmaction=dict(progress=False)).get(scope, {})
+    if scope == 'mmpretrain':
+        from mmpretrain.utils import progress
+
+        progress.disable_progress_bar = True  # there is one for all files
+    task = bar.add_task('inferring', total=len(files))
+    remaining = iter(files)
+    while batch := list(itertools.islice(remaining, batch_size)):
+        found = inference_model(model, batch, return_exceptions=True, **options)
+        yield from zip(batch, found, strict=True)
+        bar.advance(task, len(batch))
+
+
+def summary(records: Sequence[dict], texts: Sequence[str]) -> Table:
+    """A row for each file, or, of many, how often each class was found."""
+    if len(records) <= ROWS:
+        table = Table('file', 'prediction')
+        for found, text in zip(records, texts, strict=True):
+            table.add_row(found['file'], text)
+        return table
+    table = Table('class', 'files')
+    table.columns[1].justify = 'right'
+    counted = Counter()
+    for found in records:
+        classes = {o['class'] for o in found['objects']} if 'objects' in found else [found.get('pred_class')]
+        counted.update(c for c in classes if c is not None)
+    for name, number in counted.most_common():
+        table.add_row(name, str(number))
+    return table
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Infer all files; whether all could be read.
+
+    Raises:
+        UsageError: an argument is wrong or has no effect.
+    """
+    from mmengine.config import Config
+
+    output_file(args.out, '--out', ('.jsonl',))
+    check_checkpoint(args.checkpoint)
+    config = find_config(args.model)
+    scope = toolbox_of(Config.fromfile(config))
+    check_args(args, scope)
+    files = find_inputs(args.inputs, VIDEOS if scope == 'mmaction' else IMAGES)
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    name = args.model if args.checkpoint is None and not Path(args.model).is_file() else config
+    model = get_model(name, args.checkpoint or True, device, args.trust_checkpoint)
+    common = os.path.commonpath([file.parent for file in files])
+    records, texts, begin, stderr = [], [], time.perf_counter(), Console(stderr=True)
+    with ExitStack() as stack:
+        out = stack.enter_context(open(args.out, 'w', encoding='utf-8')) if args.out else None
+        bar = stack.enter_context(Progress(console=stderr, disable=not stderr.is_terminal, transient=True))
+        for file, result in results_of(model, scope, files, args.batch_size, bar):
+            if isinstance(result, INPUT_ERRORS):
+                records.append(dict(file=str(file), error=one_line(result)))
+                stderr.print(f'error: {one_line(result)}', soft_wrap=True, highlight=False, markup=False)
+            else:
+                records.append(dict(file=str(file), **record(result, scope, model, args.threshold)))
+                if args.draw:
+                    picture = args.draw / f'{file.relative_to(common)}.png'
+                    draw(result, scope, model, file, picture, args.threshold)
+            texts.append(shown(records[-1]))
+            if out:
+                out.write(json.dumps(records[-1]) + '\n')
+                out.flush()  # what was inferred is there whatever happens next
+    taken, failed = time.perf_counter() - begin, sum('error' in found for found in records)
+    console().print(summary(records, texts))
+    told = f'{len(files)} files in {taken:.1f} s, {len(files) / taken:.1f} a second'
+    print(told + (f'; {failed} could not be read' if failed else ''))
+    return not failed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 1 where a file could not be read."""
+    with one_line_errors():
+        args = parse_args(argv)
+        quieten()
+        return 0 if run(args) else 1

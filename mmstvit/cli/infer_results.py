@@ -1,0 +1,108 @@
+"""What was found in a file: as JSON, as a line, as a picture. The toolboxes draw."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.nn as nn
+
+from .draw_clips import read_strip
+
+
+def classes_of(model: nn.Module) -> Sequence[str] | None:
+    """Names of the classes that came with the weights, or with the data set of the config."""
+    return (getattr(model, 'dataset_meta', None) or {}).get('classes')
+
+
+def record(result: Any, scope: str, model: nn.Module, threshold: float) -> dict[str, Any]:
+    """A prediction in JSON's types.
+
+    Args:
+        result: of :func:`mmstvit.inference_model`.
+        scope: the toolbox.
+        model: whose it is.
+        threshold: least score of an object.
+
+    Returns:
+        ``pred_class``, ``pred_label``, ``pred_score`` and ``pred_scores`` of all classes; of a detector ``objects``,
+        best first, each with ``class``, ``label``, ``score``, ``box`` (left, top, right, bottom in pixels) and, where
+        there is one, ``mask`` as COCO's run-length code.
+    """
+    if scope == 'mmdet':
+        return dict(objects=_objects(result, model, threshold))
+    if scope == 'mmaction':
+        scores, classes = result.pred_score, classes_of(model)
+        label = int(scores.argmax())
+        result = dict(pred_label=label, pred_score=float(scores[label]), pred_scores=scores)
+        result['pred_class'] = classes[label] if classes else str(label)
+    return dict(
+        pred_class=str(result.get('pred_class', result['pred_label'])),
+        pred_label=int(result['pred_label']),
+        pred_score=float(result['pred_score']),
+        pred_scores=[float(score) for score in result['pred_scores']],
+    )
+
+
+def _objects(sample: Any, model: nn.Module, threshold: float) -> list[dict]:
+    from mmdet.structures.mask import encode_mask_results
+
+    found, classes = sample.pred_instances.cpu(), classes_of(model)
+    found = found[found.scores >= threshold]
+    masks = encode_mask_results(found.masks.numpy()) if 'masks' in found else [None] * len(found)
+    objects = []
+    for label, score, box, mask in zip(found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist(), masks):
+        one = {'class': classes[label] if classes else str(label), 'label': label, 'score': score, 'box': box}
+        if mask is not None:
+            one['mask'] = dict(size=list(mask['size']), counts=mask['counts'].decode())
+        objects.append(one)
+    return sorted(objects, key=lambda one: -one['score'])
+
+
+def shown(found: dict) -> str:
+    """A record for reading."""
+    if 'error' in found:
+        return 'could not be read'
+    if 'objects' not in found:
+        return f'{found["pred_class"]} {found["pred_score"]:.1%}'
+    names = [one['class'] for one in found['objects']]
+    return ', '.join(f'{names.count(name)} x {name}' for name in dict.fromkeys(names)) or 'nothing'
+
+
+def draw(result: Any, scope: str, model: nn.Module, file: Path, path: Path, threshold: float) -> None:
+    """Draw a prediction on its image, or above frames of its clip, into a PNG.
+
+    Args:
+        result: of :func:`mmstvit.inference_model`.
+        scope: the toolbox.
+        model: whose it is.
+        file: what it was found in.
+        path: the picture.
+        threshold: least score of an object.
+    """
+    import cv2
+    from mmcv.image import imread
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if scope == 'mmaction':
+        cv2.imwrite(str(path), read_strip(file, shown(record(result, scope, model, threshold))))
+        return
+    image = imread(str(file), channel_order='rgb')
+    if scope == 'mmdet':
+        from mmdet.visualization import DetLocalVisualizer
+
+        visualizer = DetLocalVisualizer()
+        visualizer.dataset_meta = model.dataset_meta
+        visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold, out_file=str(path))
+        return
+    from mmpretrain.structures import DataSample
+    from mmpretrain.visualization import UniversalVisualizer
+
+    sample = DataSample().set_pred_label(result['pred_label']).set_pred_score(result['pred_scores'])
+    UniversalVisualizer().visualize_cls(
+        image,
+        sample,
+        classes=classes_of(model),
+        draw_gt=False,
+        rescale_factor=max(1, 256 / max(image.shape)),
+        out_file=str(path),
+    )

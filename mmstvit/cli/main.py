@@ -1,0 +1,57 @@
+"""The ``mmstvit`` command: everything in ``tools/`` by a word."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from .errors import suggest
+
+# Command -> the module whose ``main`` it is, and what it is for. Modules are imported when they are asked for: the
+# toolboxes take seconds.
+COMMANDS = {
+    'list': ('list_models', 'the models, with their cost and accuracy'),
+    'train': ('train', 'train a model'),
+    'test': ('test', 'test a checkpoint'),
+    'infer': ('infer', 'predict images, folders of images, or videos'),
+    'flops': ('flops', 'count multiply-adds, parameters and tokens'),
+    'benchmark': ('benchmark', 'time networks side by side'),
+    'show-tokens': ('show_tokens', 'draw what each semantic token stands for'),
+    'show-cam': ('show_cam', 'draw what speaks for a class'),
+    'convert': ('convert', 'convert published weights'),
+    'export': ('export_onnx', 'write a network to an ONNX file'),
+    'check-env': ('.check_env', 'what is installed, what clashes, and how to mend it'),
+}
+EXAMPLES = """examples:
+  mmstvit list 'stvit-s*'
+  mmstvit train digits/stvit-tiny_digits.py --work-dir work_dirs/digits
+  mmstvit infer stvit-tiny_digits photos/ --checkpoint work_dirs/digits/epoch_40.pth --out results.jsonl
+  mmstvit flops stvit-s_8xb128_in1k mmpretrain:deit-small_4xb256_in1k
+  mmstvit COMMAND --help"""
+
+
+def usage() -> str:
+    """All commands, a line each."""
+    lines = [f'  {name:<12} {what}' for name, (_, what) in COMMANDS.items()]
+    return '\n'.join(['usage: mmstvit COMMAND ...', '', 'commands:', *lines, '', EXAMPLES])
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Entry point; hands on what the command's own ``main`` returns."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given or given[0] in ('-h', '--help'):
+        print(usage())
+        return 0 if given else 2
+    name, *rest = given
+    if name == '--version':
+        from ..version import __version__
+
+        print(f'mmstvit {__version__}')
+        return 0
+    if name not in COMMANDS:
+        print(f'error: mmstvit has no command {name}{suggest(name, COMMANDS)} (mmstvit --help)', file=sys.stderr)
+        return 2
+    module = COMMANDS[name][0]
+    path = f'mmstvit{module}' if module.startswith('.') else f'mmstvit.cli.{module}'
+    # The name in usage lines, and the arguments of a command that reads them there.
+    sys.argv = [f'mmstvit {name}', *rest]
+    return importlib.import_module(path).main(rest)

@@ -1,0 +1,309 @@
+"""Pictures of token maps: arrays for a file, for a notebook or for mmengine's Visualizer."""
+
+import colorsys
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..files import write_whole
+from .maps import LayerMaps, TokenMaps, check_tokens
+
+_PANEL = 384  # least pixels of the shorter edge of a panel
+_ROW = 192  # the same in a contact sheet
+_FRAME = 144  # the same of a clip's frames
+_DPI = 100
+_TITLE = 24  # pixels
+_GAP = 10
+_NAMES = 130  # for the names of rows
+_TOKENS = 16  # maps of single tokens in a picture, where none are chosen
+_FRAMES = 8  # of a clip
+
+_EXPLAINED = """\
+{} x {} semantic tokens, numbered row by row.
+
+Above, each image token has the colour and the number
+of the semantic token that attends most to it, or in
+recovery is most attended to by it.
+
+Right, where each semantic token's attention lies on
+the image, in recovery who attends to it; each map is
+scaled to its own maximum."""
+
+
+def palette(semantic_grid: Sequence[int]) -> np.ndarray:
+    """A colour for each semantic token, unlike those of its neighbours: (tokens, 3), uint8 RGB."""
+    colours = []
+    for *time, row, column in np.ndindex(*semantic_grid):
+        # Neighbours in a row are the golden ratio of the colour circle apart; rows differ in paleness too.
+        hue = 0.618 * column + 0.27 * row + 0.15 * sum(time)
+        saturation, value = ((0.9, 1.0), (0.5, 1.0), (0.85, 0.7))[(row + sum(time)) % 3]
+        colours.append(colorsys.hsv_to_rgb(hue % 1, saturation, value))
+    return (np.array(colours) * 255).round().astype(np.uint8)
+
+
+def most_covering(layer: LayerMaps, number: int = _TOKENS) -> list[int]:
+    """The tokens with most cells in the hard assignment, in the order of their numbers; all where there are few."""
+    cells = np.bincount(np.maximum(layer.assigned_cells(), 0).ravel(), minlength=len(layer.live))
+    return sorted(np.argsort(-cells, kind='stable')[:number].tolist())
+
+
+def overlay(image: np.ndarray, assigned: np.ndarray, semantic_grid: Sequence[int], least: int) -> np.ndarray:
+    """The hard assignment over the image: a colour a token, borders, and numbers where there is room for them.
+
+    Args:
+        image: (height, width, 3), uint8 RGB.
+        assigned: (height, width), numbers of tokens, -1 for none, as of :meth:`.LayerMaps.assigned`.
+        semantic_grid: the grid of the semantic tokens.
+        least: pixels of the shorter edge of the picture.
+
+    Returns:
+        The picture, uint8 RGB: the image enlarged by a whole number, no pixel of it is blurred.
+    """
+    image, assigned = scaled(image, least), scaled(assigned, least)
+    colours = np.concatenate((palette(semantic_grid), np.zeros((1, 3), np.uint8)))[assigned]  # -1 is the last, black
+    light = image.mean(axis=-1, keepdims=True) / 255
+    picture = np.clip(colours * (0.45 + 0.4 * light) + 80 * light, 0, 255).astype(np.uint8)
+    border = np.zeros(assigned.shape, bool)
+    border[1:] |= assigned[1:] != assigned[:-1]
+    border[:, 1:] |= assigned[:, 1:] != assigned[:, :-1]
+    picture[border] = 255
+    for token in np.unique(assigned[assigned >= 0]):
+        _number(picture, assigned == token, str(token))
+    return picture
+
+
+def _number(picture: np.ndarray, region: np.ndarray, text: str) -> None:
+    """Write a number into each connected part of a region that it fits into."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
+    size = 0.42
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    for part in range(1, count):
+        left, top, wide, high, _ = stats[part]
+        if wide < width + 4 or high < height + 4:
+            continue
+        inside = np.pad(parts[top : top + high, left : left + wide] == part, 1).astype(np.uint8)
+        distance = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+        if distance.max() < height / 2 + 2:
+            continue
+        y, x = np.unravel_index(distance.argmax(), distance.shape)
+        at = int(left + x - width // 2), int(top + y + height // 2)
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def heat(image: np.ndarray, soft: np.ndarray, peak: float | None, least: int) -> np.ndarray:
+    """One soft map over the image.
+
+    Args:
+        image: (height, width, 3), uint8 RGB.
+        soft: (height, width), not negative.
+        peak: the value that is drawn brightest; ``None`` for the largest.
+        least: pixels of the shorter edge of the picture.
+
+    Returns:
+        The picture, uint8 RGB.
+    """
+    image, soft = scaled(image, least), scaled(soft, least)
+    peak = float(soft.max()) if peak is None else peak
+    strength = np.clip(soft / max(peak, np.finfo(np.float32).tiny), 0, 1)[..., None]
+    grey = image.mean(axis=-1, keepdims=True)
+    # Where the token does not look, the image shines through, darkened.
+    picture = (1 - strength) * 0.4 * grey + strength * (255 * colormaps['inferno'](strength[..., 0])[..., :3])
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def mosaic(image: np.ndarray, soft: np.ndarray, tokens: Sequence[int], columns: int, least: int) -> np.ndarray:
+    """Soft maps of several tokens, numbered, row by row: uint8 RGB.
+
+    Args:
+        image: (height, width, 3), uint8 RGB.
+        soft: (tokens, height, width).
+        tokens: their numbers.
+        columns: maps in a row.
+        least: pixels of the shorter edge of a map.
+    """
+    tiles = [_labelled(heat(image, one, None, least), str(token)) for one, token in zip(soft, tokens, strict=True)]
+    rows = -(-len(tiles) // columns)
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (rows * columns - len(tiles))
+    gap = _GAP // 3
+    tiles = [np.pad(tile, ((0, gap), (0, gap), (0, 0)), constant_values=255) for tile in tiles]
+    lines = [np.concatenate(tiles[i * columns : (i + 1) * columns], axis=1) for i in range(rows)]
+    return np.concatenate(lines)[:-gap, :-gap]
+
+
+def _labelled(tile: np.ndarray, text: str) -> np.ndarray:
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(tile, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, thickness, cv2.LINE_AA)
+    return tile
+
+
+# ------------------------------------------------------------------------------------------------- whole pictures
+def picture(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '') -> np.ndarray:
+    """Everything about one image, or of a clip a strip over time.
+
+    Of an image: what the network saw, the hard assignment of each layer, and below it the soft maps of single tokens.
+
+    Args:
+        maps: of :func:`.token_maps`.
+        tokens: whose soft maps are drawn; by default all, or the 16 that cover most in the last layer.
+        title: of the whole.
+
+    Returns:
+        The picture, uint8 RGB.
+
+    Raises:
+        ValueError: there is no such token.
+    """
+    if maps.image.ndim == 4:
+        return strip(maps, tokens, title)
+    last = maps.layers[-1]
+    tokens = most_covering(last) if tokens is None else check_tokens(last.live, tokens)
+    rows, columns = maps.semantic_grid
+    across = columns if len(tokens) == rows * columns else math.ceil(math.sqrt(len(tokens)))
+    seen = scaled(maps.image, _PANEL)
+    least = max(min(seen.shape[:2]) // across - _GAP // 3, 1)
+    rows_of_panels = []
+    for unit in sorted({layer.unit for layer in maps.layers}):
+        first = not rows_of_panels
+        panels = [(seen, 'what the network sees') if first else (None, '')]
+        below = [(None, _EXPLAINED.format(rows, columns) if first else '')]
+        for layer in [layer for layer in maps.layers if layer.unit == unit]:
+            panels.append((overlay(maps.image, layer.assigned(), maps.semantic_grid, _PANEL), _title(maps, layer)))
+            below.append((mosaic(maps.image, layer.resized(tokens), tokens, across, least), ''))
+        rows_of_panels += [panels, below]
+    return grid_of_panels(rows_of_panels, title)
+
+
+def sheet(all_maps: Sequence[TokenMaps], titles: Sequence[str] | None = None) -> np.ndarray:
+    """A contact sheet: of each image, in a row, what the network saw and the hard assignment of each layer.
+
+    Args:
+        all_maps: of one model; of a clip its middle frame is shown.
+        titles: one an image.
+
+    Returns:
+        The picture, uint8 RGB.
+    """
+    rows = []
+    for maps, title in zip(all_maps, titles or [''] * len(all_maps), strict=True):
+        frame = slice(None) if maps.image.ndim == 3 else len(maps.image) // 2
+        row = [(scaled(maps.image[frame], _ROW), title)]
+        for layer in maps.layers:
+            row.append(
+                (overlay(maps.image[frame], layer.assigned()[frame], maps.semantic_grid, _ROW), _title(maps, layer))
+            )
+        rows.append(row)
+    return grid_of_panels(side_by_side(rows))
+
+
+def strip(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '') -> np.ndarray:
+    """A clip over time: frames, below them the hard assignment of each layer, and the soft maps of single tokens.
+
+    Args:
+        maps: of a clip.
+        tokens: whose soft maps in the last layer of the STGM are drawn; by default the 4 that cover most.
+        title: of the whole.
+
+    Returns:
+        The picture, uint8 RGB.
+
+    Raises:
+        ValueError: there is no such token.
+    """
+    last = [layer for layer in maps.layers if layer.role != 'recover'][-1]
+    tokens = most_covering(last, 4) if tokens is None else check_tokens(last.live, tokens)
+    frames = np.linspace(0, len(maps.image) - 1, min(_FRAMES, len(maps.image))).round().astype(int)
+    rows = [[(scaled(maps.image[t], _FRAME), f'frame {t + 1}') for t in frames]]
+    names = ['what the\nnetwork sees']
+    for layer in maps.layers:
+        assigned = layer.assigned()
+        rows.append([(overlay(maps.image[t], assigned[t], maps.semantic_grid, _FRAME), '') for t in frames])
+        names.append(_title(maps, layer).replace(', ', ',\n'))
+    for token, soft in zip(tokens, last.resized(tokens)):
+        peak = float(soft.max())  # one scale over time
+        rows.append([(heat(maps.image[t], soft[t], peak, _FRAME), '') for t in frames])
+        names.append(f'token {token}')
+    return grid_of_panels(rows, title, names=names)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write an RGB picture as a PNG that is there as a whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, cv2.imencode('.png', image[..., ::-1])[1].tobytes())
+
+
+def _title(maps: TokenMaps, layer: LayerMaps) -> str:
+    return layer.title if maps.layers[-1].unit == 1 else f'unit {layer.unit}, {layer.title}'
+
+
+def side_by_side(rows: list[list[tuple[np.ndarray | None, str]]]) -> list[list[tuple[np.ndarray | None, str]]]:
+    """Where a sheet would be tall and narrow, its second half beside the first."""
+    if len(rows) < 4 or len(rows[0]) > 4:
+        return rows
+    half = -(-len(rows) // 2)
+    right = rows[half:] + [[(None, '')] * len(rows[0])] * (2 * half - len(rows))
+    return [one + other for one, other in zip(rows, right)]
+
+
+def grid_of_panels(
+    rows: Sequence[Sequence[tuple[np.ndarray | None, str]]], title: str = '', names: Sequence[str] = ()
+) -> np.ndarray:
+    """Panels with their titles, each pixel of them a pixel of the picture.
+
+    Args:
+        rows: of panels; ``None`` for a place with the text alone.
+        title: of the whole.
+        names: of the rows.
+    """
+    heights = [max(panel.shape[0] for panel, _ in row if panel is not None) for row in rows]
+    widths = [max(row[i][0].shape[1] for row in rows if row[i][0] is not None) for i in range(len(rows[0]))]
+    titled = [_TITLE if any(text for panel, text in row if panel is not None) else 0 for row in rows]
+    left, top = _NAMES if names else _GAP, _GAP + (_TITLE if title else 0)
+    width = left + sum(widths) + _GAP * len(widths)
+    height = top + sum(heights) + sum(titled) + _GAP * len(heights)
+    figure = Figure((width / _DPI, height / _DPI), dpi=_DPI)
+    canvas = FigureCanvasAgg(figure)
+    if title:
+        figure.text(0.5, 1 - _GAP / height, title, ha='center', va='top', fontsize=12, parse_math=False)
+    y = top
+    for i, row in enumerate(rows):
+        y += titled[i]
+        if names:
+            figure.text((left - _GAP) / width, 1 - (y + heights[i] / 2) / height, names[i], ha='right', va='center')
+        x = left
+        for (panel, text), column in zip(row, widths):
+            if panel is None:
+                figure.text(x / width, 1 - (y + _GAP) / height, text, va='top', fontsize=9, linespacing=1.4)
+            else:
+                high, wide = panel.shape[:2]
+                axes = figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
+                axes.imshow(panel, interpolation='nearest', aspect='auto')
+                axes.set_title(text, fontsize=10, pad=4, parse_math=False)
+                axes.axis('off')
+            x += column + _GAP
+        y += heights[i] + _GAP
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def scaled(array: np.ndarray, least: int) -> np.ndarray:
+    """An image or a map with its shorter edge at least ``least`` and less than twice that, by whole numbers.
+
+    Pixels of small ones are repeated, and nothing is blurred; large ones are reduced, maps of numbers without mixing.
+    """
+    height, width = array.shape[:2]
+    short = min(height, width)
+    if short < least:
+        times = -(-least // short)
+        return array.repeat(times, 0).repeat(times, 1)
+    size = (width // (short // least), height // (short // least))
+    if array.dtype.kind == 'i':
+        return cv2.resize(array.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
+    return cv2.resize(array, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,260 @@
+"""Token maps from a model as it runs: PyTorch's hooks see what its layers are given, and nothing is replaced.
+
+The hooks are there for one forward pass. The weights are computed beside it, by :meth:`.Attention.weights` from what
+the attention itself was given, and brought from keys to cells by the same plan that brought the keys to the queries.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from ..apis.models import inference_model
+from ..layers.attention import Attention, Plan
+from ..layers.semantic import SemanticEncoder, WholeImage, WindowLayout
+from ..models.backbones.base import Backbone
+from .maps import TITLES, LayerMaps, TokenMaps
+
+Layout = WholeImage | WindowLayout
+
+
+def token_maps(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, view: int = 0) -> TokenMaps:
+    """Which region of an image each semantic token stands for.
+
+    Args:
+        model: a model of :func:`mmstvit.get_model`; for a tensor, any model with one of mmstvit's backbones in it, or
+            the backbone.
+        image: what :func:`mmstvit.inference_model` takes: an image's path or array, a clip's path; or a tensor
+            (B, channels, *size) as the backbone takes it, which is run in the mode that the model is in.
+        view: which of the clips and crops that the test pipeline takes of a video, or of a batch, counted from 0.
+
+    Returns:
+        A :class:`.TokenMaps`: of each layer of the STGM and of each recovery, maps (tokens, *grid) over the cells of
+        the image tokens. Those of the STGM sum to 1 over the cells, those of recovery over the tokens at each cell.
+        ``.resized()`` of a layer brings them to the size of the input, ``.assigned()`` gives each pixel a token.
+
+    Raises:
+        ValueError: the model has no semantic tokens, or there is no such view.
+    """
+    with recording(model, view) as recorder:
+        if isinstance(image, Tensor):
+            result = None
+            with torch.no_grad():
+                recorder.backbone(image)
+        else:
+            result = inference_model(model, image)
+    return recorder.maps(result)
+
+
+@contextlib.contextmanager
+def recording(model: nn.Module, view: int = 0) -> Iterator['Recorder']:
+    """While it is open, a forward pass of ``model`` leaves its token maps in the recorder.
+
+    Args:
+        model: one with a single backbone that has semantic tokens.
+        view: which sample of those that the backbone gets.
+
+    Raises:
+        ValueError: the model has no semantic tokens.
+    """
+    recorder = Recorder(model, view)
+    # Where the model is compiled, its graph may have been traced without the hooks.
+    set_stance = getattr(torch.compiler, 'set_stance', None)
+    try:
+        with contextlib.nullcontext() if set_stance is None else set_stance('force_eager'):
+            yield recorder
+    finally:
+        recorder.remove()
+
+
+class Recorder:
+    """Hooks in a model, and what they have seen; see :func:`recording`.
+
+    Attributes:
+        backbone: the backbone with semantic tokens.
+        encoder: the part of it that makes them.
+        inputs: the sample as the backbone got it, (1, channels, *size); ``None`` before.
+        layout: how its tokens are laid out; ``None`` before.
+    """
+
+    def __init__(self, model: nn.Module, view: int = 0) -> None:
+        found = [
+            (f'{name}.{part}'.strip('.'), module, encoder)
+            for name, module in model.named_modules()
+            if isinstance(module, Backbone)
+            for part, encoder in module.named_modules()
+            if isinstance(encoder, SemanticEncoder) and 'generate' in encoder.roles
+        ]
+        if len(found) != 1:
+            number = f'{len(found)} backbones with' if found else 'no'
+            raise ValueError(
+                f'{type(model).__name__} has {number} semantic tokens: token maps are of a model with one backbone of '
+                'mmstvit whose semantic_grid or semantic_size is not None'
+            )
+        self._name, self.backbone, self.encoder = found[0]
+        self.view, self.inputs, self._raw, self.layout = view, None, None, None
+        self._seen, self._index, self._layers = 0, None, []
+        self._handles = [
+            self.backbone.register_forward_pre_hook(self._on_backbone),
+            self.encoder.register_forward_pre_hook(self._on_encoder),
+        ]
+        for module in model.modules():
+            if isinstance(module, BaseDataPreprocessor):
+                self._handles.append(module.register_forward_pre_hook(self._on_preprocessor))
+        for number, (layer, role) in enumerate(zip(self.encoder.layers, self.encoder.roles)):
+            if role in TITLES:
+                self._handles.append(layer.attn.register_forward_pre_hook(self._of_layer(number), with_kwargs=True))
+
+    def remove(self) -> None:
+        """Take the hooks out."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _on_preprocessor(self, module: nn.Module, args: tuple) -> None:
+        self._raw = args[0]['inputs'][0]
+
+    def _on_backbone(self, module: nn.Module, args: tuple) -> None:
+        # mmaction2 can bring the views of a clip one after the other.
+        batch = args[0]
+        index = self.view - self._seen
+        self._seen += len(batch)
+        self._index = slice(index, index + 1) if 0 <= index < len(batch) else None
+        if self._index is not None:
+            self.inputs = batch[self._index].detach()
+
+    def _on_encoder(self, module: nn.Module, args: tuple) -> None:
+        if self._index is not None:
+            self.layout = args[1]
+
+    def _of_layer(self, number: int) -> Any:
+        role = self.encoder.roles[number]
+        unit = self.encoder.roles[: number + 1].count('generate')
+
+        def on_attention(attention: Attention, args: tuple, kwargs: dict) -> None:
+            if self._index is None:
+                return
+            query, context, plan = args
+            with torch.no_grad():
+                context = [part[self._index] for part in context]
+                weights = cell_weights(attention, role, self.layout, query[self._index], context, plan)[0]
+            self._layers.append((f'{self._name}.layers.{number}', role, unit, weights.cpu()))
+
+        return on_attention
+
+    def maps(self, result: Any = None) -> TokenMaps:
+        """What was recorded.
+
+        Args:
+            result: to be kept with it.
+
+        Raises:
+            ValueError: nothing was recorded, since there was no such view.
+        """
+        if self.inputs is None:
+            raise ValueError(f'there is no view {self.view}: the network got {self._seen}, counted from 0')
+        size, layout = tuple(self.inputs.shape[2:]), self.layout
+        live = torch.zeros(layout.cells, dtype=torch.bool)
+        live[tuple(slice(0, n) for n in layout.live)] = True
+        live = live.flatten().numpy()
+        cell = _pixels_of_a_cell(self.backbone, self.encoder, len(size))
+        layers = []
+        for name, role, unit, weights in self._layers:
+            attention, share = _normalised(weights, role, layout)
+            layers.append(LayerMaps(name, role, unit, attention.numpy(), share.numpy(), live, cell, size))
+        return TokenMaps(_picture(self._raw, self.inputs[0], self.view), tuple(layout.cells), tuple(layers), result)
+
+
+def cell_weights(
+    attention: Attention, role: str, layout: Layout, query: Tensor, context: list[Tensor], plan: Plan | None
+) -> Tensor:
+    """Attention weights between semantic tokens and image cells, the mean over heads.
+
+    Args:
+        attention: of the layer.
+        role: what the layer does: ``'generate'``, ``'refine'`` or ``'recover'``.
+        layout: how its tokens are laid out.
+        query: as the attention gets it.
+        context: the same.
+        plan: the same.
+
+    Returns:
+        ``(B, *cells, N)``, of each semantic token over the N image cells; in recovery ``(B, *grid, M)``, of each image
+        cell over the M semantic tokens.
+    """
+    plan = plan or Plan()
+    weights = attention.weights(query, context, plan).float().mean(2)  # (B, groups, queries, keys)
+    if role == 'recover':
+        parts = layout.recover_context(layout.split(_numbers(layout.cells, query.device)))
+    else:
+        semantic = torch.zeros_like(_numbers(layout.cells, query.device))
+        context_of = layout.generate_context if role == 'generate' else layout.refine_context
+        parts = context_of(layout.split(semantic), layout.lay(_numbers(layout.grid, query.device)))
+    # The number of the cell that each key is, 0 for those that are none.
+    keys = plan.arrange(parts, weights.shape[1])[..., 0].unsqueeze(2).expand_as(weights)
+    number = math.prod(layout.cells if role == 'recover' else layout.grid)
+    weights = weights.new_zeros(*weights.shape[:3], number + 1).scatter_add_(-1, keys, weights)[..., 1:]
+    if role != 'recover':
+        return layout.join(weights.reshape(*query.shape[:-1], number))
+    if plan.windows is not None:
+        weights = plan.windows.merge(weights.reshape(*plan.windows.split(query).shape[:-1], number))
+    return layout.image_grid(weights.reshape(*query.shape[:-1], number))
+
+
+def _numbers(grid: tuple[int, ...], device: torch.device) -> Tensor:
+    """The cells of a grid numbered from 1, (1, *grid, 1)."""
+    return torch.arange(1, math.prod(grid) + 1, device=device).reshape(1, *grid, 1)
+
+
+def _normalised(weights: Tensor, role: str, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Maps (tokens, *grid) that sum to 1, see :class:`.LayerMaps`, and the shares of the tokens."""
+    tokens = math.prod(layout.cells)
+    if role == 'recover':
+        # In the published dense form a cell attends to zeros outside the image too.
+        weights = weights / weights.sum(-1, keepdim=True)
+        return weights.movedim(-1, 0).contiguous(), torch.ones(tokens)
+    weights = weights.reshape(tokens, -1)
+    share = weights.sum(1)
+    weights = weights / share.clamp(min=torch.finfo(weights.dtype).tiny)[:, None]
+    return weights.unflatten(1, layout.grid), share
+
+
+def _pixels_of_a_cell(backbone: Backbone, encoder: SemanticEncoder, rank: int) -> tuple[int, ...]:
+    """What an axis is divided by on the way to the encoder: by the stem, and by two in each patch merging."""
+    long = 1 << 20
+    stem = backbone.patch_embed.grid_of((long,) * rank)
+    merged = 1
+    for stage in getattr(backbone, 'stages', ()):
+        if stage.encoder is encoder:
+            break
+        merged *= 2
+    merging = (1,) * (rank - 2) + (merged, merged)
+    return tuple(round(long / cells) * m for cells, m in zip(stem, merging))
+
+
+def _picture(raw: Tensor | None, inputs: Tensor, view: int) -> np.ndarray:
+    """What the network saw, uint8 RGB with channels last, padded as the network's input is.
+
+    Args:
+        raw: before normalisation; ``None`` where it is not known.
+        inputs: after it, (channels, *size).
+        view: which view of a clip.
+    """
+    size = inputs.shape[1:]
+    if raw is None:
+        low, high = inputs.amin(), inputs.amax()
+        image = ((inputs - low) / (high - low).clamp(min=1e-6) * 255).round()
+    elif raw.dim() == 3:
+        image = raw.flip(0)  # mmcv reads images as BGR
+    else:
+        image = raw[view]  # (views, channels, *size); videos are decoded to RGB
+    pads = [n for have, want in zip(reversed(image.shape[1:]), reversed(size)) for n in (0, want - have)]
+    image = F.pad(image, pads).movedim(0, -1)
+    return image.expand(*size, 3).clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,50 @@
+"""The tutorials of the site, executed as they stand: every shell line, every piece of Python, every file they write."""
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from run_helpers import ROOT, run_here
+
+pytest.importorskip('sybil')
+
+from sybil import Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.myst import CodeBlockParser
+
+TUTORIALS = sorted(path for path in (ROOT / 'docs' / 'tutorials').glob('*.md') if path.stem != 'index')
+
+
+def run_python(example):
+    """A block with a caption is a file of that name; the others are run, one after the other in one namespace."""
+    caption = example.region.lexemes.get('options', {}).get('caption')
+    if caption is None:
+        PythonEvaluator()(example)
+    else:
+        Path(caption).write_text(example.parsed)
+
+
+def run_shell(example, monkeypatch):
+    """Commands of ours in this process, where they start in no time; the others in a shell."""
+    for line in example.parsed.replace('\\\n', ' ').splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] == ['python'] and words[1].startswith('tools/'):
+            run_here(monkeypatch, words[1].removeprefix('tools/'), *words[2:])
+        elif words:
+            subprocess.run(['bash', '-c', line], check=True)
+
+
+@pytest.mark.parametrize('tutorial', TUTORIALS, ids=lambda path: path.stem)
+def test_tutorial(tutorial, tmp_path, monkeypatch):
+    for folder in ('configs', 'tools'):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    parsers = [
+        CodeBlockParser('python', run_python),
+        CodeBlockParser('shell', lambda example: run_shell(example, monkeypatch)),
+    ]
+    examples = list(Sybil(parsers, path=str(tutorial.parent), pattern='*.md').parse(tutorial).examples())
+    assert len(examples) >= 3, 'nothing of this tutorial was found to be executed'
+    for example in examples:
+        example.evaluate()

@@ -1,0 +1,375 @@
+"""Training that is killed, interrupted, out of disk or not finite: what is left is whole, and it goes on as it was."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from run_helpers import ROOT, free_port, tool_env
+
+from mmstvit.cli import train as train_cli
+from mmstvit.engine.whole_checkpoints import fault_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+from killed_trainings import result, same  # noqa: E402
+
+KILLS = 20
+SMALL = """
+train_dataloader = dict(batch_size=20, dataset=dict(indices=80))
+val_dataloader = dict(batch_size=20, dataset=dict(indices=40))
+test_dataloader = dict(batch_size=20, dataset=dict(indices=40))
+train_cfg = dict(max_epochs=3)
+"""
+CLASSES = "_base_ = ['{tiny}']\n" + SMALL + "default_hooks = dict(checkpoint=dict(save_best='auto'))\n"
+SCENES = """
+_base_ = ['mmstvit::digits/mask-rcnn_stvit-r_digits.py']
+arch = dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 2, 4, 8))
+model = dict(
+    backbone=dict(arch=arch),
+    neck=dict(in_channels=[16, 32, 64, 128], out_channels=16),
+    rpn_head=dict(in_channels=16, feat_channels=16),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=16),
+        bbox_head=dict(in_channels=16, fc_out_channels=32),
+        mask_roi_extractor=dict(out_channels=16),
+        mask_head=dict(num_convs=1, in_channels=16, conv_out_channels=16)))
+train_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}/'))
+val_dataloader = dict(batch_size=2, dataset=dict(data_root='{root}/'))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file='{root}/annotations/instances_val.json')
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=3, val_interval=2)
+"""
+CLIPS = """
+_base_ = ['mmstvit::digits/stvit-swin3d_digits.py']
+model = dict(
+    backbone=dict(arch=dict(embed_dims=8, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8))), cls_head=dict(in_channels=64))
+train_dataloader = dict(
+    batch_size=2, dataset=dict(ann_file='{root}/train.txt', data_prefix=dict(video='{root}')))
+val_dataloader = dict(
+    batch_size=2, dataset=dict(ann_file='{root}/val.txt', data_prefix=dict(video='{root}')))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=3, val_interval=2)
+"""
+
+
+def write(path, text, **places):
+    for name, place in places.items():
+        text = text.replace(f'{{{name}}}', str(place))
+    path.write_text(text)
+    return path
+
+
+def train(*args):
+    train_cli.main([str(arg) for arg in args])
+
+
+def stopped(capsys, *args):
+    """The exit code and the last line of a command that does not reach its end."""
+    with pytest.raises(SystemExit) as stop:
+        train(*args)
+    return stop.value.code, capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope='module')
+def small(tiny_config, tmp_path_factory):
+    return write(tmp_path_factory.mktemp('small') / 'small.py', CLASSES, tiny=tiny_config)
+
+
+@pytest.fixture(scope='module')
+def whole_dir(small, tmp_path_factory):
+    """The work dir of a training that nothing has stopped."""
+    work_dir = tmp_path_factory.mktemp('whole')
+    train(small, '--work-dir', work_dir)
+    return work_dir
+
+
+@pytest.fixture(scope='module')
+def whole(whole_dir):
+    """Its weights and the state of its optimizer."""
+    return result(whole_dir)
+
+
+@pytest.fixture(scope='module')
+def killed(small, tmp_path_factory):
+    """What killed_trainings.py has counted, by toolbox."""
+    from mmstvit.datasets.clips import make_clips
+    from mmstvit.datasets.scenes import make_scenes
+
+    root = tmp_path_factory.mktemp('data')
+    make_scenes(root / 'scenes', train=4, val=2, size=64, progress=False)
+    make_clips(root / 'clips', train=8, val=8, progress=False)
+    configs = [
+        small,
+        write(root / 'scenes.py', SCENES, root=root / 'scenes'),
+        write(root / 'clips.py', CLIPS, root=root / 'clips'),
+    ]
+    script, folder = Path(__file__).parent / 'killed_trainings.py', tmp_path_factory.mktemp('killed')
+    command = [sys.executable, '-W', 'ignore', script, folder, str(KILLS), '0', *configs]
+    run = subprocess.run(command, capture_output=True, text=True, env=tool_env())
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{')]
+    return dict(zip(('mmpretrain', 'mmdet', 'mmaction'), lines, strict=True))
+
+
+@pytest.mark.parametrize('toolbox', ['mmpretrain', 'mmdet', 'mmaction'])
+def test_killed_at_random(toolbox, killed):
+    """Each resume works, and leads to the very weights and state of the optimizer of the training left alone."""
+    counts = killed[toolbox]
+    assert counts['moments'] + counts['writes'] + counts['halves'] == KILLS
+    assert counts['half_written'] >= counts['halves'] > 0  # which were under other names
+    assert counts['resumed'] > 0
+    assert counts['equal'] == counts['finished'] > 0
+
+
+@HOOKS.register_module(force=True)
+class Disturber(Hook):
+    """Does ``act(runner)`` once: ``Disturber.plan = (part of the training, iteration, act)``."""
+
+    plan = None
+
+    def _at(self, part, runner):
+        if Disturber.plan and Disturber.plan[:2] == (part, runner.iter):
+            act, Disturber.plan = Disturber.plan[2], None
+            act(runner)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self._at('iteration', runner)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._at('after', runner)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None):
+        self._at('validation', runner)
+
+
+@pytest.fixture
+def disturbed(small, tmp_path):
+    """``disturbed(part, iteration, act)``: a config whose training is disturbed once."""
+
+    def plan(part, iteration, act):
+        Disturber.plan = part, iteration, act
+        return config
+
+    config = write(
+        tmp_path / 'disturbed.py', "_base_ = ['{small}']\ncustom_hooks = [dict(type='Disturber')]\n", small=small
+    )
+    yield plan
+    Disturber.plan = None
+
+
+def send(number):
+    return lambda runner: os.kill(os.getpid(), number)
+
+
+def pointed_to(work_dir):
+    return Path((work_dir / 'last_checkpoint').read_text())
+
+
+INTERRUPTIONS = [
+    (signal.SIGTERM, 'iteration', 1, 'epoch_0_iter_2'),  # of 4 in an epoch
+    (signal.SIGINT, 'iteration', 7, 'epoch_1_iter_8'),  # all batches of the epoch are done, its end is not
+    (signal.SIGTERM, 'validation', 8, 'epoch_2_iter_8'),
+]
+
+
+def test_signals_save_and_leave(disturbed, small, whole, tmp_path, capsys):
+    """Interrupted three times, and taken up again each time."""
+    work_dir = tmp_path / 'w'
+    for number, part, iteration, place in INTERRUPTIONS:
+        before = signal.getsignal(number)
+        code, line = stopped(capsys, disturbed(part, iteration, send(number)), '--work-dir', work_dir, '--resume')
+        saved = work_dir / f'interrupted_{place}.pth'
+        assert code == 128 + number
+        assert line == (
+            f'interrupted by {number.name}; the state of training is in {saved}: go on with the same command and '
+            '--resume'
+        )
+        assert signal.getsignal(number) is before
+        assert pointed_to(work_dir) == saved and fault_of(saved) is None
+    train(small, '--work-dir', work_dir, '--resume')
+    assert same(result(work_dir), whole)
+    left = sorted(path.name for path in work_dir.glob('*.pth') if 'best' not in path.name)
+    assert left == ['epoch_2.pth', 'epoch_3.pth']
+    # An interrupted validation is made good: each epoch has its one result.
+    logs = [json.loads(line) for path in work_dir.glob('*/vis_data/scalars.json') for line in path.open()]
+    assert sorted(line['step'] for line in logs if 'accuracy/top1' in line) == [1, 2, 3]
+
+
+WORKERS = (
+    'train_dataloader.num_workers=2',
+    'train_dataloader.persistent_workers=True',
+    'optim_wrapper.accumulative_counts=2',
+    'default_hooks.checkpoint.max_keep_ckpts=1',
+)
+
+
+def test_workers_and_accumulated_gradients(disturbed, small, tmp_path, capsys):
+    """Saved after a step, which is one iteration later; what the workers draw comes again."""
+    options = ('--no-validate', '--cfg-options', 'train_cfg.max_epochs=2', *WORKERS)
+    config = disturbed('iteration', 4, send(signal.SIGTERM))
+    assert stopped(capsys, config, '--work-dir', tmp_path / 'other', *options)[0] == 143
+    assert pointed_to(tmp_path / 'other').name == 'interrupted_epoch_1_iter_6.pth'
+    train(config, '--work-dir', tmp_path / 'other', '--resume', *options)
+    train(small, '--work-dir', tmp_path / 'one', *options)
+    assert same(result(tmp_path / 'other'), result(tmp_path / 'one'))
+    assert [path.name for path in (tmp_path / 'other').glob('*.pth')] == ['epoch_2.pth']
+
+
+def test_strategy_and_no_seed(disturbed, small, tmp_path, capsys):
+    """The seed that a run without one has found is in its checkpoint, the order of the data with it."""
+    options = ('--no-validate', '--cfg-options', 'train_cfg.max_epochs=2', 'strategy.type=SingleDeviceStrategy')
+    config = disturbed('iteration', 5, send(signal.SIGTERM))
+    stopped(capsys, config, '--work-dir', tmp_path / 'other', *options, 'randomness.seed=None')
+    seed = torch.load(pointed_to(tmp_path / 'other'), weights_only=False)['meta']['seed']
+    train(config, '--work-dir', tmp_path / 'other', '--resume', *options, 'randomness.seed=None')
+    train(small, '--work-dir', tmp_path / 'one', *options, f'randomness.seed={seed}')
+    assert same(result(tmp_path / 'other'), result(tmp_path / 'one'))
+
+
+ITERATIONS = """
+_base_ = ['{small}']
+custom_hooks = [dict(type='Disturber')]
+train_dataloader = dict(sampler=dict(type='InfiniteSampler'))
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=6, val_interval=3)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3))
+"""
+
+
+def test_iterations_without_epochs(disturbed, small, tmp_path, capsys):
+    config = write(tmp_path / 'iterations.py', ITERATIONS, small=small)
+    train(config, '--work-dir', tmp_path / 'one')
+    disturbed('iteration', 4, send(signal.SIGTERM))
+    assert stopped(capsys, config, '--work-dir', tmp_path / 'other')[0] == 143
+    assert pointed_to(tmp_path / 'other').name == 'interrupted_iter_5.pth'
+    train(config, '--work-dir', tmp_path / 'other', '--resume')
+    assert same(result(tmp_path / 'other'), result(tmp_path / 'one'))
+
+
+def test_second_signal_ends_at_once():
+    from mmstvit.engine.stopping import StopSignals
+
+    pid = os.fork()
+    if pid == 0:
+        StopSignals().start()
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGINT
+
+
+def test_full_disk(disturbed, small, whole, tmp_path, capsys):
+    """As on a full disk, the second checkpoint cannot be written."""
+    limits, work_dir = resource.getrlimit(resource.RLIMIT_FSIZE), tmp_path / 'w'
+    config = disturbed('iteration', 6, lambda runner: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1])))
+    try:
+        code, line = stopped(capsys, config, '--work-dir', work_dir)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 2
+    assert line == (
+        'error: a checkpoint cannot be written: File too large; the last good checkpoint is '
+        f'{work_dir / "epoch_1.pth"}; make room and go on with the same command and --resume'
+    )
+    assert [path.name for path in work_dir.glob('epoch_*.pth')] == ['epoch_1.pth'] and not list(work_dir.glob('.*'))
+    train(small, '--work-dir', work_dir, '--resume')
+    assert same(result(work_dir), whole)
+
+
+def spoil(layer):
+    def act(runner):
+        runner.model.get_submodule(layer).weight.data.fill_(float('inf'))
+
+    return act
+
+
+LAYER = 'backbone.encoder.layers.2.mlp.fc1'
+
+
+def test_loss_that_is_not_finite(disturbed, tmp_path, capsys):
+    config, work_dir = disturbed('iteration', 5, spoil(LAYER)), tmp_path / 'w'
+    code, line = stopped(capsys, config, '--work-dir', work_dir)
+    assert code == 2
+    assert f'the loss of iteration 6 is nan: {LAYER} is the first layer whose output is not finite' in line
+    assert line.endswith(f'the last good checkpoint is {work_dir / "epoch_1.pth"}')
+    assert [path.name for path in work_dir.glob('epoch_*.pth')] == ['epoch_1.pth']
+    assert all(value.isfinite().all() for value in result(work_dir)[1].values())
+    # The sampler's order and the data set tell which images they were.
+    assert len(re.findall(r'sample_idx \d+', line)) == 3 and 'and 17 more, which the log names' in line
+    log = next(work_dir.glob('*/*.log')).read_text()
+    named = re.search('The batch whose loss is not finite: (.*)', log)[1].split(', ')
+    assert len(set(named)) == 20 and named[:3] == re.search('the batch is (.*) and 17', line)[1].split(', ')
+
+
+def test_weights_that_are_not_finite_are_not_saved(disturbed, tmp_path, capsys):
+    """The last step of an epoch spoils them, and no loss has told it yet."""
+    config, work_dir = disturbed('after', 7, spoil(LAYER)), tmp_path / 'w'
+    code, line = stopped(capsys, config, '--work-dir', work_dir)
+    assert code == 2
+    assert f'{LAYER}.weight and perhaps other weights are not finite after iteration 8: they are not saved' in line
+    assert pointed_to(work_dir) == work_dir / 'epoch_1.pth'
+    assert [path.name for path in work_dir.glob('epoch_*.pth')] == ['epoch_1.pth']
+
+
+def test_damaged_checkpoint_is_passed_over(small, whole_dir, whole, tmp_path, capsys):
+    for name in ('epoch_2.pth', 'epoch_3.pth', 'last_checkpoint'):
+        shutil.copy(whole_dir / name, tmp_path)
+    newest = tmp_path / 'epoch_3.pth'
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    train(small, '--work-dir', tmp_path, '--resume')
+    assert f'Passed over {newest}: it is cut off or no checkpoint' in capsys.readouterr().out
+    assert same(result(tmp_path), whole)
+    for path in tmp_path.glob('epoch_*.pth'):
+        path.write_bytes(b'')
+    code, line = stopped(capsys, small, '--work-dir', tmp_path, '--resume')
+    assert code == 2 and line.startswith(f'error: none of the checkpoints in {tmp_path} is whole: leave --resume out')
+
+
+def start_two(config, work_dir, *args):
+    """A training of two processes, the numbers of which come when both have trained a little."""
+    command = ['bash', ROOT / 'tools' / 'dist_train.sh', config, 2, '--work-dir', work_dir, *args]
+    with open(work_dir.with_suffix('.txt'), 'a') as out:
+        env = tool_env(PYTHON=sys.executable, PORT=free_port())
+        parent = psutil.Popen([str(word) for word in command], stdout=out, stderr=out, env=env, cwd=work_dir.parent)
+    seen = len(list(work_dir.glob('*/vis_data/scalars.json')))
+    for _ in range(1200):
+        logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+        if parent.poll() is not None or (len(logs) > seen and '"loss"' in logs[-1].read_text()):
+            break
+        time.sleep(0.1)
+    assert parent.poll() is None, work_dir.with_suffix('.txt').read_text()[-3000:]
+    return parent, [child for child in parent.children(recursive=True) if '--launcher' in child.cmdline()]
+
+
+def test_two_processes(small, tmp_path):
+    """Told to end, both save and leave; of a pair that goes on from there, one is killed and the other ends."""
+    work_dir, options = tmp_path / 'w', ('--cfg-options', 'train_cfg.max_epochs=500', 'default_hooks.logger.interval=1')
+    parent, workers = start_two(small, work_dir, *options)
+    assert len(workers) == 2
+    parent.terminate()
+    assert parent.wait(timeout=60) != 0
+    saved = pointed_to(work_dir)
+    said = work_dir.with_suffix('.txt').read_text()
+    assert saved.name.startswith('interrupted_') and fault_of(saved) is None
+    assert said.count(f'the state of training is in {saved}: go on with') == 1
+    position = torch.load(saved, weights_only=False)['position']
+    assert len(position['random']) == 2
+
+    parent, workers = start_two(small, work_dir, '--resume', *options)
+    workers[1].kill()
+    assert parent.wait(timeout=60) != 0
+    assert not any(worker.is_running() for worker in workers)
+    said = work_dir.with_suffix('.txt').read_text()[len(said) :]
+    assert 'resumed epoch: ' in said and str(saved) in said
+    assert fault_of(pointed_to(work_dir)) is None

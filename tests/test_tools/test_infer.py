@@ -1,0 +1,152 @@
+"""mmstvit infer: which files it takes, what it writes, and that one broken file loses no other."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from run_helpers import DETECTION, TINY
+
+from mmstvit import get_model, inference_model
+from mmstvit.cli.infer import ROWS, main
+from mmstvit.cli.infer_results import record
+from mmstvit.datasets import digit_scans
+
+
+def saved(folder, text, classes):
+    """A config of this text and weights for it, random ones."""
+    config, weights = folder / 'config.py', folder / 'weights.pth'
+    config.write_text(text)
+    torch.manual_seed(0)
+    model = get_model(config)
+    meta = dict(dataset_meta=dict(classes=classes))
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), weights)
+    return str(config), str(weights)
+
+
+@pytest.fixture(scope='module')
+def classifier(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp('classifier'), TINY, [f'digit {i}' for i in range(10)])
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five scans in a folder and one below it, and what is no image."""
+    root = tmp_path / 'photos'
+    (root / 'below').mkdir(parents=True)
+    (root / '.hidden').mkdir()
+    for i, image in enumerate(digit_scans('val')[0][:6]):
+        cv2.imwrite(str(root / ('below' if i == 5 else '') / f'{i}.PNG'), image)
+    cv2.imwrite(str(root / '.hidden' / 'thumb.png'), image)
+    (root / 'notes.txt').write_text('no image')
+    return root
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_folder_in_batches(classifier, photos, tmp_path, capsys, monkeypatch):
+    config, weights = classifier
+    out, drawn, batches = tmp_path / 'new' / 'out.jsonl', tmp_path / 'drawn', []
+    model = get_model(config, weights)
+    model.backbone.register_forward_hook(lambda module, args, result: batches.append(len(args[0])))
+    monkeypatch.setattr('mmstvit.cli.infer.get_model', lambda *args: model)
+    command = [config, str(photos), '--checkpoint', weights, '--batch-size', '4', '--device', 'cpu']
+    assert main([*command, '--out', str(out), '--draw', str(drawn)]) == 0
+    assert batches == [4, 2]
+    files = [photos / name for name in ('0.PNG', '1.PNG', '2.PNG', '3.PNG', '4.PNG', 'below/5.PNG')]
+    found = lines(out)
+    assert [line['file'] for line in found] == [str(file) for file in files]
+    for line, expected in zip(found, inference_model(model, files), strict=True):
+        assert line['pred_class'] == expected['pred_class'] == f'digit {line["pred_label"]}'
+        np.testing.assert_allclose(line['pred_scores'], expected['pred_scores'], atol=1e-6)
+        assert line['pred_score'] == max(line['pred_scores'])
+    pictures = [drawn / f'{file.relative_to(photos)}.png' for file in files]
+    assert sorted(drawn.rglob('*.png')) == sorted(pictures)
+    assert all(cv2.imread(str(picture)).std() > 0 for picture in pictures)
+    told = capsys.readouterr().out
+    assert all(file.name in told for file in files) and '6 files in' in told
+
+
+def test_a_broken_file_loses_no_other(classifier, photos, tmp_path, capsys):
+    config, weights = classifier
+    (photos / '1.PNG').write_bytes(b'')
+    out = tmp_path / 'out.jsonl'
+    assert main([config, str(photos), '--checkpoint', weights, '--device', 'cpu', '--out', str(out)]) == 1
+    found = lines(out)
+    assert [('error' in line, 'pred_class' in line) for line in found] == [(i == 1, i != 1) for i in range(6)]
+    captured = capsys.readouterr()
+    errors = [line for line in captured.err.splitlines() if line.startswith('error')]
+    assert len(errors) == 1 and '1.PNG' in errors[0]
+    assert '1 could not be read' in captured.out
+
+
+def test_classes_of_many_files_are_counted(classifier, photos, capsys):
+    config, weights = classifier
+    for i in range(ROWS):
+        cv2.imwrite(str(photos / f'more{i}.png'), digit_scans('val')[0][0])
+    main([config, str(photos), '--checkpoint', weights, '--device', 'cpu'])
+    told = capsys.readouterr().out
+    counts = [int(cells[-2]) for line in told.splitlines() if (cells := line.split('│'))[1:] and 'digit' in line]
+    assert sum(counts) == ROWS + 6 and 'more0.png' not in told
+
+
+def test_objects(photos, tmp_path):
+    pytest.importorskip('mmcv._ext')
+    config, weights = saved(tmp_path, DETECTION.replace('{root}', str(tmp_path)), ['square', 'disc'])
+    out = tmp_path / 'out.jsonl'
+    command = [config, str(photos / '0.PNG'), '--checkpoint', weights, '--device', 'cpu', '--out', str(out)]
+    main([*command, '--threshold', '0', '--draw', str(tmp_path / 'drawn')])
+    (line,) = lines(out)
+    sample = inference_model(get_model(config, weights), photos / '0.PNG').pred_instances
+    assert len(line['objects']) == len(sample) > 0
+    scores = [one['score'] for one in line['objects']]
+    assert scores == sorted(scores, reverse=True) and scores[0] == pytest.approx(float(sample.scores.max()))
+    assert all(one['class'] == ('square', 'disc')[one['label']] for one in line['objects'])
+    assert cv2.imread(str(tmp_path / 'drawn' / '0.PNG.png')) is not None
+    main([*command, '--threshold', '1'])
+    assert lines(out)[0]['objects'] == []
+
+
+def test_masks_are_those_of_coco():
+    pytest.importorskip('mmdet')
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    from pycocotools.mask import decode
+
+    masks = torch.zeros(2, 6, 8, dtype=torch.bool)
+    masks[0, 1:3, 2:7] = masks[1, 4:, :3] = True
+    boxes = torch.tensor([[2.0, 1, 7, 3], [0, 4, 3, 6]])
+    found = InstanceData(bboxes=boxes, scores=torch.tensor([0.4, 0.9]), labels=torch.tensor([1, 0]), masks=masks)
+    objects = record(DetDataSample(pred_instances=found), 'mmdet', torch.nn.Module(), 0.3)['objects']
+    assert [(one['class'], one['box']) for one in objects] == [('0', [0, 4, 3, 6]), ('1', [2, 1, 7, 3])]
+    for one, expected in zip(json.loads(json.dumps(objects)), masks.flip(0), strict=True):
+        assert np.array_equal(decode(one['mask']), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    'given,line',
+    [
+        (['nowhere.png'], 'there is no file or folder nowhere.png'),
+        (['{empty}'], 'has no file that ends in .jpg'),
+        (['{photos}', '--threshold', '0.5'], '--threshold is for detectors'),
+        (['{photos}', '--batch-size', '0'], 'it must be at least 1'),
+        (['{photos}', '--out', 'results.txt'], 'name it *.jsonl'),
+        (['{photos}', '--checkpoint', 'nowhere.pth'], 'there is no checkpoint nowhere.pth'),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line(given, line, classifier, photos, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    places = dict(empty=tmp_path / 'empty', photos=photos)
+    with pytest.raises(SystemExit) as end:
+        main([classifier[0], '--device', 'cpu', *(word.format(**places) for word in given)])
+    assert end.value.code == 2
+    assert line in capsys.readouterr().err
+
+
+def test_weights_must_be_given_where_none_are_published(photos, capsys):
+    with pytest.raises(SystemExit):
+        main(['stvit-tiny_digits', str(photos), '--device', 'cpu'])
+    assert 'no weights are published for stvit-tiny_digits' in capsys.readouterr().err

@@ -1,0 +1,243 @@
+"""Pictures hold what the maps say, unblurred; the command writes them, and says what is wrong in one line."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from run_helpers import TINY, run_here
+
+from mmstvit import get_model
+from mmstvit.visualization import LayerMaps, TokenMaps, token_maps
+from mmstvit.visualization.pictures import (
+    grid_of_panels,
+    heat,
+    most_covering,
+    overlay,
+    palette,
+    picture,
+    scaled,
+    sheet,
+    side_by_side,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def layer(role='refine', unit=1, tokens=4, grid=(4, 6), size=(16, 24), seed=0):
+    attention = np.random.default_rng(seed).random((tokens, *grid)).astype(np.float32)
+    attention /= attention.sum(0 if role == 'recover' else tuple(range(1, attention.ndim)), keepdims=True)
+    cell = tuple(-(-s // g) for s, g in zip(size, grid))
+    return LayerMaps(f'{role}{unit}', role, unit, attention, np.ones(tokens), np.ones(tokens, bool), cell, size)
+
+
+def maps_of(units=1, roles=('generate', 'refine')):
+    layers = tuple(layer(role, unit, seed=unit) for unit in range(1, units + 1) for role in roles)
+    return TokenMaps(RNG.integers(0, 255, (16, 24, 3), dtype=np.uint8), (2, 2), layers)
+
+
+def contains(whole, part):
+    """Whether ``part`` is somewhere in ``whole``, pixel by pixel."""
+    whole, part = (a.astype(np.int32) @ np.array([1, 256, 65536], np.int32) for a in (whole, part))
+    rows, columns = (n - m + 1 for n, m in zip(whole.shape, part.shape))
+    places = None
+    # A few pixels leave few places to compare as a whole.
+    for y, x in np.random.default_rng(0).integers(0, part.shape, (24, 2)):
+        if places is None:
+            places = np.argwhere(whole[y : y + rows, x : x + columns] == part[y, x])
+        else:
+            places = places[whole[places[:, 0] + y, places[:, 1] + x] == part[y, x]]
+    return any(np.array_equal(whole[y : y + part.shape[0], x : x + part.shape[1]], part) for y, x in places)
+
+
+@pytest.mark.parametrize('grid', [(4, 4), (6, 6), (8, 8), (4, 8, 8)])
+def test_neighbouring_tokens_have_different_colours(grid):
+    colours = palette(grid).astype(int).reshape(*grid, 3)
+    assert len({tuple(c) for c in colours.reshape(-1, 3)}) > 0.9 * np.prod(grid)
+    for axis in range(len(grid)):
+        one, other = (np.take(colours, range(i, grid[axis] - 1 + i), axis) for i in (0, 1))
+        assert np.abs(one - other).sum(-1).min() > 60
+
+
+def test_overlay_is_of_the_colour_of_the_token_and_bordered():
+    assigned = np.repeat([[0, 1, -1]], 8, 0).repeat(4, 1)
+    image = np.full((8, 12, 3), 100, np.uint8)
+    found = overlay(image, assigned, (1, 2), 8)
+    light = 100 / 255
+    for column, colour in ((0, palette((1, 2))[0]), (5, palette((1, 2))[1]), (9, np.zeros(3))):
+        expected = np.clip(colour * (0.45 + 0.4 * light) + 80 * light, 0, 255).astype(np.uint8)
+        assert (found[:, column] == expected).all()
+    assert (found[:, [4, 8]] == 255).all() and (found == 255).all(-1).sum() == 16
+
+
+def test_overlay_has_numbers_where_they_fit():
+    assigned = np.zeros((8, 12), int)
+    assigned[:, 6:] = 3
+    numbered = overlay(np.zeros((8, 12, 3), np.uint8), assigned, (2, 2), 80)
+    colours = {tuple(c) for c in numbered.reshape(-1, 3)}
+    assert (0, 0, 0) in colours and len(colours) > 10  # outlines, and the shades of what is drawn smoothly
+    bare = overlay(np.zeros((8, 12, 3), np.uint8), assigned, (2, 2), 8)
+    assert len({tuple(c) for c in bare.reshape(-1, 3)}) == 3
+
+
+def test_heat_is_brightest_where_the_token_looks():
+    soft = np.zeros((6, 8), np.float32)
+    soft[2, 5] = 0.5
+    found = heat(np.full((6, 8, 3), 90, np.uint8), soft, None, 6).sum(-1)
+    assert found.argmax() == 2 * 8 + 5
+    assert (found == 3 * 36).sum() == 47  # the darkened image everywhere else
+    dimmer = heat(np.full((6, 8, 3), 90, np.uint8), soft, 1.0, 6).sum(-1)
+    assert dimmer[2, 5] < found[2, 5]
+
+
+def test_sizes_change_by_whole_numbers():
+    small, numbers = RNG.integers(0, 255, (3, 5, 3), dtype=np.uint8), RNG.integers(0, 9, (40, 60))
+    np.testing.assert_array_equal(scaled(small, 10), small.repeat(4, 0).repeat(4, 1))
+    assert scaled(numbers, 15).shape == (20, 30) and set(np.unique(scaled(numbers, 15))) <= set(range(9))
+    assert scaled(np.ones((40, 60), np.float32), 41).shape == (80, 120)
+
+
+@pytest.mark.parametrize('roles', [('generate', 'refine'), ('generate', 'refine', 'recover')])
+@pytest.mark.parametrize('units', [1, 2])
+def test_picture_holds_every_map_pixel_by_pixel(units, roles):
+    maps = maps_of(units, roles)
+    whole = picture(maps, title='it $is$ 100 %')
+    assert whole.dtype == np.uint8 and whole.shape[-1] == 3
+    assert contains(whole, scaled(maps.image, 384))
+    for one in maps.layers:
+        assert contains(whole, overlay(maps.image, one.assigned(), (2, 2), 384))
+        for soft in one.resized():
+            assert contains(whole, heat(maps.image, soft, None, 189)[20:])  # below the number
+
+
+def test_picture_of_chosen_tokens():
+    maps = maps_of()
+    assert picture(maps, [3]).shape != picture(maps, [0, 1]).shape
+    soft = maps.layers[1].resized()
+    assert contains(picture(maps, [2, 1]), heat(maps.image, soft[2], None, 189)[20:])
+    assert not contains(picture(maps, [2, 1]), heat(maps.image, soft[3], None, 189)[20:])
+    with pytest.raises(ValueError, match='there is no semantic token 4'):
+        picture(maps, [4])
+
+
+def test_most_covering_tokens():
+    attention = np.zeros((4, 1, 6), np.float32)
+    for cell, token in enumerate((2, 0, 2, 3, 3, 2)):
+        attention[token, 0, cell] = 1
+    one = LayerMaps('l', 'refine', 1, attention, np.ones(4), np.ones(4, bool), (4, 4), (4, 24))
+    assert most_covering(one, 2) == [2, 3] and most_covering(one) == [0, 1, 2, 3]
+
+
+def test_strip_of_a_clip():
+    layers = tuple(
+        layer(role, tokens=4, grid=(5, 2, 3), size=(10, 16, 24), seed=i)
+        for i, role in enumerate(('generate', 'refine'))
+    )
+    maps = TokenMaps(RNG.integers(0, 255, (10, 16, 24, 3), dtype=np.uint8), (1, 2, 2), layers)
+    whole = picture(maps, [1])
+    shown = [t for t in range(10) if contains(whole, scaled(maps.image[t], 144))]
+    assert len(shown) == 8 and shown[0] == 0 and shown[-1] == 9
+    assert contains(whole, overlay(maps.image[9], layers[0].assigned()[9], (1, 2, 2), 144))
+    soft = layers[1].resized([1])[0]
+    assert contains(whole, heat(maps.image[9], soft[9], float(soft.max()), 144))
+    assert picture(maps).shape[0] > whole.shape[0]  # four tokens, by default
+
+
+def test_contact_sheet_of_images_and_of_clips():
+    several = [maps_of() for _ in range(5)]
+    whole = sheet(several, [f'sample {i}' for i in range(5)])
+    for maps in several:
+        assert contains(whole, overlay(maps.image, maps.layers[1].assigned(), (2, 2), 192))
+    rows = [[(None, str(i))] * 3 for i in range(5)]
+    assert [[text for _, text in row] for row in side_by_side(rows)] == [
+        ['0'] * 3 + ['3'] * 3, ['1'] * 3 + ['4'] * 3, ['2'] * 3 + [''] * 3,
+    ]  # fmt: skip
+    assert side_by_side(rows[:3]) == rows[:3]
+    clip = layer(grid=(5, 2, 3), size=(10, 16, 24))
+    maps = TokenMaps(RNG.integers(0, 255, (10, 16, 24, 3), dtype=np.uint8), (1, 2, 2), (clip,))
+    assert contains(sheet([maps]), scaled(maps.image[5], 192))
+
+
+def test_panels_of_different_sizes():
+    panels = [RNG.integers(0, 255, (*size, 3), dtype=np.uint8) for size in ((20, 50), (40, 30), (33, 10), (70, 70))]
+    whole = grid_of_panels([[(panels[0], 'a'), (panels[1], '')], [(panels[2], ''), (panels[3], '')]], names=['x', 'y'])
+    assert all(contains(whole, panel) for panel in panels)
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+@pytest.fixture(scope='module')
+def network(tmp_path_factory):
+    """A small network with random weights in a checkpoint, and images for it."""
+    folder = tmp_path_factory.mktemp('network')
+    config, checkpoint = folder / 'tiny.py', folder / 'tiny.pth'
+    config.write_text(TINY)
+    torch.manual_seed(0)
+    model = get_model(str(config))
+    torch.save(dict(state_dict=model.state_dict(), meta={}), checkpoint)
+    images = []
+    for name in ('seven.png', 'contact_sheet.png', 'sub/seven.png'):
+        images.append(folder / name)
+        images[-1].parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(images[-1]), RNG.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+    return model, str(config), str(checkpoint), [str(image) for image in images]
+
+
+def run(monkeypatch, *args):
+    run_here(monkeypatch, 'visualization/show_tokens.py', *args)
+
+
+def test_command_writes_pictures_and_arrays(network, tmp_path, monkeypatch, capsys):
+    model, config, checkpoint, images = network
+    out = tmp_path / 'new' / 'maps.npz'
+    run(monkeypatch, config, checkpoint, *images, '--show-dir', str(tmp_path), '--out', str(out), '--tokens', '0', '3')
+    written = {path.name: cv2.imread(str(path)) for path in tmp_path.glob('*.png')}
+    assert set(written) == {'seven.png', 'contact_sheet_2.png', 'seven_2.png', 'contact_sheet.png'}
+    assert all(name in capsys.readouterr().out or image.size for name, image in written.items())
+    arrays = np.load(out)
+    assert list(arrays['inputs']) == images
+    for number, image in enumerate(images):
+        expected = token_maps(model, image)
+        found = {key.split('/', 1)[1]: arrays[key] for key in arrays if key.startswith(f'{number}/')}
+        assert found.keys() == expected.arrays().keys()
+        for key, value in expected.arrays().items():
+            np.testing.assert_allclose(found[key], value, atol=1e-6)
+    seven = token_maps(model, images[0])
+    assert contains(written['seven.png'][..., ::-1], overlay(seven.image, seven.layers[1].assigned(), (2, 2), 384))
+    assert contains(
+        written['contact_sheet.png'][..., ::-1], overlay(seven.image, seven.layers[1].assigned(), (2, 2), 192)
+    )
+
+
+def test_a_single_input_has_no_contact_sheet(network, tmp_path, monkeypatch):
+    _, config, checkpoint, images = network
+    monkeypatch.chdir(tmp_path)
+    run(monkeypatch, config, checkpoint, images[0])
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*.*')] == ['work_dirs/tiny/tokens/seven.png']
+
+
+WRONG = {
+    'no such image': (['nowhere.png'], 'there is no file nowhere.png'),
+    'no image': (['{config}'], 'error: '),
+    'no such token': (
+        ['{image}', '--tokens', '4'],
+        '--tokens: there is no semantic token 4: they are numbered from 0 to 3',
+    ),
+    'no such unit': (['{image}', '--unit', '2'], 'there is no unit 2: they are numbered from 1 to 1'),
+    'no such view': (['{image}', '--view', '1'], 'there is no view 1: the network got 1, counted from 0'),
+    'another ending': (['{image}', '--out', 'maps.npy'], '--out maps.npy: name it *.npz'),
+    'no semantic tokens': (
+        ['{image}', '--cfg-options', 'model.backbone.semantic_grid=None', 'model.backbone.stgm_layer=4'],
+        'ImageClassifier has no semantic tokens',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', WRONG)
+def test_what_is_wrong_is_said_in_one_line(case, network, tmp_path, monkeypatch, capsys):
+    _, config, checkpoint, images = network
+    monkeypatch.chdir(tmp_path)
+    args, said = WRONG[case]
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, config, checkpoint, *(a.format(config=config, image=images[0]) for a in args))
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2 and error.startswith('error: ') and said in error
+    assert not list(tmp_path.rglob('*.png'))
