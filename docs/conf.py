@@ -27,6 +27,7 @@ myst_enable_extensions = ['substitution']
 myst_heading_anchors = 3
 myst_substitutions = {
     'model_zoo': model_zoo(),
+    'security': text_of('SECURITY.md', 'security.md'),
     'four_commands': text_of('README.md', 'get_started.md', '## Four commands', '## In your own environment'),
     'own_environment': text_of('README.md', 'get_started.md', '## In your own environment', '## Use'),
     'idea': text_of(

@@ -60,6 +60,6 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(max_keep_ckpts=2),  # one is deleted before the next is written
+    checkpoint=dict(max_keep_ckpts=2),
 )
 randomness = dict(seed=0)

@@ -32,6 +32,6 @@ train_cfg = dict(max_epochs=10, val_interval=2)
 auto_scale_lr = dict(base_batch_size=16)
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=1, max_keep_ckpts=2, save_best=None),  # one is deleted before the next is written
+    checkpoint=dict(interval=1, max_keep_ckpts=2, save_best=None),
 )
 randomness = dict(seed=0)

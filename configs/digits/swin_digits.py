@@ -28,6 +28,6 @@ model = dict(
 train_cfg = dict(max_epochs=20)
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(interval=1, max_keep_ckpts=2),  # one is deleted before the next is written
+    checkpoint=dict(interval=1, max_keep_ckpts=2),
 )
 randomness = dict(seed=0)

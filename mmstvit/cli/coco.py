@@ -62,13 +62,14 @@ def _fault(image: dict, annotations: list[dict]) -> str | None:
     # Masks are drawn at that size.
     if not _numbers(size, 2) or min(size) <= 0 or size[0] * size[1] > max_pixels():
         return f'its height and width are {size[0]} and {size[1]}'
+    sized = {'height', 'width'} <= set(image)
     for annotation in annotations:
         name = f'annotation {annotation.get("id")}'
         if not _numbers(annotation.get('bbox', [0] * 4), 4):
             return f'{name} has the bbox {annotation["bbox"]}, which is not four finite numbers'
         if not _numbers([annotation.get('area', 0)], 1):
             return f'{name} has the area {annotation["area"]}, which is no finite number'
-        fault = _fault_of_mask(annotation.get('segmentation'), size)
+        fault = _fault_of_mask(annotation.get('segmentation'), size) if sized else None
         if fault:
             return f'{name} has a segmentation {fault}'
     return None

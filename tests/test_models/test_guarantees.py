@@ -5,40 +5,12 @@ import threading
 
 import pytest
 import torch
+from small_backbones import BACKBONES, build, maps
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 from mmstvit.layers import attention, semantic
-from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
+from mmstvit.models import STViTR, STViTSwin, STViTSwin3D
 
-PLAIN = dict(embed_dims=16, num_layers=5, num_heads=2, feedforward_channels=32)
-SWIN = dict(embed_dims=8, depths=(1, 2, 6, 1), num_heads=(1, 1, 2, 2))
-
-# The backbones, small, each with an input that leaves borders to be padded or tables to be resized.
-BACKBONES = {
-    'ViT': (STViT, dict(arch=PLAIN, img_size=32, patch_size=4, semantic_grid=None), (32, 38)),
-    'STViT': (STViT, dict(arch=PLAIN, img_size=28, patch_size=4, stgm_layer=1, with_cls_token=True), (34, 32)),
-    'STViT recover': (
-        STViT,
-        dict(arch=PLAIN, img_size=28, patch_size=4, stgm_layer=1, recover=True, out_type='featmap'),
-        (34, 32),
-    ),
-    'Swin': (STViTSwin, dict(arch=SWIN, window_size=3, semantic_size=None), (96, 90)),
-    'STViTSwin': (STViTSwin, dict(arch=SWIN, window_size=3, semantic_size=2), (96, 90)),
-    'STViTR': (STViTR, dict(arch=SWIN, window_size=3, semantic_size=2), (96, 90)),
-    'STViTR dense': (STViTR, dict(arch=SWIN, window_size=3, semantic_size=2, dense=True), (330, 90)),
-    'STViTR published': (
-        STViTR,
-        dict(arch=SWIN, window_size=3, semantic_size=2, dense=True, key_mask='published'),
-        (330, 90),
-    ),
-    'T2T-ViT transformer': (T2TViT, dict(arch=PLAIN, img_size=64, token_dims=8), (64, 80)),
-    'T2T-ViT performer': (T2TViT, dict(arch=PLAIN, img_size=64, token_dims=8, t2t_type='performer'), (64, 80)),
-    'STViTSwin 3D': (
-        STViTSwin3D,
-        dict(arch=SWIN, window_size=(2, 3, 3), semantic_size=(1, 2, 2)),
-        (4, 96, 90),
-    ),
-}
 # Forms with windows: who attends to whom is worked out in Python for each size.
 WINDOWED = [name for name, (kind, _, _) in BACKBONES.items() if kind in (STViTSwin, STViTR, STViTSwin3D)]
 HALF = (torch.float16, torch.bfloat16)
@@ -51,18 +23,8 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-def build(name):
-    torch.manual_seed(0)
-    kind, options, _ = BACKBONES[name]
-    return kind(**options).eval()
-
-
 def image_of(name, batch=2, scale=1.0):
     return scale * torch.randn(batch, 3, *BACKBONES[name][2], generator=torch.Generator().manual_seed(1))
-
-
-def maps(outs):
-    return [outs] if isinstance(outs, torch.Tensor) else list(outs)
 
 
 def step(model, call, image):

@@ -77,8 +77,8 @@ def killed(tiny_config, tmp_path_factory):
             time.sleep(0.02)
         process.kill()
         assert process.wait() == -signal.SIGKILL, (work_dir / 'out.txt').read_text()[-2000:]
-    last = (work_dir / 'last_checkpoint').read_text()
-    return work_dir, int(last.rsplit('epoch_')[-1].removesuffix('.pth'))
+    # The newest file: the kill may have come before its name was written into `last_checkpoint`.
+    return work_dir, max(int(path.stem.removeprefix('epoch_')) for path in work_dir.glob('epoch_*.pth'))
 
 
 def check_resumed(work_dir, first, last, scalars):
