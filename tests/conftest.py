@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.utils import ManagerMixin
 from run_helpers import DETECTION, TINY, VIDEO, read_scalars, tool_command, tool_env
 
@@ -36,6 +37,21 @@ def managers(cls=ManagerMixin):
     for sub in cls.__subclasses__():
         yield sub
         yield from managers(sub)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """These networks are too small for a second thread, and threads that wait for each other can spin for seconds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_environment(monkeypatch):
+    """A run asks no compilers for their versions, which takes seconds."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
 
 
 @pytest.fixture(autouse=True)

@@ -130,10 +130,9 @@ def undecayed(model):
 
 # Of one size of each network: the others differ in widths and depths alone.
 @pytest.mark.parametrize('config', [config for config in CLASSIFIERS if not is_larger(config)])
-def test_training_step(config, data, tmp_path, monkeypatch):
+def test_training_step(config, data, tmp_path, monkeypatch, no_environment):
     """The config's own data, augmentation, loss and optimizer: each parameter gets a gradient and moves."""
     monkeypatch.chdir(data)
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     small = {'batch_size': 2, 'num_workers': 0, 'persistent_workers': False}
     options = {f'{split}_dataloader.{key}': small[key] for split in ('train', 'val') for key in small}
     cfg = read(config, tmp_path, **options)

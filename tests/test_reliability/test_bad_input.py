@@ -152,14 +152,7 @@ BROKEN = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    # It asks the compilers for their versions, each time.
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('no_environment')
 
 
 @pytest.fixture(scope='module')

@@ -58,18 +58,7 @@ PAYLOADS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch):
-    # It asks the compilers for their versions, each time.
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+pytestmark = pytest.mark.usefixtures('no_environment')
 
 
 @pytest.fixture(scope='module')

@@ -192,8 +192,7 @@ def rename(content, old, new):
         (lambda c: c['annotations'].clear(), 'no image can be used'),
     ],
 )
-def test_a_fault_in_an_annotation_file_is_one_line(broken, capfd, monkeypatch, change, message):
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+def test_a_fault_in_an_annotation_file_is_one_line(broken, capfd, no_environment, change, message):
     case = broken(change)
     with pytest.raises(SystemExit) as stop:
         train([str(case.config), '--work-dir', str(case.work_dir)])
@@ -204,9 +203,8 @@ def test_a_fault_in_an_annotation_file_is_one_line(broken, capfd, monkeypatch, c
     assert not list(case.work_dir.glob('*.pth'))
 
 
-def test_odd_images_and_annotations_are_borne(broken, learned, capfd, monkeypatch):
+def test_odd_images_and_annotations_are_borne(broken, learned, capfd, no_environment):
     """Training and testing go on: tiny and grey images, no annotations, boxes outside, an unknown category."""
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     sizes = [(3, 5), (1, 60), (60, 1), (20, 31)]
 
     def change(content):

@@ -51,10 +51,8 @@ def good(tmp_path_factory):
 
 
 @pytest.fixture
-def case(good, tmp_path, monkeypatch):
+def case(good, tmp_path, no_environment):
     """A copy of the clips with its list and config: ``root``, ``list``, ``config``, ``work_dir``."""
-    # It asks the compilers for their versions, each time.
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
     root = tmp_path / 'clips'
     shutil.copytree(good, root)
     (root / 'list.txt').write_text(''.join(f'{i}.mp4 {i}\n' for i in range(CLIPS)))
