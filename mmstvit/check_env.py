@@ -4,6 +4,7 @@ Exit code 0 when nothing clashes, 1 otherwise. Only the standard library is impo
 process of their own, so that one that crashes can still be named.
 """
 
+import argparse
 import importlib.metadata
 import importlib.util
 import json
@@ -11,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -315,7 +316,11 @@ def _runnable(command: str) -> str:
     return re.sub(r'\bpip (?=(un)?install)', f'{sys.executable} -m pip ', command)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; 1 where something clashes."""
+    argparse.ArgumentParser(
+        description='Tell the versions of what mmstvit works with, what clashes, and the command that mends it.'
+    ).parse_args(argv)
     versions = find_versions()
     print(f'mmstvit {__version__}', *_report(versions), sep='\n', flush=True)
     clashes = find_clashes(versions, find_failures(versions))

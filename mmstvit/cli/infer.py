@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -116,12 +117,12 @@ def results_of(
         bar.advance(task, len(batch))
 
 
-def summary(records: Sequence[dict], texts: Sequence[str]) -> Table:
+def summary(records: Sequence[dict]) -> Table:
     """A row for each file, or, of many, how often each class was found."""
     if len(records) <= ROWS:
         table = Table('file', 'prediction')
-        for found, text in zip(records, texts, strict=True):
-            table.add_row(found['file'], text)
+        for found in records:
+            table.add_row(found['file'], shown(found))
         return table
     table = Table('class', 'files')
     table.columns[1].justify = 'right'
@@ -140,8 +141,6 @@ def run(args: argparse.Namespace) -> bool:
     Raises:
         UsageError: an argument is wrong or has no effect.
     """
-    from mmengine.config import Config
-
     output_file(args.out, '--out', ('.jsonl',))
     check_checkpoint(args.checkpoint)
     config = find_config(args.model)
@@ -152,7 +151,7 @@ def run(args: argparse.Namespace) -> bool:
     name = args.model if args.checkpoint is None and not Path(args.model).is_file() else config
     model = get_model(name, args.checkpoint or True, device, args.trust_checkpoint)
     common = os.path.commonpath([file.parent for file in files])
-    records, texts, begin, stderr = [], [], time.perf_counter(), Console(stderr=True)
+    records, begin, stderr = [], time.perf_counter(), Console(stderr=True)
     with ExitStack() as stack:
         out = stack.enter_context(open(args.out, 'w', encoding='utf-8')) if args.out else None
         bar = stack.enter_context(Progress(console=stderr, disable=not stderr.is_terminal, transient=True))
@@ -164,13 +163,12 @@ def run(args: argparse.Namespace) -> bool:
                 records.append(dict(file=str(file), **record(result, scope, model, args.threshold)))
                 if args.draw:
                     picture = args.draw / f'{file.relative_to(common)}.png'
-                    draw(result, scope, model, file, picture, args.threshold)
-            texts.append(shown(records[-1]))
+                    draw(result, records[-1], scope, model, picture, args.threshold)
             if out:
                 out.write(json.dumps(records[-1]) + '\n')
                 out.flush()  # what was inferred is there whatever happens next
     taken, failed = time.perf_counter() - begin, sum('error' in found for found in records)
-    console().print(summary(records, texts))
+    console().print(summary(records))
     told = f'{len(files)} files in {taken:.1f} s, {len(files) / taken:.1f} a second'
     print(told + (f'; {failed} could not be read' if failed else ''))
     return not failed

@@ -1,5 +1,6 @@
 """What was found in a file: as JSON, as a line, as a picture. The toolboxes draw."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,24 @@ def shown(found: dict) -> str:
     return ', '.join(f'{names.count(name)} x {name}' for name in dict.fromkeys(names)) or 'nothing'
 
 
-def draw(result: Any, scope: str, model: nn.Module, file: Path, path: Path, threshold: float) -> None:
+@functools.lru_cache(maxsize=1)
+def _visualizer(scope: str) -> Any:
+    """The toolbox's, for all files: each has figures of its own."""
+    if scope == 'mmdet':
+        from mmdet.visualization import DetLocalVisualizer as Visualizer
+    else:
+        from mmpretrain.visualization import UniversalVisualizer as Visualizer
+    return Visualizer()
+
+
+def draw(result: Any, found: dict, scope: str, model: nn.Module, path: Path, threshold: float) -> None:
     """Draw a prediction on its image, or above frames of its clip, into a PNG.
 
     Args:
         result: of :func:`mmstvit.inference_model`.
+        found: its :func:`record`, with the ``file`` that it is of.
         scope: the toolbox.
         model: whose it is.
-        file: what it was found in.
         path: the picture.
         threshold: least score of an object.
     """
@@ -84,21 +95,18 @@ def draw(result: Any, scope: str, model: nn.Module, file: Path, path: Path, thre
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if scope == 'mmaction':
-        cv2.imwrite(str(path), read_strip(file, shown(record(result, scope, model, threshold))))
+        cv2.imwrite(str(path), read_strip(found['file'], shown(found)))
         return
-    image = imread(str(file), channel_order='rgb')
+    image = imread(found['file'], channel_order='rgb')
     if scope == 'mmdet':
-        from mmdet.visualization import DetLocalVisualizer
-
-        visualizer = DetLocalVisualizer()
+        visualizer = _visualizer(scope)
         visualizer.dataset_meta = model.dataset_meta
         visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold, out_file=str(path))
         return
     from mmpretrain.structures import DataSample
-    from mmpretrain.visualization import UniversalVisualizer
 
     sample = DataSample().set_pred_label(result['pred_label']).set_pred_score(result['pred_scores'])
-    UniversalVisualizer().visualize_cls(
+    _visualizer(scope).visualize_cls(
         image,
         sample,
         classes=classes_of(model),

@@ -9,17 +9,17 @@ from .errors import suggest
 # Command -> the module whose ``main`` it is, and what it is for. Modules are imported when they are asked for: the
 # toolboxes take seconds.
 COMMANDS = {
-    'list': ('list_models', 'the models, with their cost and accuracy'),
-    'train': ('train', 'train a model'),
-    'test': ('test', 'test a checkpoint'),
-    'infer': ('infer', 'predict images, folders of images, or videos'),
-    'flops': ('flops', 'count multiply-adds, parameters and tokens'),
-    'benchmark': ('benchmark', 'time networks side by side'),
-    'show-tokens': ('show_tokens', 'draw what each semantic token stands for'),
-    'show-cam': ('show_cam', 'draw what speaks for a class'),
-    'convert': ('convert', 'convert published weights'),
-    'export': ('export_onnx', 'write a network to an ONNX file'),
-    'check-env': ('.check_env', 'what is installed, what clashes, and how to mend it'),
+    'list': ('.list_models', 'the models, with their cost and accuracy'),
+    'train': ('.train', 'train a model'),
+    'test': ('.test', 'test a checkpoint'),
+    'infer': ('.infer', 'predict images, folders of images, or videos'),
+    'flops': ('.flops', 'count multiply-adds, parameters and tokens'),
+    'benchmark': ('.benchmark', 'time networks side by side'),
+    'show-tokens': ('.show_tokens', 'draw what each semantic token stands for'),
+    'show-cam': ('.show_cam', 'draw what speaks for a class'),
+    'convert': ('.convert', 'convert published weights'),
+    'export': ('.export_onnx', 'write a network to an ONNX file'),
+    'check-env': ('..check_env', 'what is installed, what clashes, and how to mend it'),
 }
 EXAMPLES = """examples:
   mmstvit list 'stvit-s*'
@@ -51,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         print(f'error: mmstvit has no command {name}{suggest(name, COMMANDS)} (mmstvit --help)', file=sys.stderr)
         return 2
     module = COMMANDS[name][0]
-    path = f'mmstvit{module}' if module.startswith('.') else f'mmstvit.cli.{module}'
     # The name in usage lines, and the arguments of a command that reads them there.
     sys.argv = [f'mmstvit {name}', *rest]
-    return importlib.import_module(path).main(rest)
+    return importlib.import_module(module, __package__).main(rest)
