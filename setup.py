@@ -36,6 +36,7 @@ ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
 DEPLOY = ['onnx', 'onnxruntime', 'onnxscript']
 # grad-cam brings opencv-python-headless, beside opencv-python: both must be of one version.
 VIS = ['grad-cam>=1.5', 'tensorboard']
+DEMO = [*CLS, 'gradio>=6']
 
 
 class BuildWithMim(build_py):
@@ -94,8 +95,8 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmstvit', 'mmstvit.*']),
     include_package_data=False,
-    entry_points={'console_scripts': ['mmstvit = mmstvit.cli.main:main']},
-    install_requires=['numpy', 'torch>=2.1', 'safetensors', 'wrapt'],
+    entry_points={'console_scripts': ['mmstvit = mmstvit.cli.main:main', 'mmstvit-demo = mmstvit.cli.demo_page:main']},
+    install_requires=['numpy', 'torch>=2.6', 'safetensors', 'wrapt'],
     extras_require={
         'cls': CLS,
         'det': DET,
@@ -103,9 +104,10 @@ setup(
         'analysis': ANALYSIS,
         'deploy': DEPLOY,
         'vis': VIS,
+        'demo': DEMO,
         'docs': ['sphinx', 'myst-parser', 'furo'],
-        'tests': ['pytest', 'hypothesis', 'psutil', 'ruff', 'codespell', 'sybil', 'setuptools', 'wheel'],
-        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY, *VIS}),
+        'tests': ['pytest', 'hypothesis', 'psutil', 'ruff', 'codespell', 'selenium', 'sybil', 'setuptools', 'wheel'],
+        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY, *VIS, *DEMO}),
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

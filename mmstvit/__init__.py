@@ -13,6 +13,7 @@ from .compat import (
     mmengine_loading,
     mmengine_packages,
     mmpretrain_hub,
+    toolbox_pickles,
 )
 from .version import __version__
 
@@ -22,6 +23,7 @@ mmengine_checkpoint.install()
 mmengine_loading.install()
 mmengine_packages.install()
 mmpretrain_hub.install()
+toolbox_pickles.install()
 
 _LAZY = {
     'inference_model': 'mmstvit.apis',

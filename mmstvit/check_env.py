@@ -150,8 +150,9 @@ def _python_and_torch(versions: Mapping, failures: Mapping) -> list[Clash]:
     if not torch or not vision:
         missing = ' and '.join(name for name in ('torch', 'torchvision') if not versions.get(name))
         return [*found, Clash(f'no {missing}, which every toolbox needs', pair)]
-    if _release(torch) < (2, 1, 0):
-        return [*found, Clash(f'torch {torch} is below 2.1', pair)]
+    if _release(torch) < (2, 6, 0):
+        message = f'torch {torch} is below 2.6: it cannot read checkpoints without running what is in them'
+        return [*found, Clash(message, pair)]
     # torchvision 0.15 belongs to torch 2.0, 0.16 to 2.1, and so on.
     fitting = f'0.{_release(torch)[1] + 15}'
     if _release(torch)[0] == 2 and _release(vision)[:2] != _release(f'{fitting}.0')[:2]:
@@ -180,10 +181,11 @@ def _lines(versions: Mapping) -> list[Clash]:
         if _release(versions.get('setuptools') or '0') >= (82, 0, 0):
             message = f'{name} {original} needs pkg_resources, which setuptools {versions["setuptools"]} has no more'
             found.append(Clash(message, "pip install 'setuptools<82'"))
-        if _release(versions.get('torch') or '0') >= (2, 6, 0):
-            message = f'{name} {original} cannot load the checkpoints it writes with torch {versions["torch"]}'
+        # From 2.6 on torch loads weights alone by default.
+        if _release(original) < (0, 10, 8) and versions.get('torch'):
+            message = f'{name} {original} loads the checkpoints it writes only in programs that import mmstvit'
             mend = f'pip uninstall -y {name} && pip install {_pinned("onedl-mmengine")}'
-            found.append(Clash(message, mend))
+            found.append(Clash(message, mend, note=True))
     return found
 
 
@@ -244,9 +246,6 @@ def _arrays(versions: Mapping) -> list[Clash]:
         elif _release(version) < (4, 13, 0) and _release(numpy) >= (2, 3, 0):
             message = f'{name} {version} needs NumPy below 2.3, and numpy is {numpy}'
             found.append(Clash(message, f'pip install {_pinned("numpy")}'))
-    torch = versions.get('torch')
-    if torch and _release(torch) < (2, 3, 0) and _release(numpy) >= (2, 0, 0):
-        found.append(Clash(f'torch {torch} is built for NumPy 1, and numpy is {numpy}', "pip install 'numpy<2'"))
     return found
 
 
@@ -319,7 +318,9 @@ def _runnable(command: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; 1 where something clashes."""
     argparse.ArgumentParser(
-        description='Tell the versions of what mmstvit works with, what clashes, and the command that mends it.'
+        description='Tell the versions of what mmstvit works with, what clashes, and the command that mends it. The '
+        'exit code is 1 where something clashes.',
+        epilog='example: mmstvit check-env',
     ).parse_args(argv)
     versions = find_versions()
     print(f'mmstvit {__version__}', *_report(versions), sep='\n', flush=True)

@@ -17,34 +17,27 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
-from urllib.request import Request, urlopen
 
 import mmengine
-import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
-from rich.progress import wrap_file
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .files import unfinished
+from .downloads import DownloadError, download
+from .pickles import NUMPY, refused
 
 SAFETENSORS = '.safetensors'
-# Earlier versions have a hole in weights-only loading (CVE-2025-32434).
+# Earlier versions have a hole in weights-only loading (CVE-2025-32434); setup.py asks for as much.
 _SAFE_TORCH = '2.6.0'
 # Eight or more digits of the file's SHA-256, as in the names of PyTorch's and OpenMMLab's files; a date is none.
 _HASH = re.compile(r'-(?!20\d\d[01]\d[0-3]\d\.)([0-9a-f]{8,64})\.\w+$')
 _TRUST = 'give --trust-checkpoint (in Python trust_checkpoint=True) if you know who made it'
-# How PyTorch names what it refuses.
-_REFUSED = re.compile(r'(?:GLOBAL|unrecognized function|Can only .* but got) (<[^>]+>|\S+)')
-_CUT_OFF = 'the download was cut off and removed, try again'
-_SECONDS = 60  # without a byte, until a download is given up
 _trusted = ContextVar('trusted', default=False)
 
 
@@ -67,41 +60,6 @@ def trust_checkpoints(trust: bool = True) -> Iterator[None]:
 
 
 # -------------------------------------------------------------------------------------- what may be in a checkpoint
-class _Number:
-    """Stands for ``numpy.dtype``: of numbers and text alone, of whose state the byte order alone is taken."""
-
-    def __init__(self, name: str, *flags: Any) -> None:
-        self.dtype = np.dtype(name)
-        if self.dtype.kind not in 'biufcSU':
-            raise pickle.UnpicklingError(f'Unsupported GLOBAL numpy.dtype[{name}]')
-
-    def __setstate__(self, state: tuple) -> None:
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array(np.ndarray):
-    """Stands for ``numpy.ndarray``, and is written again as one."""
-
-    def __new__(cls) -> '_Array':
-        return super().__new__(cls, (0,))
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, number, in_columns, data = state
-        whole = np.frombuffer(data, number.dtype).reshape(shape, order='F' if in_columns else 'C')
-        super().__setstate__(whole.__reduce__()[2])
-
-    def __reduce__(self) -> tuple:
-        return self.view(np.ndarray).__reduce__()
-
-
-def _array(*kind: Any) -> _Array:
-    return _Array()
-
-
-def _scalar(number: _Number, data: bytes) -> np.generic:
-    return np.frombuffer(data, number.dtype, count=1)[0]
-
-
 def _statistic(owner: type, name: str) -> Any:
     """Stands for ``getattr``, by which the statistics of mmengine's logs are pickled."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
@@ -110,12 +68,7 @@ def _statistic(owner: type, name: str) -> Any:
 
 
 _ALLOWED = [
-    (_Number, 'numpy.dtype'),
-    (_Array, 'numpy.ndarray'),
-    # The second name since numpy 2.
-    *((_array, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
-    *((_scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-    (bytes, 'builtins.bytes'),
+    *NUMPY,
     (_statistic, 'builtins.getattr'),
     (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
     (ConfigDict, 'mmengine.config.config.ConfigDict'),
@@ -159,10 +112,10 @@ def load(file: Any, map_location: Any = None, **unused: Any) -> Any:
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:  # whatever a broken file raises, it is the file's fault
-        refused = isinstance(error, pickle.UnpicklingError) and _REFUSED.search(str(error))
-        if refused:
+        what = refused(error)
+        if what:
             raise UnsafeCheckpointError(
-                f'{name}: it holds {refused[1]}, which could run code, and is not read: {_TRUST}'
+                f'{name}: it holds {what}, which could run code, and is not read: {_TRUST}'
             ) from error
         raise CheckpointError(
             f'{name}: torch.save has not written it in its usual form, or it is incomplete'
@@ -233,7 +186,10 @@ def load_url(
     path = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, path, progress)
+        try:
+            download(url, path, progress)
+        except DownloadError as error:
+            raise CheckpointError(f'{path}: {error}, from {url}; it was removed, try again') from error
     _check_hash(path, url)
     try:
         return load(str(path), map_location)
@@ -242,24 +198,6 @@ def load_url(
     except CheckpointError as error:
         path.unlink(missing_ok=True)
         raise CheckpointError(f'{error}; the download from {url} was removed') from error
-
-
-def _download(url: str, path: Path, progress: bool) -> None:
-    request = Request(url, headers={'User-Agent': 'mmstvit'})
-    with unfinished(path) as temporary, urlopen(request, timeout=_SECONDS) as response:
-        total = response.length
-        with (
-            wrap_file(response, total or 0, description=path.name, disable=not progress) as source,
-            temporary.open('wb') as target,
-        ):
-            try:
-                while data := source.read(1 << 20):
-                    target.write(data)
-            except HTTPException as error:
-                raise CheckpointError(f'{path}: {_CUT_OFF} from {url}') from error
-        if response.length:  # what is still to come
-            raise CheckpointError(f'{path}: {_CUT_OFF}: {total - response.length} of {total} bytes came from {url}')
-        temporary.replace(path)
 
 
 def _check_hash(path: Path, url: str) -> None:

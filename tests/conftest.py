@@ -5,7 +5,6 @@ import http.server
 import json
 import os
 import subprocess
-import threading
 from types import SimpleNamespace
 
 import cv2
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.utils import ManagerMixin
-from run_helpers import DETECTION, TINY, VIDEO, read_scalars, tool_command, tool_env
+from run_helpers import DETECTION, TINY, VIDEO, read_scalars, serving, tool_command, tool_env
 
 
 def pytest_addoption(parser):
@@ -113,11 +112,8 @@ def web(tmp_path_factory):
         def log_message(self, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield SimpleNamespace(folder=folder, url=lambda name: f'http://127.0.0.1:{server.server_port}/{name}')
-    server.shutdown()
-    server.server_close()
+    with serving(functools.partial(Quiet, directory=folder)) as address:
+        yield SimpleNamespace(folder=folder, url=lambda name: f'{address}/{name}')
 
 
 def draw(rng, size, kind, at, extent):

@@ -1,5 +1,7 @@
 """Configs of small runs in the three toolboxes, and how the tests start a command and read its log."""
 
+import contextlib
+import http.server
 import json
 import os
 import re
@@ -7,6 +9,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,6 +132,31 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 """
 
 
+def saved(folder, text, classes, weights='weights.pth'):
+    """A config of this text and weights for it, random ones."""
+    import torch
+
+    from mmstvit import get_model
+
+    config, weights = folder / 'config.py', folder / weights
+    config.write_text(text)
+    torch.manual_seed(0)
+    model = get_model(config)
+    meta = dict(dataset_meta=dict(classes=classes))
+    torch.save(dict(meta=meta, state_dict=model.state_dict()), weights)
+    return str(config), str(weights)
+
+
+class Call:
+    """Pickles to a call."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
 def tool_command(tool, *args):
     return [sys.executable, str(ROOT / 'tools' / tool), *map(str, args)]
 
@@ -151,6 +179,16 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return str(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(handler):
+    """A web server on loopback; yields its address."""
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+    server.server_close()
 
 
 def read_scalars(work_dir):

@@ -1,12 +1,22 @@
 """What is given to inference: images and videos, of which a broken one must not lose the others."""
 
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote, urlparse
+
+from ..downloads import DownloadError, download
+from ..image_check import max_bytes
+from ..paths import is_address
 
 # What an input may raise; anything else is a fault of the model or of the code, and ends the inference.
 INPUT_ERRORS = (ValueError, OSError)
+_SECONDS = 600  # that the download of an input may take
 
 
 def checked_image(image: Any) -> Any:
@@ -25,26 +35,82 @@ def checked_image(image: Any) -> Any:
 
 
 def checked_path(path: str | PathLike, what: str) -> str:
-    """A path as a string; names with a scheme are left to mmengine.
+    """A path as a string.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     path = str(path)
-    if '://' not in path and not Path(path).is_file():
+    if not Path(path).is_file():
         raise FileNotFoundError(f'there is no {what} {path}')
     return path
 
 
-def infer_each(infer: Callable[[Any], Any], inputs: list) -> list:
+@contextmanager
+def fetched(inputs: list) -> Iterator[tuple[list, Callable[[list], list]]]:
+    """The inputs, with a local copy in the place of each address; copies are there while it is open.
+
+    Yields:
+        The inputs to infer, without those that cannot be downloaded, and a function that puts the exceptions of these
+        into the list of results, and the addresses into the place of the copies' names in it.
+    """
+    if not any(isinstance(one, str) and is_address(one) for one in inputs):
+        yield inputs, list
+        return
+    with TemporaryDirectory(prefix='mmstvit-') as folder:
+        taken, names, failed = [], {}, {}
+        for i, one in enumerate(inputs):
+            if isinstance(one, str) and is_address(one):
+                try:
+                    copy = _fetch(one, Path(folder, str(i)))
+                except INPUT_ERRORS as error:
+                    failed[i] = error
+                    continue
+                names[copy], one = one, copy
+            taken.append(one)
+
+        def settled(results: list) -> list:
+            rest = iter(results)
+            return [failed[i] if i in failed else _renamed(next(rest), names) for i in range(len(inputs))]
+
+        yield taken, settled
+
+
+def _fetch(address: str, folder: Path) -> str:
+    """Download an input into a folder of its own, so that it keeps its name."""
+    parts = urlparse(address)
+    if parts.scheme not in ('http', 'https'):
+        raise ValueError(f'{address}: inputs are files, or addresses that begin with http:// or https://')
+    folder.mkdir()
+    name = re.sub(r'[^\w.-]', '_', os.path.basename(unquote(parts.path)))[-100:].lstrip('.')
+    copy = folder / (name or 'input')
+    try:
+        download(address, copy, progress=False, most=max_bytes(), seconds=_SECONDS)
+    except DownloadError as error:
+        raise ValueError(f'{address}: {error}') from error
+    except OSError as error:
+        raise OSError(f'{address}: it cannot be downloaded ({error})') from error
+    return str(copy)
+
+
+def _renamed(result: Any, names: dict[str, str]) -> Any:
+    """A result, or an exception, that speaks of the address and not of its copy."""
+    if isinstance(result, Exception):
+        for copy, address in names.items():
+            result.args = tuple(a.replace(copy, address) if isinstance(a, str) else a for a in result.args)
+    elif hasattr(result, 'set_metainfo'):
+        result.set_metainfo({key: names[v] for key, v in result.metainfo_items() if isinstance(v, str) and v in names})
+    return result
+
+
+def infer_each(infer: Callable[[Any], Any], inputs: Iterable) -> Iterator[Any]:
     """Infer one input after the other; an exception stands in the place of one that cannot be read."""
-    results = []
     for one in inputs:
         try:
-            results.append(infer(one))
+            result = infer(one)
         except INPUT_ERRORS as error:
-            results.append(error)
-    return results
+            result = error
+        yield result
 
 
 def settle(results: list, many: bool, return_exceptions: bool) -> Any:

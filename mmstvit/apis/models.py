@@ -6,6 +6,7 @@ A thin front over the toolboxes' own interfaces; the config's default scope says
 import copy
 import difflib
 import fnmatch
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any
 
@@ -17,7 +18,7 @@ from mmengine.registry import DefaultScope
 from ..checkpoints import trust_checkpoints
 from ..compat.requires import require
 from ..paths import package_data
-from .inputs import checked_image, checked_path, infer_each, settle
+from .inputs import checked_image, checked_path, fetched, infer_each, settle
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
@@ -73,6 +74,20 @@ def toolbox_of(cfg: Config) -> str:
     return scope
 
 
+def published_weights(model: str | PathLike | Config) -> str:
+    """The address of the weights that are published under a name, or that a config begins from.
+
+    Raises:
+        ValueError: an unknown name, or there are none.
+    """
+    cfg, entry = _read_config(model)
+    weights = entry.get('Weights') or cfg.get('load_from')
+    if not weights:
+        what = 'this config' if isinstance(model, Config) else model
+        raise ValueError(f'no weights are published for {what}: give a checkpoint, or pretrained=False')
+    return weights
+
+
 def get_model(
     model: str | PathLike | Config,
     pretrained: bool | str | PathLike = False,
@@ -97,12 +112,9 @@ def get_model(
         ValueError: an unknown name, ``pretrained=True`` where no weights are published, a checkpoint that is broken or
             could run code.
     """
-    cfg, entry = _read_config(model)
+    cfg, _ = _read_config(model)
     if pretrained is True:
-        pretrained = entry.get('Weights') or cfg.get('load_from')
-        if not pretrained:
-            what = 'this config' if isinstance(model, Config) else model
-            raise ValueError(f'no weights are published for {what}: give a checkpoint, or pretrained=False')
+        pretrained = published_weights(model)
     checkpoint = str(pretrained) if pretrained else None
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
@@ -139,8 +151,9 @@ def inference_model(
     Args:
         model: a name of :func:`list_models`, the path of a config, a config, or a model from :func:`get_model`.
         *args: a checkpoint's path or URL (optional), then the inputs: an image's path or array (height, width, 3), in
-            BGR order as OpenCV reads it, or a list of them; for video a clip's path. A name without a checkpoint
-            means the published weights.
+            BGR order as OpenCV reads it, or a list of them; for video a clip's path. In the place of a path an address
+            (http or https), which is downloaded and looked at as a file is. A name without a checkpoint means the
+            published weights.
         device: where to run, by default the model's own device, or a GPU where there is one.
         batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
         trust_checkpoint: as in :func:`get_model`.
@@ -171,12 +184,48 @@ def inference_model(
     else:
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         model = get_model(model, checkpoint[0] if checkpoint else True, device, trust_checkpoint)
-    cfg = getattr(model, '_config', None) or model.cfg
-    scope = toolbox_of(cfg)
+    scope = scope_of(model)
     with DefaultScope.overwrite_default_scope(scope):
         many = isinstance(inputs, (list, tuple))
-        results = _INFER[scope](model, list(inputs) if many else [inputs], batch_size, **kwargs)
+        with fetched(list(inputs) if many else [inputs]) as (taken, settled):
+            results = settled(list(_INFER[scope](model, taken, batch_size, **kwargs)))
     return settle(results, many, return_exceptions)
+
+
+def inference_stream(model: torch.nn.Module, inputs: Iterable, batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
+    """Infer many images or videos, and give the result of each as soon as it is there.
+
+    Of images the next batch is prepared while the model runs on one.
+
+    Args:
+        model: of :func:`mmstvit.get_model`, in evaluation mode.
+        inputs: paths or arrays, as of :func:`mmstvit.inference_model`; addresses are not downloaded here.
+        batch_size: the same.
+        **kwargs: for video ``window``, ``stride`` and ``progress`` as there.
+
+    Yields:
+        Of each input in turn what :func:`mmstvit.inference_model` gives, or the exception that it has raised.
+
+    Raises:
+        ValueError: ``batch_size`` would have no effect.
+    """
+    scope = scope_of(model)
+    infer = _stream_images if scope == 'mmpretrain' else _INFER[scope]
+    # The caller's scope is its own between two results.
+    with DefaultScope.overwrite_default_scope(scope):
+        results = iter(infer(model, inputs, batch_size, **kwargs))
+    none_left = object()
+    while True:
+        with DefaultScope.overwrite_default_scope(scope):
+            result = next(results, none_left)
+        if result is none_left:
+            return
+        yield result
+
+
+def scope_of(model: torch.nn.Module) -> str:
+    """The toolbox of a model of :func:`get_model`."""
+    return toolbox_of(getattr(model, '_config', None) or model.cfg)
 
 
 def _infer_images(model: torch.nn.Module, inputs: list, batch_size: int, **kwargs: Any) -> list:
@@ -185,11 +234,17 @@ def _infer_images(model: torch.nn.Module, inputs: list, batch_size: int, **kwarg
     return CheckedInferencer(model).infer_list([_as_string(i) for i in inputs], batch_size=batch_size, **kwargs)
 
 
+def _stream_images(model: torch.nn.Module, inputs: Iterable, batch_size: int) -> Iterator[Any]:
+    from .images import CheckedInferencer
+
+    return CheckedInferencer(model).stream(map(_as_string, inputs), batch_size)
+
+
 def _as_string(image: Any) -> Any:
     return str(image) if isinstance(image, PathLike) else image
 
 
-def _infer_objects(model: torch.nn.Module, inputs: list, batch_size: int) -> list:
+def _infer_objects(model: torch.nn.Module, inputs: Iterable, batch_size: int) -> Iterator[Any]:
     from mmdet.apis import inference_detector
     from mmdet.utils import get_test_pipeline_cfg
     from mmengine.dataset import Compose
@@ -209,7 +264,7 @@ def _infer_objects(model: torch.nn.Module, inputs: list, batch_size: int) -> lis
     return infer_each(infer, inputs)
 
 
-def _infer_videos(model: torch.nn.Module, inputs: list, batch_size: int, **kwargs: Any) -> list:
+def _infer_videos(model: torch.nn.Module, inputs: Iterable, batch_size: int, **kwargs: Any) -> Iterator[Any]:
     from .video import infer_video
 
     _refuse_batches(batch_size)

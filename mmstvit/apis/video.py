@@ -40,7 +40,7 @@ def infer_video(
 
     Args:
         model: mmaction2's recogniser.
-        video: a path, or an address that mmengine can read.
+        video: a path.
         window: length of the windows in seconds; ``None`` for the video as a whole, as in the test. Each window is a
             video of its own for the test pipeline, with all its clips and crops; one that is shorter than a clip is
             played again, as mmaction2 does with short videos.

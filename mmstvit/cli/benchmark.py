@@ -30,9 +30,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'the most that the tensors of a run take on top (on a CPU by the profiler, without what libraries take for '
         'themselves; on a GPU by the allocator). A classifier or recogniser is run whole; of a detector by default the '
         'backbone, since the rest is the same in all and depends on what is found in an image.',
-        epilog=f'{SPECS} onnx:FILE is a classifier or recogniser that export_onnx.py has written, run by ONNX Runtime.',
+        epilog='example: mmstvit benchmark stvit-s_8xb128_in1k --batch-size 16 --threads 2',
     )
-    parser.add_argument('networks', nargs='+', metavar='CONFIG', help='the networks')
+    parser.add_argument(
+        'networks',
+        nargs='+',
+        metavar='CONFIG',
+        help=f'{SPECS} onnx:FILE is a classifier or recogniser that export_onnx.py has written, run by ONNX Runtime.',
+    )
     parser.add_argument('--baseline', metavar='CONFIG', help='what they are compared with; default the first of them')
     parser.add_argument('--batch-size', nargs='+', type=int, default=[1, 8], metavar='N', help='default 1 and 8')
     parser.add_argument(

@@ -100,7 +100,6 @@ class Job:
 
 @contextlib.contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    gc.collect()
     gc.disable()
     try:
         yield

@@ -2,16 +2,20 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 
-from ..checkpoints import CheckpointError
+from ..apis.models import get_model, scope_of
+from ..checkpoints import CheckpointError, trust_checkpoints
 from ..converters.published import unwrap
 from .errors import UsageError, one_line
 
@@ -57,6 +61,42 @@ def clear_checkpoint_errors(runner: Runner, purpose: str) -> Iterator[None]:
     finally:
         CheckpointLoader.load_checkpoint = original
         del loader.load_checkpoint
+
+
+def load_model(cfg: Config, checkpoint: str, device: str = 'cpu', trust: bool = False) -> torch.nn.Module:
+    """The model of a config with the weights of a checkpoint, to be used as it is then; see :func:`classes_of`.
+
+    Args:
+        cfg: of any of the three toolboxes.
+        checkpoint: a path or URL.
+        device: where to put it.
+        trust: whether code in the checkpoint may run.
+
+    Raises:
+        UsageError: the checkpoint cannot be read, or is of another model.
+    """
+    with warnings.catch_warnings(record=True):  # mmdet tells that there are no weights
+        model = get_model(cfg, device=device)
+    with trust_checkpoints(trust):
+        loaded = load_weights(model, checkpoint)
+    model.dataset_meta = dict(getattr(model, 'dataset_meta', None) or {}, classes=class_names(cfg, loaded))
+    if scope_of(model) == 'mmpretrain':
+        model._dataset_meta = model.dataset_meta  # where its inferencer looks
+    return model
+
+
+def class_names(cfg: Config, checkpoint: dict) -> list[str] | None:
+    """Names of the classes: those of the checkpoint, or else of the config's test data set."""
+    dataset = cfg.test_dataloader.dataset
+    known = (checkpoint.get('meta') or {}).get('dataset_meta') or dataset.get('metainfo')
+    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        names = (known or getattr(registry.get(dataset.type), 'METAINFO', {})).get('classes')
+    return None if names is None else [str(name) for name in names]
+
+
+def classes_of(model: torch.nn.Module) -> Sequence[str] | None:
+    """Names of the classes that came with the weights of :func:`load_model`, or with the data set of the config."""
+    return (getattr(model, 'dataset_meta', None) or {}).get('classes')
 
 
 def load_weights(model: torch.nn.Module, filename: str) -> dict:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..datasets.image_files import max_pixels
+from ..image_check import max_pixels
 from .errors import UsageError, one_line
 
 _HUGE = 1e9  # NaN is not below it either
@@ -132,6 +132,8 @@ def _checked_file(load: Any, dataset: Any) -> list[dict]:
         return load(dataset)
     except UsageError:
         raise
+    except OSError as error:
+        raise UsageError(f'{dataset.ann_file}: the data set cannot be read: {one_line(error)}') from error
     except (ValueError, AssertionError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UsageError(
             f'{dataset.ann_file} is no annotation file in the format of COCO: {one_line(error)}'

@@ -70,7 +70,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--trust-data',
         action='store_true',
-        help="read files that entries or links of a data set lead to outside the data set's folder",
+        help="read files that entries or links of a data set lead to outside the data set's folder, and run what code "
+        'is in its pickles',
     )
     # torch.distributed.launch passes this one; torchrun sets the environment instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)

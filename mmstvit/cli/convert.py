@@ -25,6 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description='Write a published checkpoint of DeiT, ViT, Swin, STViT-R or T2T-ViT in the names of mmstvit. The '
         'layout is recognised by its names. Published files load unconverted too; this is for those who want to look '
         'at them, cut them or hand them on.',
+        epilog='example: mmstvit convert stvit-r-swin-s.pth renamed.safetensors',
     )
     parser.add_argument('src', metavar='SRC', help='the published file or its URL')
     parser.add_argument('dst', metavar='DST', help='the file to write; *.safetensors is written as that')

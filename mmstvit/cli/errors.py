@@ -72,7 +72,8 @@ def one_line(error: BaseException) -> str:
     else:
         text = str(error)
     if re.match(r'Caught \w+ in DataLoader worker', text):
-        text = text.strip().splitlines()[-1]  # what goes before is the worker's traceback
+        # What goes before is the worker's traceback, the last line of which names the type again.
+        text = re.sub(r'^[\w.]+Error: ', '', text.strip().splitlines()[-1])
     return ' '.join(text.split()) or type(error).__name__
 
 

@@ -9,19 +9,18 @@ from typing import Any
 import torch
 import torch.nn as nn
 from mmengine.config import Config
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import Tensor
 
 from ..apis.complexity import count
-from ..apis.models import get_model
-from ..checkpoints import trust_checkpoints
 from ..compat.requires import require
 from ..files import unfinished
 from ..layers.semantic import WindowSpec
 from ..version import __version__
-from .checkpoint import check_checkpoint, load_weights
+from .checkpoint import check_checkpoint, classes_of, load_model
 from .common import add_trust_argument, load_config
 from .errors import UsageError, one_line_errors
+from .networks import default_size
 
 # Frames of a clip are decoded to RGB, images to BGR.
 _DECODED = {'mmpretrain': 'BGR', 'mmdet': 'BGR', 'mmaction': 'RGB'}
@@ -40,8 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'video recogniser (its softmax scores) to an ONNX file, and check it with ONNX Runtime against PyTorch. Inputs '
         'are normalised images (batch, 3, height, width) or clips (batch, 3, frames, height, width); how an image is '
         'prepared is written into the file, and tools/deployment/run_onnx.py does it.',
-        epilog='example: python tools/deployment/export_onnx.py configs/stvit/stvit-s_8xb128_in1k.py stvit-s.pth '
-        'stvit-s.onnx --dynamic-batch',
+        epilog='example: mmstvit export stvit-s_8xb128_in1k s.pth s.onnx --dynamic-batch',
     )
     parser.add_argument('config', help='the config file')
     parser.add_argument('checkpoint', help='a checkpoint file or its URL')
@@ -136,32 +134,6 @@ def transforms_of(cfg: Config) -> list[dict[str, Any]]:
     return known
 
 
-def shape_of(cfg: Config, transforms: list[dict], divisor: int) -> tuple[int, ...]:
-    """The input size that the test pipeline gives, (height, width) or (frames, height, width).
-
-    Raises:
-        UsageError: it depends on the image.
-    """
-    size, frames = None, ()
-    for step in transforms:
-        kind = str(step['type']).split('.')[-1]
-        if kind in ('CenterCrop', 'ThreeCrop') or (kind == 'Resize' and -1 not in _pair(step['scale'])):
-            size = _pair(step['crop_size' if 'crop_size' in step else 'scale'])  # (width, height)
-        elif kind == 'SampleFrames':
-            frames = (step['clip_len'],)
-    if size is None or (cfg.default_scope == 'mmaction' and not frames):
-        raise UsageError(
-            f"the config's test pipeline does not tell the input size: give it with --shape ({transforms})"
-        )
-    if cfg.default_scope == 'mmdet':
-        size = max(size), min(size)  # the scale is a long and a short edge
-    return *frames, *(-(-n // divisor) * divisor for n in reversed(size))
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
 def fit(transforms: list[dict], shape: tuple[int, int]) -> list[dict]:
     """Let the steps for an image lead to (height, width): a crop keeps its share of the image."""
     size, fitted = list(reversed(shape)), []
@@ -179,15 +151,6 @@ def fit(transforms: list[dict], shape: tuple[int, int]) -> list[dict]:
                 step = {**step, 'keep_ratio': False, 'scale': size}
         fitted.append(step)
     return fitted
-
-
-def classes_of(cfg: Config, checkpoint: dict) -> list[str] | None:
-    """Names of the classes: those of the checkpoint, or else of the config's test data set."""
-    dataset = cfg.test_dataloader.dataset
-    known = (checkpoint.get('meta') or {}).get('dataset_meta') or dataset.get('metainfo')
-    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        names = (known or getattr(registry.get(dataset.type), 'METAINFO', {})).get('classes')
-    return None if names is None else [str(name) for name in names]
 
 
 def metadata_of(
@@ -269,16 +232,15 @@ def export(args: argparse.Namespace) -> None:
         argparse.Namespace(config=args.config, cfg_options={}, launcher='none', work_dir=None, local_rank=0)
     )
     scope = cfg.default_scope
-    model = get_model(cfg)
-    with trust_checkpoints(args.trust_checkpoint):
-        checkpoint = load_weights(model, args.checkpoint)
+    model = load_model(cfg, args.checkpoint, trust=args.trust_checkpoint)
     network = network_of(model, scope).eval()
     with DefaultScope.overwrite_default_scope(scope):
-        divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
-        shape = tuple(args.shape or shape_of(cfg, transforms_of(cfg), divisor))
+        shape = tuple(args.shape or default_size(cfg))
+        if not shape:
+            raise UsageError("the config's test pipeline does not tell the input size: give it with --shape")
         check_size(model, shape, bool(args.shape), args.dynamic_size, 3 if scope == 'mmaction' else 2)
         fixed = None if args.dynamic_size else shape
-        metadata = metadata_of(cfg, model, classes_of(cfg, checkpoint), fixed, bool(args.shape))
+        metadata = metadata_of(cfg, model, classes_of(model), fixed, bool(args.shape))
         cost = count(network, torch.zeros(1, 3, *shape))
         metadata |= dict(input_size=shape, multiply_adds=cost.multiply_adds, parameters=cost.parameters)
 

@@ -26,10 +26,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'or one clip (of the test views of a video each costs as much). Of a detector it holds backbone, neck and '
         'heads without decoding and non-maximum suppression: the heads of the second stage for as many proposals as '
         'the config lets through (model.test_cfg.rpn.max_per_img), the mask head for as many as mmdet runs it on.',
-        epilog=SPECS,
+        epilog='example: mmstvit flops stvit-s_8xb128_in1k timm:deit_small_patch16_224',
     )
     parser.add_argument(
-        'networks', nargs='+', metavar='CONFIG', help='one table each, then a comparison with the first'
+        'networks', nargs='+', metavar='CONFIG', help=f'one table each, then a comparison with the first. {SPECS}'
     )
     parser.add_argument(
         '--shape',

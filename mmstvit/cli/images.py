@@ -1,4 +1,7 @@
-"""Images in the commands: what is wrong in an annotation file or a picture is said in one line with the file's name."""
+"""Images in the commands: what is wrong in an annotation file or a picture is said in one line with the file's name.
+
+Annotation files of all three toolboxes are read without running what is in them.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,9 +10,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
 
-from ..datasets.image_files import ImageError, guard_images
+from ..compat.toolbox_pickles import DataError, plain_data
+from ..datasets.image_files import guard_images
 from ..datasets.roots import roots_of
 from ..datasets.video_files import VideoError
+from ..image_check import ImageError
 from .errors import UsageError, one_line
 
 
@@ -21,7 +26,7 @@ def clear_image_errors(cfg: Config, trust_data: bool = False) -> Iterator[None]:
 
     Args:
         cfg: the config that is run.
-        trust_data: whether names and links may lead out of a data set's folder.
+        trust_data: whether names and links may lead out of a data set's folder, and code in its files may run.
     """
     build, read = BaseDataset.__init__, BaseDataset.full_init
     num_classes = (cfg.model.get('head') or {}).get('num_classes') if cfg.get('default_scope') == 'mmpretrain' else None
@@ -36,7 +41,7 @@ def clear_image_errors(cfg: Config, trust_data: bool = False) -> Iterator[None]:
         place = dataset.ann_file or dataset.data_root or type(dataset).__name__
         try:
             read(dataset)
-        except (UsageError, VideoError, ImportError):
+        except (UsageError, VideoError, DataError, ImportError):
             raise
         except Exception as error:  # what a broken list leads a toolbox to
             raise UsageError(f'{place}: the data set cannot be read: {one_line(error)}') from error
@@ -45,9 +50,9 @@ def clear_image_errors(cfg: Config, trust_data: bool = False) -> Iterator[None]:
 
     BaseDataset.__init__, BaseDataset.full_init = build_guarded, read_clearly
     try:
-        yield
-    except ImageError as error:
-        # Those of workers bring a traceback as text, whose last line names the type again.
-        raise UsageError(one_line(error).split('ImageError: ')[-1]) from error
+        with plain_data(trust_data):
+            yield
+    except (ImageError, DataError) as error:
+        raise UsageError(one_line(error)) from error
     finally:
         BaseDataset.__init__, BaseDataset.full_init = build, read

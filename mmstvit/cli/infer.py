@@ -1,15 +1,13 @@
 """Predictions on images, folders of images, or videos: ``mmstvit infer``."""
 
 import argparse
-import itertools
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -18,12 +16,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ..apis.inputs import INPUT_ERRORS
-from ..apis.models import get_model, inference_model, toolbox_of
-from .checkpoint import check_checkpoint
+from ..apis.models import inference_stream, model_index, published_weights, toolbox_of
+from ..visualization.pictures import write_png
+from .checkpoint import check_checkpoint, load_model
 from .common import add_trust_argument, find_config, output_file
 from .errors import UsageError, one_line, one_line_errors
 from .flops import console
-from .infer_results import draw, record, shown
+from .infer_results import drawn, record, shown
 from .networks import quieten
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
@@ -100,36 +99,15 @@ def check_args(args: argparse.Namespace, scope: str) -> None:
         raise UsageError(f'--batch-size {args.batch_size}: it must be at least 1')
 
 
-def results_of(
-    model: torch.nn.Module, scope: str, files: Sequence[Path], batch_size: int, bar: Progress
-) -> Iterator[tuple[Path, Any]]:
-    """Each file with what the toolbox found in it, or the exception that it raised."""
-    options = dict(mmpretrain=dict(batch_size=batch_size), mmaction=dict(progress=False)).get(scope, {})
-    if scope == 'mmpretrain':
-        from mmpretrain.utils import progress
-
-        progress.disable_progress_bar = True  # there is one for all files
-    task = bar.add_task('inferring', total=len(files))
-    remaining = iter(files)
-    while batch := list(itertools.islice(remaining, batch_size)):
-        found = inference_model(model, batch, return_exceptions=True, **options)
-        yield from zip(batch, found, strict=True)
-        bar.advance(task, len(batch))
-
-
-def summary(records: Sequence[dict]) -> Table:
+def summary(rows: Sequence[tuple[str, str]], counted: Counter) -> Table:
     """A row for each file, or, of many, how often each class was found."""
-    if len(records) <= ROWS:
+    if len(rows) <= ROWS:
         table = Table('file', 'prediction')
-        for found in records:
-            table.add_row(found['file'], shown(found))
+        for row in rows:
+            table.add_row(*row)
         return table
     table = Table('class', 'files')
     table.columns[1].justify = 'right'
-    counted = Counter()
-    for found in records:
-        classes = {o['class'] for o in found['objects']} if 'objects' in found else [found.get('pred_class')]
-        counted.update(c for c in classes if c is not None)
     for name, number in counted.most_common():
         table.add_row(name, str(number))
     return table
@@ -144,31 +122,41 @@ def run(args: argparse.Namespace) -> bool:
     output_file(args.out, '--out', ('.jsonl',))
     check_checkpoint(args.checkpoint)
     config = find_config(args.model)
-    scope = toolbox_of(Config.fromfile(config))
+    cfg = Config.fromfile(config)
+    scope = toolbox_of(cfg)
     check_args(args, scope)
     files = find_inputs(args.inputs, VIDEOS if scope == 'mmaction' else IMAGES)
+    weights = args.checkpoint or published_weights(args.model if args.model in model_index() else config)
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    name = args.model if args.checkpoint is None and not Path(args.model).is_file() else config
-    model = get_model(name, args.checkpoint or True, device, args.trust_checkpoint)
+    model = load_model(cfg, weights, device, args.trust_checkpoint)
     common = os.path.commonpath([file.parent for file in files])
-    records, begin, stderr = [], time.perf_counter(), Console(stderr=True)
+    # Of many files there is no room for all that was found.
+    rows, counted, failed = [], Counter(), 0
+    begin, stderr = time.perf_counter(), Console(stderr=True)
     with ExitStack() as stack:
         out = stack.enter_context(open(args.out, 'w', encoding='utf-8')) if args.out else None
         bar = stack.enter_context(Progress(console=stderr, disable=not stderr.is_terminal, transient=True))
-        for file, result in results_of(model, scope, files, args.batch_size, bar):
+        options = dict(progress=False) if scope == 'mmaction' else {}  # there is one bar for all files
+        results = inference_stream(model, files, args.batch_size, **options)
+        for file, result in zip(bar.track(files, description='inferring'), results, strict=True):
             if isinstance(result, INPUT_ERRORS):
-                records.append(dict(file=str(file), error=one_line(result)))
+                found = dict(file=str(file), error=one_line(result))
                 stderr.print(f'error: {one_line(result)}', soft_wrap=True, highlight=False, markup=False)
+                failed += 1
             else:
-                records.append(dict(file=str(file), **record(result, scope, model, args.threshold)))
+                found = dict(file=str(file), **record(result, scope, model, args.threshold))
+                counted.update(
+                    {one['class'] for one in found['objects']} if 'objects' in found else [found['pred_class']]
+                )
                 if args.draw:
-                    picture = args.draw / f'{file.relative_to(common)}.png'
-                    draw(result, records[-1], scope, model, picture, args.threshold)
+                    picture = drawn(result, found, scope, model, args.threshold)
+                    write_png(args.draw / f'{file.relative_to(common)}.png', picture)
+            rows.append((str(file), shown(found)))
             if out:
-                out.write(json.dumps(records[-1]) + '\n')
+                out.write(json.dumps(found) + '\n')
                 out.flush()  # what was inferred is there whatever happens next
-    taken, failed = time.perf_counter() - begin, sum('error' in found for found in records)
-    console().print(summary(records))
+    taken = time.perf_counter() - begin
+    console().print(summary(rows, counted))
     told = f'{len(files)} files in {taken:.1f} s, {len(files) / taken:.1f} a second'
     print(told + (f'; {failed} could not be read' if failed else ''))
     return not failed

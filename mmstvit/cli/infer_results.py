@@ -1,28 +1,24 @@
 """What was found in a file: as JSON, as a line, as a picture. The toolboxes draw."""
 
 import functools
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch.nn as nn
+from mmcv.image import imread
 
+from .checkpoint import classes_of
 from .draw_clips import read_strip
 
 
-def classes_of(model: nn.Module) -> Sequence[str] | None:
-    """Names of the classes that came with the weights, or with the data set of the config."""
-    return (getattr(model, 'dataset_meta', None) or {}).get('classes')
-
-
-def record(result: Any, scope: str, model: nn.Module, threshold: float) -> dict[str, Any]:
+def record(result: Any, scope: str, model: nn.Module, threshold: float = 0.3) -> dict[str, Any]:
     """A prediction in JSON's types.
 
     Args:
         result: of :func:`mmstvit.inference_model`.
         scope: the toolbox.
         model: whose it is.
-        threshold: least score of an object.
+        threshold: least score of an object, of a detector.
 
     Returns:
         ``pred_class``, ``pred_label``, ``pred_score`` and ``pred_scores`` of all classes; of a detector ``objects``,
@@ -40,7 +36,7 @@ def record(result: Any, scope: str, model: nn.Module, threshold: float) -> dict[
         pred_class=str(result.get('pred_class', result['pred_label'])),
         pred_label=int(result['pred_label']),
         pred_score=float(result['pred_score']),
-        pred_scores=[float(score) for score in result['pred_scores']],
+        pred_scores=result['pred_scores'].tolist(),
     )
 
 
@@ -79,38 +75,29 @@ def _visualizer(scope: str) -> Any:
     return Visualizer()
 
 
-def draw(result: Any, found: dict, scope: str, model: nn.Module, path: Path, threshold: float) -> None:
-    """Draw a prediction on its image, or above frames of its clip, into a PNG.
+def drawn(result: Any, found: dict, scope: str, model: nn.Module, threshold: float = 0.3) -> np.ndarray:
+    """A prediction on its image, or above frames of its clip.
 
     Args:
         result: of :func:`mmstvit.inference_model`.
         found: its :func:`record`, with the ``file`` that it is of.
         scope: the toolbox.
         model: whose it is.
-        path: the picture.
-        threshold: least score of an object.
-    """
-    import cv2
-    from mmcv.image import imread
+        threshold: least score of an object, of a detector.
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    Returns:
+        The picture, uint8 RGB.
+    """
     if scope == 'mmaction':
-        cv2.imwrite(str(path), read_strip(found['file'], shown(found)))
-        return
-    image = imread(found['file'], channel_order='rgb')
+        return read_strip(found['file'], shown(found))[..., ::-1]
+    image, visualizer = imread(found['file'], channel_order='rgb'), _visualizer(scope)
     if scope == 'mmdet':
-        visualizer = _visualizer(scope)
         visualizer.dataset_meta = model.dataset_meta
-        visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold, out_file=str(path))
-        return
+        visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold)
+        return visualizer.get_image()
     from mmpretrain.structures import DataSample
 
     sample = DataSample().set_pred_label(result['pred_label']).set_pred_score(result['pred_scores'])
-    _visualizer(scope).visualize_cls(
-        image,
-        sample,
-        classes=classes_of(model),
-        draw_gt=False,
-        rescale_factor=max(1, 256 / max(image.shape)),
-        out_file=str(path),
-    )
+    factor = max(1, 256 / max(image.shape))
+    visualizer.visualize_cls(image, sample, classes=classes_of(model), draw_gt=False, rescale_factor=factor)
+    return visualizer.get_image()

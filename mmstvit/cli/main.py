@@ -13,6 +13,7 @@ COMMANDS = {
     'train': ('.train', 'train a model'),
     'test': ('.test', 'test a checkpoint'),
     'infer': ('.infer', 'predict images, folders of images, or videos'),
+    'demo': ('.demo_page', 'a page in the browser to try models on'),
     'flops': ('.flops', 'count multiply-adds, parameters and tokens'),
     'benchmark': ('.benchmark', 'time networks side by side'),
     'show-tokens': ('.show_tokens', 'draw what each semantic token stands for'),

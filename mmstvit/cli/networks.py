@@ -79,12 +79,26 @@ def load_network(spec: str) -> Network:
         path = find_config(spec)
     try:
         cfg = Config.fromfile(path)
-        toolbox = toolbox_of(cfg)
+        toolbox_of(cfg)
     except Exception as error:  # a config is a program: it may raise anything
         raise UsageError(f'{path} is no valid config: {one_line(error)} ({type(error).__name__})') from error
-    with warnings.catch_warnings(record=True):  # mmdet tells that there are no weights
-        model = get_model(cfg)
-    return Network(spec if name else path.stem, toolbox, model, _default_size(cfg), _top1(path))
+    network = network_of(cfg, spec if name else path.stem)
+    network.top1 = _top1(path)
+    return network
+
+
+def network_of(cfg: Config, label: str, model: nn.Module | None = None) -> Network:
+    """The network of a config.
+
+    Args:
+        cfg: the config.
+        label: how it is called.
+        model: the toolbox's model where it is built already, by default one with random weights.
+    """
+    if model is None:
+        with warnings.catch_warnings(record=True):  # mmdet tells that there are no weights
+            model = get_model(cfg)
+    return Network(label, toolbox_of(cfg), model, default_size(cfg))
 
 
 def _from_timm(name: str) -> Network:
@@ -127,25 +141,33 @@ def _top1(config: Path) -> float | None:
     return None
 
 
-def _default_size(cfg: Config) -> tuple[int, ...]:
-    """The input size that a config's test pipeline leads to; of a detector, the largest."""
+def default_size(cfg: Config) -> tuple[int, ...]:
+    """The input size that a config's test pipeline leads to; of a detector, the largest.
+
+    Returns:
+        (height, width), of clips (frames, height, width); nothing where it depends on the input.
+    """
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in dataset and isinstance(dataset.get('dataset'), dict):
         dataset = dataset['dataset']
     steps = dataset.get('pipeline') or []
-    given = [size for step in steps if (size := step.get('crop_size') or step.get('scale'))]
-    if not given:
+    size: tuple[int, ...] = ()  # (width, height)
+    for step in steps:
+        given = step.get('crop_size') or step.get('scale')
+        if given is not None:
+            size = (given, given) if isinstance(given, int) else tuple(given)
+            if -1 in size or 'ResizeEdge' in str(step['type']):
+                size = ()
+    if not size:
         return ()
-    size = given[-1]
-    size = (size, size) if isinstance(size, int) else tuple(size)[::-1]  # a scale is (width, height)
     if cfg.default_scope == 'mmdet':
         divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
         return tuple(-(-n // divisor) * divisor for n in sorted(size))
     if cfg.default_scope == 'mmaction':
         sampled = next((step for step in steps if 'clip_len' in step), {})
         frames = sampled.get('clip_len', 1)
-        return (frames if frames > 1 else sampled.get('num_clips', 1), *size)
-    return size
+        return (frames if frames > 1 else sampled.get('num_clips', 1), *size[::-1])
+    return size[::-1]
 
 
 def input_shape(network: Network, shape: Sequence[int] | None) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Infer images with an exported model and without PyTorch: ``tools/deployment/run_onnx.py``.
 
-This file needs NumPy, OpenCV and ONNX Runtime alone (Pillow where the config resizes with it), and nothing else of
-mmstvit: it may be copied to another machine beside the model.
+This file and ``mmstvit/image_check.py`` need NumPy, OpenCV, Pillow and ONNX Runtime alone, and nothing else of mmstvit:
+both may be copied into one folder of another machine.
 """
 
 import argparse
@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+try:
+    from mmstvit.image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
+except ModuleNotFoundError:  # copied beside this file
+    from image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
+
 if TYPE_CHECKING:
     import onnxruntime
 
+_UNNAMED = 'the image'
 _CV2 = {
     'nearest': cv2.INTER_NEAREST,
     'bilinear': cv2.INTER_LINEAR,
@@ -90,6 +96,7 @@ def read_metadata(session: 'onnxruntime.InferenceSession', path: str | Path) -> 
 
 def _resize(image: np.ndarray, size: tuple[int, int], step: dict) -> np.ndarray:
     """To (width, height), with the library and interpolation of the config."""
+    check_pixels(_UNNAMED, *size, 'it would be resized to')
     interpolation = step['interpolation']
     if step['backend'] == 'pillow':
         from PIL import Image
@@ -141,6 +148,21 @@ def center_crop(image: np.ndarray, step: dict) -> np.ndarray:
 STEPS = {'Resize': resize, 'ResizeInto': resize_into, 'ResizeEdge': resize_edge, 'CenterCrop': center_crop}
 
 
+def check_preparation(meta: dict[str, Any]) -> None:
+    """Refuse a model whose images cannot be prepared here.
+
+    Raises:
+        InputError: it takes no images, or the config prepares them in a way that is not known here.
+    """
+    if meta['layout'] != 'NCHW':
+        raise InputError(f'the model takes clips ({meta["layout"]}), no images')
+    for step in meta['transforms']:
+        if step['type'] not in STEPS:
+            raise InputError(
+                f'the config prepares images by {step["type"]}, which is unknown here: prepare them yourself'
+            )
+
+
 def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
     """What the network takes of an image.
 
@@ -152,15 +174,9 @@ def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
         (1, 3, height, width), float32.
 
     Raises:
-        InputError: the model takes no images, or the config prepares them in a way that is not known here.
+        ImageError: it would be resized to more pixels than are read.
     """
-    if meta['layout'] != 'NCHW':
-        raise InputError(f'the model takes clips ({meta["layout"]}), no images')
     for step in meta['transforms']:
-        if step['type'] not in STEPS:
-            raise InputError(
-                f'the config prepares images by {step["type"]}, which is unknown here: prepare them yourself'
-            )
         image = STEPS[step['type']](image, step)
     if meta['channel_order'] == 'RGB':
         image = image[..., ::-1]
@@ -178,15 +194,13 @@ def read_image(path: str) -> np.ndarray:
     """An image file as OpenCV reads it, (height, width, 3), BGR.
 
     Raises:
-        InputError: it is not there, or no image.
+        ImageError: it is not there, no image, broken, or has too many pixels.
     """
-    if not Path(path).is_file():
-        raise InputError(f'there is no image {path}')
-    content = np.fromfile(path, np.uint8)
-    # By its name OpenCV would read what is there of an incomplete one. It raises at more pixels than it allows.
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    check_image_file(path)
+    # By its name OpenCV would read what is there of an incomplete one.
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise InputError(f'{path} is no image that OpenCV reads, or an incomplete one')
+        raise ImageError(f'{path}: {NOT_DECODED}')
     return image
 
 
@@ -217,7 +231,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
         description='Infer images with a model of export_onnx.py, without PyTorch. A classifier gives a line for each '
-        'image, a dense network the shapes of its maps.',
+        'image, a dense network the shapes of its maps. An image that cannot be read is told and left out; the exit '
+        'code is then 1.',
+        epilog='example: python tools/deployment/run_onnx.py model.onnx photo.jpg --topk 5 --out scores.json',
     )
     parser.add_argument('model', metavar='MODEL.onnx', help='the exported model')
     parser.add_argument('images', metavar='IMAGE', nargs='+', help='image files')
@@ -234,14 +250,15 @@ def _lines(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: 
     return ', '.join(f'{classes[i] if classes else i} {scores[i]:.4f}' for i in best)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Infer the images and print what was found.
+def run(args: argparse.Namespace) -> bool:
+    """Infer the images and print what was found; whether all could be inferred.
 
     Raises:
         InputError: an argument that cannot take effect or is wrong.
     """
     session = open_session(args.model)
     meta, classes = read_metadata(session, args.model), None
+    check_preparation(meta)
     scored = meta['task'] == 'classification'
     if scored:
         classes = meta['classes']
@@ -252,23 +269,21 @@ def run(args: argparse.Namespace) -> None:
     suffix = Path(args.out).suffix if args.out else None
     if args.out and suffix not in (('.json', '.npz') if scored else ('.npz',)):
         raise InputError(f'--out {args.out}: name it {"*.json for the scores or " if scored else ""}*.npz for arrays')
-    found, broken = [], 0
+    found = []
     for path in args.images:
         try:
             outputs = infer(session, meta, read_image(path))
-        except (InputError, OSError, cv2.error) as error:
-            if len(args.images) == 1:
-                raise InputError(f'{path}: {" ".join(str(error).split())}') from error
-            # The others are still inferred.
-            print(f'error: {path}: {" ".join(str(error).split())}', file=sys.stderr)
-            broken += 1
+        except (InputError, ImageError, OSError, cv2.error) as error:  # the others are still inferred
+            line = ' '.join(str(error).split()).removeprefix(f'{path}: ').removeprefix(f'{_UNNAMED}: ')
+            print(f'error: {path}: {line}', file=sys.stderr)
             continue
         found.append((path, outputs))
         print(f'{path}: {_lines(outputs, classes, args.topk or 1)}', flush=True)
     if args.out and found:
         _write(args.out, found, classes)
-    if broken:
-        raise InputError(f'{broken} of {len(args.images)} images could not be inferred')
+    if len(found) < len(args.images):
+        print(f'{len(args.images) - len(found)} of {len(args.images)} images could not be inferred', file=sys.stderr)
+    return len(found) == len(args.images)
 
 
 def _write(out: str, found: list[tuple[str, dict[str, np.ndarray]]], classes: Sequence[str] | None) -> None:
@@ -284,14 +299,16 @@ def _write(out: str, found: list[tuple[str, dict[str, np.ndarray]]], classes: Se
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
+    """Entry point; the exit code is 1 where an image could not be inferred, 2 where an argument is wrong."""
     try:
-        run(parse_args(argv))
-    except (InputError, OSError) as error:
+        whole = run(parse_args(argv))
+    except (InputError, OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    if not whole:
+        sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..visualization.class_activation import METHODS, activation_sheet, class_activation
 from ..visualization.pictures import write_png
+from .checkpoint import classes_of
 from .errors import UsageError, one_line, one_line_errors, suggest
 from .show_tokens import SHEET, add_input_arguments, picture_names, prepare
 
@@ -18,7 +19,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description='Show which parts of an image speak for a class, in image classifiers with semantic tokens: class '
         'activation of the package grad-cam, spread over the image by the attention of the semantic tokens. For other '
         'networks mmpretrain has vis_cam.py. For several images a contact sheet too.',
-        epilog='example: python tools/visualization/show_cam.py configs/stvit/stvit-s_8xb128_in1k.py s.pth cat.jpg',
+        epilog='example: mmstvit show-cam stvit-s_8xb128_in1k s.pth cat.jpg --target tabby',
     )
     add_input_arguments(parser, 'cam')
     parser.add_argument('--target', metavar='CLASS', help='number or name of the class; default the predicted one')
@@ -45,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
         args = parse_args(argv)
-        model, classes, show_dir = prepare(args, 'cam')
+        model, show_dir = prepare(args, 'cam')
+        classes = classes_of(model)
         target = number_of(args.target, classes)
         found, titles = [], []
         for path, name in zip(args.inputs, picture_names(args.inputs, SHEET)):

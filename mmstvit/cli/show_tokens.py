@@ -5,20 +5,18 @@ import contextlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from ..apis.models import get_model
-from ..checkpoints import trust_checkpoints
+from ..apis.models import scope_of
 from ..files import write_whole
 from ..visualization import TokenMaps, token_maps
 from ..visualization.pictures import picture, sheet, write_png
-from .checkpoint import check_checkpoint, load_weights
+from .checkpoint import check_checkpoint, load_model
 from .common import _Options, add_trust_argument, load_config, output_file
 from .errors import UsageError, one_line, one_line_errors
-from .export_onnx import classes_of
+from .infer_results import record, shown
 
 SHEET = 'contact_sheet'
 
@@ -30,8 +28,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'what the network sees (after the test pipeline), for each layer of the STGM the token that attends most to '
         'each place, for the recovery of STViT-R the token that is attended to most from there, and the attention of '
         'single tokens over the image; of a clip a strip over time. For several inputs a contact sheet too.',
-        epilog='example: python tools/visualization/show_tokens.py configs/stvit/stvit-s_8xb128_in1k.py stvit-s.pth '
-        'cat.jpg dog.jpg --out maps.npz',
+        epilog='example: mmstvit show-tokens stvit-s_8xb128_in1k s.pth cat.jpg --out maps.npz',
     )
     add_input_arguments(parser, 'tokens')
     parser.add_argument(
@@ -67,8 +64,8 @@ def add_input_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
     add_trust_argument(parser)
 
 
-def prepare(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, list[str] | None, Path]:
-    """The model with its weights, the names of its classes, and the folder for the pictures.
+def prepare(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, Path]:
+    """The model with its weights, and the folder for the pictures.
 
     Raises:
         UsageError: an input is not there, or the checkpoint cannot be used.
@@ -78,11 +75,10 @@ def prepare(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, lis
             raise UsageError(f'there is no file {name}')
     check_checkpoint(args.checkpoint)
     cfg = load_config(argparse.Namespace(**vars(args), launcher='none', work_dir=None, local_rank=0))
-    model = get_model(cfg, device=args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    with trust_checkpoints(args.trust_checkpoint):
-        checkpoint = load_weights(model, args.checkpoint)
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    model = load_model(cfg, args.checkpoint, device, args.trust_checkpoint)
     show_dir = Path(args.show_dir) if args.show_dir else Path(cfg.work_dir) / folder
-    return model, classes_of(cfg, checkpoint), show_dir
+    return model, show_dir
 
 
 def picture_names(inputs: Sequence[str], *taken: str) -> list[str]:
@@ -96,15 +92,6 @@ def picture_names(inputs: Sequence[str], *taken: str) -> list[str]:
             name = f'{stem}_{number}'
         names.append(name)
     return names[len(taken) :]
-
-
-def verdict(result: Any, classes: Sequence[str] | None) -> str:
-    """The predicted class and its score, of classifiers and recognisers; of a detector nothing."""
-    scores = result.get('pred_scores' if isinstance(result, dict) else 'pred_score')
-    if scores is None:
-        return ''
-    label = int(scores.argmax())
-    return f'{classes[label] if classes else f"class {label}"}  {float(scores[label]):.0%}'
 
 
 def maps_of(model: torch.nn.Module, name: str, unit: int | None, view: int) -> TokenMaps:
@@ -126,12 +113,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         args = parse_args(argv)
         output_file(args.out, '--out', ('.npz',))
-        model, classes, show_dir = prepare(args, 'tokens')
+        model, show_dir = prepare(args, 'tokens')
+        scope = scope_of(model)
         names = picture_names(args.inputs, SHEET)
         all_maps, titles, arrays = [], [], {'inputs': np.array(args.inputs)}
         for number, (path, name) in enumerate(zip(args.inputs, names)):
             maps = maps_of(model, path, args.unit, args.view)
-            said = verdict(maps.result, classes)
+            # Of a detector nothing: what it found would fill the title.
+            said = '' if scope == 'mmdet' else shown(record(maps.result, scope, model))
             try:
                 image = picture(maps, args.tokens, f'{Path(path).name}   {said}'.strip())
             except ValueError as error:

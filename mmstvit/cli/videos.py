@@ -92,8 +92,7 @@ def clear_video_errors(runner: Runner) -> Iterator[None]:
     try:
         yield
     except VideoError as error:
-        # Those of workers bring a traceback as text, whose last line names the type again.
-        raise UsageError(one_line(error).split('VideoError: ')[-1]) from error
+        raise UsageError(one_line(error)) from error
     except RuntimeError as error:
         names = _being_read(runner) if 'DataLoader worker' in str(error) else []
         if not names:

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from torch.utils.data import get_worker_info
 
+from ..paths import is_address
 from ..registry import DATASETS
 from .roots import TRUST_DATA, leads_outside, roots_of
 from .video_files import VideoError, existing, guard_reading
@@ -112,7 +113,7 @@ class CheckedVideos:
         names = list(self._names())
         if not names:
             raise VideoError(f'{path}: the list is empty')
-        absent = [name for name in names if '://' not in name and existing(name) is None]
+        absent = [name for name in names if not is_address(name) and existing(name) is None]
         if absent and (not self.skip_broken or len(absent) == len(names)):
             raise VideoError(
                 f'{path}: {len(absent)} of its {len(names)} clips are not there, the first is {absent[0]}; names are '

@@ -2,14 +2,17 @@
 
 import functools
 import os
+import posixpath
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from ..paths import is_address
 
 TRUST_DATA = 'give --trust-data if that is meant'
 
 
 def roots_of(dataset: Any) -> list[str]:
-    """The folders of a data set of mmengine, with links resolved: its root, and what is put before file names.
+    """The folders of a data set of mmengine: its root, and what is put before file names.
 
     Links on the way there are the user's. Without any folder, names mean what they say, and the list is empty.
     """
@@ -17,26 +20,34 @@ def roots_of(dataset: Any) -> list[str]:
 
 
 def real_folders(places: Iterable[Any]) -> list[str]:
-    """The local folders among ``places``, with links resolved."""
-    return [os.path.realpath(p) for p in places if isinstance(p, str) and p and '://' not in p]
+    """The folders among ``places``, with links resolved, and addresses (``s3://...``) in their plain form."""
+    return [_plain(p) if is_address(p) else os.path.realpath(p) for p in places if isinstance(p, str) and p]
 
 
 def leads_outside(path: str, roots: Sequence[str]) -> str | None:
-    """Where a file really is, if that is in none of the folders, by ``..``, an absolute path or a link.
+    """Where a file really is, if that is in none of the folders, by ``..``, an absolute path, an address or a link.
 
     Args:
-        path: the file; names with a scheme (``s3://...``) are left to mmengine.
+        path: the file, or its address.
         roots: of :func:`roots_of`; an empty list allows everything.
     """
-    if not roots or '://' in path:
+    if not roots:
         return None
-    if os.path.islink(path):
+    if is_address(path):
+        real = _plain(path)
+    elif os.path.islink(path):
         real = os.path.realpath(path)
     else:
         folder, name = os.path.split(path)
         real = os.path.normpath(os.path.join(_real_folder(folder), name))
     inside = any(real.startswith(os.path.join(root, '')) for root in roots)
     return None if inside else real
+
+
+def _plain(address: str) -> str:
+    """An address without ``..`` in it."""
+    scheme, _, rest = address.partition('://')
+    return f'{scheme}://{posixpath.normpath(rest)}'
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -1,7 +1,7 @@
 """Video files that cannot be read: said in one line with the file's name, by any of mmaction2's readers.
 
-decord 0.6.0 ends the whole process (a segmentation fault) at some files that were cut off, and prints the content of
-those that are no video. So what the file itself says of its length is looked at before it is opened.
+decord 0.6.0 ends the whole process (a segmentation fault) at some files that were cut off. So what the file itself says
+of its length is looked at before it is opened, and decord runs in a process of its own.
 """
 
 import functools
@@ -12,7 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..image_check import MAX_PIXELS, max_pixels
+from ..paths import is_address
+from . import decord_process
+
 _BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'uuid', b'moof', b'mfra', b'sidx', b'styp', b'pdin')
+_PICTURES = 4  # so many of the largest size may be decoded at once
 _TEXT = re.compile(rb'[\t\n\r\x20-\x7e\x80-\xff]+')
 
 
@@ -28,7 +33,7 @@ def check_video_file(filename: str) -> None:
     Raises:
         VideoError: the file's name, and what is wrong with it.
     """
-    if '://' in filename:
+    if is_address(filename):
         return
     path = existing(filename)
     if path is None:
@@ -120,7 +125,7 @@ class _Guarded:
     def __init__(self, step: Callable) -> None:
         self.step = step
         if type(step).__name__ == 'DecordInit' and step.io_backend == 'disk':
-            step._get_video_reader = functools.partial(_open_by_name, num_threads=step.num_threads)
+            step._get_video_reader = functools.partial(_Reader, num_threads=step.num_threads)
 
     def __call__(self, results: dict) -> dict:
         filename = results['filename']
@@ -128,17 +133,27 @@ class _Guarded:
             check_video_file(filename)
         try:
             return self.step(results)
-        except (ImportError, MemoryError):  # a reader that is not installed is not the file's fault
+        except (ImportError, MemoryError, VideoError):  # a reader that is not installed is not the file's fault
             raise
         except Exception as error:  # the readers raise anything, decord a plain Exception of its own
             raise VideoError(f'{filename}: it cannot be read ({_reason(error)})') from error
 
 
-def _open_by_name(filename: str, num_threads: int) -> Any:
-    """Let decord read a file itself: mmaction2 reads it whole, and decord ends the process at more of such contents."""
-    import decord
+class _Reader(decord_process.Reader):
+    """decord's reader by the name of the file, with a limit of what is decoded at once."""
 
-    return decord.VideoReader(str(existing(filename)), num_threads=num_threads)
+    def __init__(self, filename: str, num_threads: int) -> None:
+        super().__init__(str(existing(filename)), num_threads)
+        self.filename = filename
+
+    def get_batch(self, indices: Sequence[int]) -> Any:
+        (height, width), most = self.size, _PICTURES * max_pixels()
+        if len(indices) * height * width > most:
+            raise VideoError(
+                f'{self.filename}: {len(indices)} frames of {width} x {height} pixels would be decoded at once, more '
+                f'than {most} pixels; raise {MAX_PIXELS} if this is meant'
+            )
+        return super().get_batch(indices)
 
 
 class _RequireFrames:

@@ -21,6 +21,7 @@ from ..apis.models import inference_model
 from ..layers.attention import Attention, Plan
 from ..layers.semantic import SemanticEncoder, WholeImage, WindowLayout
 from ..models.backbones.base import Backbone
+from ..models.necks import TokenRecovery
 from .maps import TITLES, LayerMaps, TokenMaps
 
 Layout = WholeImage | WindowLayout
@@ -33,13 +34,14 @@ def token_maps(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, vi
         model: a model of :func:`mmstvit.get_model`; for a tensor, any model with one of mmstvit's backbones in it, or
             the backbone.
         image: what :func:`mmstvit.inference_model` takes: an image's path or array, a clip's path; or a tensor
-            (B, channels, *size) as the backbone takes it, which is run in the mode that the model is in.
+            (B, channels, *size) as the backbone takes it, which alone is run, in the mode that the model is in.
         view: which of the clips and crops that the test pipeline takes of a video, or of a batch, counted from 0.
 
     Returns:
-        A :class:`.TokenMaps`: of each layer of the STGM and of each recovery, maps (tokens, *grid) over the cells of
-        the image tokens. Those of the STGM sum to 1 over the cells, those of recovery over the tokens at each cell.
-        ``.resized()`` of a layer brings them to the size of the input, ``.assigned()`` gives each pixel a token.
+        A :class:`.TokenMaps`: of each layer of the STGM and of each recovery, in the backbone or in a neck
+        :class:`.TokenRecovery`, maps (tokens, *grid) over the cells of the image tokens. Those of the STGM sum to 1
+        over the cells, those of recovery over the tokens at each cell. ``.resized()`` of a layer brings them to the
+        size of the input, ``.assigned()`` gives each pixel a token.
 
     Raises:
         ValueError: the model has no semantic tokens, or there is no such view.
@@ -106,12 +108,16 @@ class Recorder:
             self.backbone.register_forward_pre_hook(self._on_backbone),
             self.encoder.register_forward_pre_hook(self._on_encoder),
         ]
-        for module in model.modules():
+        roles = self.encoder.roles
+        for number, (layer, role) in enumerate(zip(self.encoder.layers, roles)):
+            if role in TITLES:
+                self._watch(layer, f'{self._name}.layers.{number}', role, roles[: number + 1].count('generate'))
+        for name, module in model.named_modules():
             if isinstance(module, BaseDataPreprocessor):
                 self._handles.append(module.register_forward_pre_hook(self._on_preprocessor))
-        for number, (layer, role) in enumerate(zip(self.encoder.layers, self.encoder.roles)):
-            if role in TITLES:
-                self._handles.append(layer.attn.register_forward_pre_hook(self._of_layer(number), with_kwargs=True))
+            elif isinstance(module, TokenRecovery):
+                self._handles.append(module.register_forward_pre_hook(self._on_neck))
+                self._watch(module.layer, f'{name}.layer'.strip('.'), 'recover', roles.count('generate'))
 
     def remove(self) -> None:
         """Take the hooks out."""
@@ -132,11 +138,22 @@ class Recorder:
 
     def _on_encoder(self, module: nn.Module, args: tuple) -> None:
         if self._index is not None:
-            self.layout = args[1]
+            self.layout = self._laid_out = args[1]
 
-    def _of_layer(self, number: int) -> Any:
-        role = self.encoder.roles[number]
-        unit = self.encoder.roles[: number + 1].count('generate')
+    def _on_neck(self, module: nn.Module, args: tuple) -> None:
+        if self._index is None:
+            return
+        image, semantic = (tuple(x.shape[2:]) for x in args[0])
+        if (image, semantic) != (tuple(self.layout.grid), tuple(self.layout.cells)):
+            raise ValueError(
+                f'the neck recovers {image} image tokens from {semantic} semantic ones, and the backbone has '
+                f'{tuple(self.layout.cells)} of {tuple(self.layout.grid)}: token maps are for a neck on its own maps'
+            )
+        # A neck gets all tokens row by row, and none beside them.
+        self._laid_out = WholeImage(image, semantic, 'max', 0, args[0][0].device)
+
+    def _watch(self, layer: nn.Module, name: str, role: str, unit: int) -> None:
+        """See what the attention of a layer is given."""
 
         def on_attention(attention: Attention, args: tuple, kwargs: dict) -> None:
             if self._index is None:
@@ -144,10 +161,10 @@ class Recorder:
             query, context, plan = args
             with torch.no_grad():
                 context = [part[self._index] for part in context]
-                weights = cell_weights(attention, role, self.layout, query[self._index], context, plan)[0]
-            self._layers.append((f'{self._name}.layers.{number}', role, unit, weights.cpu()))
+                weights = cell_weights(attention, role, self._laid_out, query[self._index], context, plan)[0]
+            self._layers.append((name, role, unit, weights.cpu()))
 
-        return on_attention
+        self._handles.append(layer.attn.register_forward_pre_hook(on_attention, with_kwargs=True))
 
     def maps(self, result: Any = None) -> TokenMaps:
         """What was recorded.

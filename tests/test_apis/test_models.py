@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmstvit import get_model, inference_model, list_models
+from mmstvit.apis import inference_stream
 from mmstvit.datasets import digit_scans
 from mmstvit.models import STViT
 from mmstvit.paths import package_data
@@ -209,6 +210,32 @@ def test_kinds_of_model_agree(trained, model, scans, web):
     model.train()
     assert_same(inference_model(model, scans[0][2]), expected)
     assert not model.training
+
+
+def current_scope():
+    instance = DefaultScope.get_current_instance()
+    return instance and instance.scope_name
+
+
+def test_a_stream_gives_what_a_list_does(model, scans, tmp_path):
+    """Results come in order and as soon as their batch was run; what cannot be read stands in its place."""
+    (tmp_path / 'text.png').write_text('hello')
+    broken = tmp_path / 'text.png'
+    inputs = [broken, *scans[0], scans[1][0], broken, broken, broken, scans[1][1], broken]
+    expected = inference_model(model, inputs, return_exceptions=True)
+    for batch_size in (1, 3, 50):
+        found = list(inference_stream(model, inputs, batch_size))
+        assert [type(one) for one in found] == [type(one) for one in expected]
+        for one, two in zip(found, expected):
+            assert_same(one, two) if isinstance(one, dict) else None
+    taken, scope = [], current_scope()
+    stream = inference_stream(model, (taken.append(i) or array for i, array in enumerate(scans[1] * 10)), 4)
+    assert_same(next(stream), expected[1])
+    assert len(taken) == 8  # the batch that was run, and the one that is prepared meanwhile
+    assert current_scope() == scope
+    stream.close()
+    with pytest.raises(ZeroDivisionError):  # no fault of an input
+        list(inference_stream(model, (1 / 0 for _ in scans[1]), 2))
 
 
 def test_results_are_drawn(model, scans, tmp_path):

@@ -1,7 +1,9 @@
 """The tutorials of the site, executed as they stand: every shell line, every piece of Python, every file they write."""
 
+import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,8 @@ def run_python(example):
 
 
 def run_shell(example, monkeypatch):
-    """Commands of ours in this process, where they start in no time; the others in a shell."""
+    """Commands of ours in this process, where they start in no time; the others in a shell, the environment active."""
+    monkeypatch.setenv('PATH', str(Path(sys.executable).parent), prepend=os.pathsep)
     for line in example.parsed.replace('\\\n', ' ').splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ['python'] and words[1].startswith('tools/'):

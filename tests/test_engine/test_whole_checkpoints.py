@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from mmstvit.engine.checkpoints import WholeFileBackend
 from mmstvit.engine.whole_checkpoints import fault_of, newest_whole_checkpoint
 from mmstvit.files import remove_unfinished
 
@@ -109,3 +110,16 @@ def test_left_of_dead_processes_is_removed(tmp_path):
         (tmp_path / name).write_text('x')
     assert sorted(path.name for path in remove_unfinished(tmp_path)) == sorted(dead)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """A machine that fails after the renaming must not leave an empty file of that name."""
+    path, sync, seen = tmp_path / 'epoch_1.pth', os.fsync, []
+
+    def watched(number):
+        seen.append((os.fstat(number).st_size, path.exists()))
+        sync(number)
+
+    monkeypatch.setattr(os, 'fsync', watched)
+    WholeFileBackend().put(b'weights', path)
+    assert seen == [(7, False)] and path.read_bytes() == b'weights' and os.listdir(tmp_path) == ['epoch_1.pth']

@@ -25,7 +25,8 @@ from mmstvit.cli.errors import UsageError
 from mmstvit.cli.images import clear_image_errors
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
-from mmstvit.datasets.image_files import ImageError, check_image_file, guard_images
+from mmstvit.datasets.image_files import guard_images
+from mmstvit.image_check import ImageError, check_image_file
 
 # Two runs of one second share mmengine's log.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created')
@@ -225,6 +226,13 @@ def test_unusual_images_are_read_right(pictures, classifier, name):
     np.testing.assert_allclose(result['pred_scores'], scores, atol=1e-5)
 
 
+def test_broken_images_in_a_detector(pictures, detector):
+    results = inference_model(detector, [pictures / name for name in (*BROKEN, 'good.png')], return_exceptions=True)
+    for (name, (_, said)), result in zip(BROKEN.items(), results):
+        assert type(result) is ImageError and str(result).startswith(f'{pictures / name}: {said}')
+    assert torch.isfinite(results[-1].pred_instances.bboxes).all()
+
+
 def test_images_of_all_kinds_in_a_detector(pictures, detector):
     names = [name for name in UNUSUAL if name not in ('long.png', 'tall.png')]
     results = inference_model(detector, [pictures / name for name in names])
@@ -335,21 +343,18 @@ def test_broken_images_in_a_list_do_not_lose_the_others(pictures, classifier, tm
     assert error.value.results[2]['pred_label'] == two['pred_label']
 
 
-def test_broken_inputs_in_the_other_toolboxes(pictures, detector, broken_videos, tmp_path):
-    results = inference_model(
-        detector, [pictures / name for name in ('cut.jpg', 'good.png', 'bomb.png')], return_exceptions=True
-    )
-    assert [type(result).__name__ for result in results] == ['ImageError', 'DetDataSample', 'ImageError']
+def test_broken_videos_in_a_list_do_not_lose_the_others(broken_videos, tmp_path):
     pytest.importorskip('decord')
     recogniser = get_model(written(VIDEO, tmp_path, root='.'))
-    clips = [*broken_videos, next(iter(broken_videos)).with_name('whole.mp4')]
+    whole = next(iter(broken_videos)).with_name('whole.mp4')
+    clips = [*broken_videos, shutil.copy(whole, tmp_path / os.fsdecode(b'caf\xe9.mp4'))]
     results = inference_model(recogniser, clips, return_exceptions=True)
     for clip, result in zip(clips[:-1], results, strict=False):
         if clip.name == 'one_frame.mp4':  # the config takes single frames
             assert result.pred_score.shape == (2,)
         else:
             assert str(result).startswith(f'{clip}: ') and '\n' not in str(result)
-    assert results[-1].pred_score.shape == (2,)
+    assert torch.equal(results[-1].pred_score, inference_model(recogniser, whole).pred_score)
 
 
 # --------------------------------------------------------------------------------------------- data sets, images
@@ -396,6 +401,53 @@ def test_unusual_images_of_a_data_set(pictures, tmp_path):
             )
 
 
+@pytest.fixture
+def frames(pictures, tmp_path):
+    """``frames(name)``: mmaction2's samples of a folder of frames, the second of which is that picture."""
+    pytest.importorskip('mmaction')
+    cfg = Config(dict(default_scope='mmaction', model=dict()))
+    toolbox_of(cfg)
+    root = tmp_path / 'frames'
+
+    def read(name, entry='a'):
+        (root / 'a').mkdir(parents=True, exist_ok=True)
+        (root / 'list.txt').write_text(f'{entry} 2 0\n')
+        shutil.copy(pictures / 'good.png', root / 'a' / '1.png')
+        if name is not None:
+            shutil.copy(pictures / name, root / 'a' / '2.png')
+        dataset = dict(
+            type='RawframeDataset',
+            ann_file=str(root / 'list.txt'),
+            data_prefix=dict(img=str(root)),
+            filename_tmpl='{}.png',
+            test_mode=True,
+            pipeline=[dict(type='SampleFrames', clip_len=2, num_clips=1, test_mode=True), dict(type='RawFrameDecode')],
+        )
+        with DefaultScope.overwrite_default_scope('mmaction'), clear_image_errors(cfg):
+            return DATASETS.build(dataset)[0]['imgs']
+
+    read.root = root
+    return read
+
+
+def test_images_that_are_frames(frames):
+    """Of unusual kinds, broken, missing, and elsewhere."""
+    for name, (_, expected, tolerance) in UNUSUAL.items():
+        first, second = frames(name)
+        assert np.array_equal(first, RGB)
+        assert second.shape == np.asarray(expected).shape
+        assert np.abs(second - np.asarray(expected).astype(float)).max() <= tolerance, name
+    for name, (_, said) in BROKEN.items():
+        with pytest.raises(UsageError, match=f'^{frames.root}/a/2.png: {said}'):
+            frames(name)
+    (frames.root / 'a' / '2.png').unlink()
+    with pytest.raises(UsageError, match=f'^{frames.root}/a/2.png: there is no such file'):
+        frames(None)
+    shutil.copytree(frames.root / 'a', frames.root.parent / 'b')
+    with pytest.raises(UsageError, match=f"^{frames.root}/../b/.*: it leads out of the data set's folder"):
+        frames(None, '../b')
+
+
 def test_name_that_is_no_utf_8_in_a_folder(pictures, tmp_path):
     made = case(pictures, tmp_path, ['good.png', 'alpha.png', os.fsdecode(b'caf\xe9.png')], folders=True)
     train([str(made.config), '--work-dir', str(tmp_path / 'work')])
@@ -418,6 +470,14 @@ def test_faults_of_a_list_of_images(pictures, tmp_path, text, said):
     made.list.write_bytes(text)
     with pytest.raises(UsageError, match=f'^{made.root}/{said}'):
         read_all(made.config)
+
+
+def test_list_that_is_not_there(pictures, tmp_path, fails):
+    made = case(pictures, tmp_path, ['good.png'])
+    made.list.unlink()
+    with pytest.raises(UsageError, match=f'^{made.list}: the data set cannot be read: .*No such file'):
+        read_all(made.config)
+    assert str(made.list) in fails(train, made.config)
 
 
 def test_folder_without_images(pictures, tmp_path):
@@ -499,8 +559,8 @@ def scenes(tmp_path_factory, pictures):
     pytest.importorskip('mmcv._ext')
     root = tmp_path_factory.mktemp('scenes')
     (root / 'images').mkdir()
-    for name in ('good.png', 'cut.png', 'bomb.png'):
-        shutil.copy(pictures / name, root / 'images' / name)
+    for path in pictures.iterdir():
+        shutil.copy(path, root / 'images' / path.name)
     return SimpleNamespace(root=root, config=written(DETECTION, root, root=root), path=root / 'scenes.json')
 
 
@@ -563,11 +623,17 @@ def test_faults_of_a_coco_file(scenes, content, said):
     assert line.startswith(str(scenes.path)) and said in line and len(line) < 500
 
 
+def test_coco_file_that_is_not_there(scenes, fails):
+    scenes.path.unlink(missing_ok=True)
+    with pytest.raises(UsageError, match=f'^{scenes.path}: the data set cannot be read: .*No such file'):
+        read_all(scenes.config)
+    assert str(scenes.path) in fails(train, scenes.config)
+
+
 @pytest.mark.parametrize(
     'name, said',
     [
-        ('cut.png', 'it is incomplete or broken'),
-        ('bomb.png', 'it has 40000 x 40000 pixels'),
+        *((name, said) for name, (_, said) in BROKEN.items()),
         ('absent.png', 'there is no such file'),
         ('../scenes.json', 'it is no image'),
         ('../../secret.png', "it leads out of the data set's folder"),
@@ -579,6 +645,39 @@ def test_images_of_a_coco_file(scenes, fails, name, said):
         read_all(scenes.config)
     if name == 'cut.png':
         assert fails(train, scenes.config).startswith(f'error: {scenes.root}/images/{name}: {said}')
+
+
+@pytest.mark.parametrize('name', [name for name in UNUSUAL if name not in ('long.png', 'tall.png', 'one.png')])
+def test_unusual_images_of_a_coco_file(scenes, name):
+    _, expected, tolerance = UNUSUAL[name]
+    expected = np.asarray(expected).astype(np.uint8)
+    scenes.path.write_text(coco(image=dict(file_name=name, height=expected.shape[0], width=expected.shape[1])))
+    (sample,) = read_all(scenes.config)
+    height, width = sample['data_samples'].img_shape
+    difference = (
+        cv2.resize(expected, (width, height))[..., ::-1].astype(int) - sample['inputs'].permute(1, 2, 0).numpy()
+    )
+    assert np.abs(difference).max() <= tolerance + 1
+
+
+def test_images_of_one_line_of_a_coco_file(scenes):
+    """What is left of a line of 10,000 pixels at this size is nothing; a single pixel is read."""
+    for name, width, height in (('long.png', 10_000, 1), ('tall.png', 1, 10_000)):
+        box = dict(bbox=[0, 0, width, height], area=width * height)
+        scenes.path.write_text(coco(image=dict(file_name=name, height=height, width=width), annotation=box))
+        with pytest.raises(UsageError, match=f'{name}: {width} x {height} pixels cannot be resized as the config asks'):
+            read_all(scenes.config)
+    scenes.path.write_text(
+        coco(image=dict(file_name='one.png', height=1, width=1), annotation=dict(bbox=[0, 0, 1, 1], area=1))
+    )
+    (sample,) = read_all(scenes.config)
+    assert (sample['inputs'].permute(1, 2, 0).numpy()[..., ::-1] == RGB[4, 3]).all()
+
+
+def test_name_that_is_no_utf_8_in_a_coco_file(scenes):
+    scenes.path.write_text(coco(image=dict(file_name=os.fsdecode(b'caf\xe9.png'))))
+    (sample,) = read_all(scenes.config)
+    assert sample['data_samples'].img_path.endswith('.png')
 
 
 def test_whole_coco_files_pass(scenes):

@@ -7,15 +7,16 @@ import argparse
 import builtins
 import hashlib
 import http.server
+import importlib
 import io
 import os
 import pickle
 import shutil
 import subprocess
-import threading
 import zipfile
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 from published_files import classification_file
-from run_helpers import TINY
+from run_helpers import TINY, Call, serving
 
 from mmstvit import get_model, inference_model
 from mmstvit.checkpoints import CheckpointError, UnsafeCheckpointError, load, save_safetensors, trust_checkpoints
@@ -35,16 +36,6 @@ from mmstvit.models import STViTSwin
 
 # Two runs of one second share mmengine's log.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created')
-
-
-class Call:
-    """Pickles to a call."""
-
-    def __init__(self, function, *args):
-        self.function, self.args = function, args
-
-    def __reduce__(self):
-        return self.function, self.args
 
 
 PAYLOADS = {
@@ -83,20 +74,6 @@ def hostile(run, tmp_path):
     path = tmp_path / 'hostile.pth'
     torch.save(content, path)
     return SimpleNamespace(path=path, mark=mark)
-
-
-@pytest.fixture
-def fails(capsys):
-    """Run a command that must fail, and return its last line."""
-
-    def run(main, *args):
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        assert stop.value.code == 2 and 'Traceback' not in out + err, err
-        return err.strip().splitlines()[-1]
-
-    return run
 
 
 # ------------------------------------------------------------------------------------------------ nothing is run
@@ -164,6 +141,21 @@ def test_refused_in_every_command_unless_trusted(run, hostile, fails, tmp_path, 
         fails(main, *args, '--trust-checkpoint')
     else:
         main([str(arg) for arg in (*args, '--trust-checkpoint')])
+    assert hostile.mark.is_dir()
+
+
+@pytest.mark.parametrize('command', ['infer', 'show_tokens', 'show_cam'])
+def test_refused_where_images_are_inferred_unless_trusted(run, hostile, fails, tmp_path, command):
+    main = importlib.import_module(f'mmstvit.cli.{command}').main
+    image = tmp_path / 'image.png'
+    cv2.imwrite(str(image), np.zeros((32, 32, 3), np.uint8))
+    args = [run.config, image, '--checkpoint', hostile.path]
+    if command != 'infer':
+        args = [run.config, hostile.path, image, '--show-dir', tmp_path]
+    line = fails(main, *args)
+    assert f'{hostile.path}: it holds posix.mkdir' in line and '--trust-checkpoint' in line
+    assert not hostile.mark.exists()
+    main([str(arg) for arg in (*args, '--trust-checkpoint')])
     assert hostile.mark.is_dir()
 
 
@@ -425,11 +417,8 @@ def cut_web():
         def log_message(self, *args):
             pass
 
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Cut)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f'http://127.0.0.1:{server.server_port}'
-    server.shutdown()
-    server.server_close()
+    with serving(Cut) as address:
+        yield address
 
 
 def kept(caches):
@@ -441,7 +430,7 @@ def test_download_that_is_cut_off(run, cut_web, fails, caches, tmp_path, name):
     before = kept(caches)
     main, *args = commands(run, f'{cut_web}/{name}', tmp_path)['test']
     line = fails(main, *args)
-    assert f'/{name}: the download was cut off and removed' in line and cut_web in line
+    assert f'/{name}: the download was cut off' in line and 'it was removed' in line and cut_web in line
     assert 'chunked' in name or '2000 of 5000 bytes' in line
     assert kept(caches) == before
 

@@ -23,6 +23,7 @@ OPTIONAL = [
     ('mmcv._ext', 'det'),
     ('mmpretrain', 'cls'),
     ('torchvision', 'cls'),
+    ('gradio', 'demo'),
 ]
 
 

@@ -23,7 +23,8 @@ def test_every_command_has_its_help(name, capsys):
     with pytest.raises(SystemExit) as end:
         main([name, '--help'])
     assert end.value.code == 0
-    assert capsys.readouterr().out.startswith(f'usage: mmstvit {name} ')
+    shown = capsys.readouterr().out
+    assert shown.startswith(f'usage: mmstvit {name} ') and '\nexample: ' in shown
 
 
 def test_every_tool_is_a_command_too():
@@ -58,6 +59,27 @@ def test_wrong_words_are_told_in_one_line(given, line, capsys):
     assert code == 2
     (said,) = capsys.readouterr().err.splitlines()
     assert line in said
+
+
+COMMANDS_OF_MODELS = {
+    'train': [],
+    'test': [__file__],
+    'infer': [__file__],
+    'flops': [],
+    'benchmark': [],
+    'show-tokens': [__file__, __file__],
+    'show-cam': [__file__, __file__],
+    'export': [__file__, 'x.onnx'],
+}
+
+
+@pytest.mark.parametrize('name', COMMANDS_OF_MODELS)
+def test_a_name_near_a_wrong_one_is_suggested(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([name, 'stvit-tny_digits', *COMMANDS_OF_MODELS[name]])
+    assert end.value.code == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert 'no config stvit-tny_digits; did you mean configs/digits/stvit-tiny_digits' in said
 
 
 def test_without_a_command_the_commands_are_shown(capsys):

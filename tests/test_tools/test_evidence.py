@@ -12,6 +12,7 @@ import pytest
 from mmengine.config import Config, DictAction
 from run_helpers import ROOT, TINY, tool_command, tool_env
 
+from mmstvit.apis.twins import dense_twin
 from mmstvit.cli.evidence import claims, measure, store
 from mmstvit.cli.evidence.claims import HELD, NOT_HELD, NOT_TESTABLE, Score
 from mmstvit.cli.evidence.command import main, write_page
@@ -119,10 +120,8 @@ def test_full_size_twins_are_dense():
         if 'rcnn' in twins.config:
             pytest.importorskip('mmcv._ext')
         cfg = Config.fromfile(ROOT / 'configs' / twins.config)
-        arch = cfg.model.backbone.arch
-        cfg.merge_from_dict(dict(twins.dense))
-        backbone = cfg.model.backbone
-        assert backbone.arch == arch
+        backbone = dense_twin(cfg).model.backbone
+        assert backbone.arch == cfg.model.backbone.arch
         assert backbone.get('semantic_grid', 0) is None or backbone.get('semantic_size', 0) is None
 
 

@@ -1,6 +1,7 @@
 """Export to ONNX, with the commands as a user calls them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -159,7 +160,7 @@ WITHOUT_TORCH = """
 import runpy, sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain'):
+        if name.split('.')[0] in ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', *BLOCKED):
             raise ModuleNotFoundError('No module named ' + repr(name), name=name)
 sys.meta_path.insert(0, Blocker())
 sys.argv = sys.argv[1:]
@@ -177,8 +178,14 @@ def images(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize('tool', ['tools/deployment/run_onnx.py', 'mmstvit/cli/run_onnx.py'])
+@pytest.mark.parametrize('tool', ['tools/deployment/run_onnx.py', 'mmstvit/cli/run_onnx.py', 'copied'])
 def test_same_classes_and_scores_without_torch(tool, images, tmp_path):
+    """With mmstvit there, and with two of its files alone."""
+    blocked, folder = (), ROOT
+    if tool == 'copied':
+        tool, blocked, folder = tmp_path / 'run_onnx.py', ('mmstvit',), tmp_path
+        for file in ('cli/run_onnx.py', 'image_check.py'):
+            shutil.copy(ROOT / 'mmstvit' / file, tmp_path)
     model, config, checkpoint, _, _ = prepared(tmp_path, 'STViT')
     # Random weights score all classes alike: a head that tells them apart.
     torch.nn.init.normal_(model.head.layers.head.weight, std=2.0)
@@ -187,8 +194,9 @@ def test_same_classes_and_scores_without_torch(tool, images, tmp_path):
     path, out = tmp_path / 'model.onnx', tmp_path / 'out.json'
     export([str(config), str(checkpoint), str(path)])
     expected = inference_model(str(config), str(checkpoint), images, device='cpu')
-    command = [sys.executable, '-c', WITHOUT_TORCH, str(ROOT / tool), str(path), *images, '--out', str(out)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    code = f'BLOCKED = {blocked}' + WITHOUT_TORCH
+    command = [sys.executable, '-c', code, str(ROOT / tool), str(path), *images, '--out', str(out)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert result.returncode == 0, result.stderr
     found = json.loads(out.read_text())
     for line, image, got, want in zip(result.stdout.splitlines(), images, found, expected, strict=True):
@@ -241,14 +249,23 @@ def test_without_dynamic_batch_it_is_one(small, images, capsys):
     export([str(config), str(checkpoint), str(folder / 'one.onnx')])
     assert open_session(folder / 'one.onnx').get_inputs()[0].shape == [1, 3, 32, 32]
     assert 'name it *.json' in line_of(capsys, run, folder / 'one.onnx', images[0], '--out', 'a.txt')
-    assert 'there is no image absent.png' in line_of(capsys, run, folder / 'one.onnx', 'absent.png')
-    cut = folder / 'cut.png'
-    cut.write_bytes(Path(images[0]).read_bytes()[:-30])
+    broken = {
+        'absent.png': (None, 'there is no such file'),
+        'cut.png': (Path(images[0]).read_bytes()[:-30], 'it is incomplete or broken'),
+        'text.png': (b'<html>', 'it is no image, or of a kind that is not read here'),
+    }
+    for name, (content, _) in broken.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    paths = [images[0], *(folder / name for name in broken), images[1]]
     with pytest.raises(SystemExit) as stop:  # the others are not lost
-        run([str(arg) for arg in (folder / 'one.onnx', images[0], cut, images[1], '--out', folder / 'found.json')])
+        run([str(arg) for arg in (folder / 'one.onnx', *paths, '--out', folder / 'found.json')])
     out, err = capsys.readouterr()
-    assert stop.value.code == 2 and [line.split(': ')[0] for line in out.splitlines()] == images
-    assert f'error: {cut}: ' in err and err.splitlines()[-1] == 'error: 1 of 3 images could not be inferred'
+    assert stop.value.code == 1 and [line.split(': ')[0] for line in out.splitlines()] == images
+    assert err.splitlines() == [
+        *(f'error: {folder / name}: {said}' for name, (_, said) in broken.items()),
+        '3 of 5 images could not be inferred',
+    ]
     assert [result['image'] for result in json.loads((folder / 'found.json').read_text())] == images
 
 

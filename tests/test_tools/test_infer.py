@@ -6,23 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from run_helpers import DETECTION, TINY
+from mmpretrain.visualization import UniversalVisualizer
+from run_helpers import DETECTION, TINY, saved
 
 from mmstvit import get_model, inference_model
+from mmstvit.apis.images import CheckedInferencer
 from mmstvit.cli.infer import ROWS, main
 from mmstvit.cli.infer_results import record
 from mmstvit.datasets import digit_scans
-
-
-def saved(folder, text, classes):
-    """A config of this text and weights for it, random ones."""
-    config, weights = folder / 'config.py', folder / 'weights.pth'
-    config.write_text(text)
-    torch.manual_seed(0)
-    model = get_model(config)
-    meta = dict(dataset_meta=dict(classes=classes))
-    torch.save(dict(meta=meta, state_dict=model.state_dict()), weights)
-    return str(config), str(weights)
 
 
 @pytest.fixture(scope='module')
@@ -52,7 +43,7 @@ def test_a_folder_in_batches(classifier, photos, tmp_path, capsys, monkeypatch):
     out, drawn, batches = tmp_path / 'new' / 'out.jsonl', tmp_path / 'drawn', []
     model = get_model(config, weights)
     model.backbone.register_forward_hook(lambda module, args, result: batches.append(len(args[0])))
-    monkeypatch.setattr('mmstvit.cli.infer.get_model', lambda *args: model)
+    monkeypatch.setattr('mmstvit.cli.infer.load_model', lambda *args: model)
     command = [config, str(photos), '--checkpoint', weights, '--batch-size', '4', '--device', 'cpu']
     assert main([*command, '--out', str(out), '--draw', str(drawn)]) == 0
     assert batches == [4, 2]
@@ -68,6 +59,37 @@ def test_a_folder_in_batches(classifier, photos, tmp_path, capsys, monkeypatch):
     assert all(cv2.imread(str(picture)).std() > 0 for picture in pictures)
     told = capsys.readouterr().out
     assert all(file.name in told for file in files) and '6 files in' in told
+
+
+def test_one_inferencer_for_all_files(classifier, photos, monkeypatch):
+    config, weights = classifier
+    built, build = [], CheckedInferencer.__init__
+    monkeypatch.setattr(CheckedInferencer, '__init__', lambda self, model: built.append(self) or build(self, model))
+    assert main([config, str(photos), '--checkpoint', weights, '--batch-size', '2', '--device', 'cpu']) == 0
+    assert len(built) == 1
+
+
+def test_pictures_name_the_classes(classifier, photos, tmp_path, monkeypatch):
+    config, weights = classifier
+    written, draw = [], UniversalVisualizer.visualize_cls
+    monkeypatch.setattr(
+        UniversalVisualizer, 'visualize_cls', lambda *a, **k: written.append(k['classes']) or draw(*a, **k)
+    )
+    command = [config, str(photos / '0.PNG'), '--checkpoint', weights, '--device', 'cpu']
+    main([*command, '--draw', str(tmp_path / 'drawn')])
+    assert written == [[f'digit {i}' for i in range(10)]]
+
+
+def test_weights_of_another_model_are_refused(classifier, photos, tmp_path, capsys):
+    """Of the head, which mmengine logs and leaves as it is, too."""
+    _, weights = classifier
+    (tmp_path / 'other.py').write_text(
+        TINY.replace('head=dict(in_channels=32)', 'head=dict(in_channels=32, num_classes=7)')
+    )
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / 'other.py'), str(photos), '--checkpoint', weights, '--device', 'cpu'])
+    assert end.value.code == 2
+    assert 'is of another model: head.' in capsys.readouterr().err
 
 
 def test_a_broken_file_loses_no_other(classifier, photos, tmp_path, capsys):

@@ -9,9 +9,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
-from mmstvit.cli.errors import UsageError
-from mmstvit.cli.export_onnx import classes_of, fit, metadata_of, shape_of, transforms_of
-from mmstvit.cli.run_onnx import InputError, main, prepare, result_of
+from mmstvit.cli.checkpoint import class_names
+from mmstvit.cli.export_onnx import fit, metadata_of, transforms_of
+from mmstvit.cli.networks import default_size
+from mmstvit.cli.run_onnx import InputError, check_preparation, main, prepare, read_image, result_of
+from mmstvit.image_check import ImageError
 
 PIPELINES = {
     'DeiT': [
@@ -61,7 +63,7 @@ def test_images_are_prepared_as_in_the_toolbox(steps, images, model):
         from mmpretrain.registry import TRANSFORMS
 
         pipeline = Compose([TRANSFORMS.build(step) for step in [*steps, dict(type='PackInputs')]])
-        meta = json.loads(json.dumps(metadata_of(cfg, model, classes_of(cfg, {}), None, False)))
+        meta = json.loads(json.dumps(metadata_of(cfg, model, class_names(cfg, {}), None, False)))
     assert len(meta['classes']) == 1000 and meta['channel_order'] == 'RGB'
     for image in images:
         packed = pipeline(dict(img=image.copy(), img_shape=image.shape[:2], ori_shape=image.shape[:2]))
@@ -72,11 +74,8 @@ def test_images_are_prepared_as_in_the_toolbox(steps, images, model):
 
 
 def test_input_size_of_the_pipeline():
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        for name, size in {'DeiT': (224, 224), 'ratio': (31, 33), 'digits': (32, 32)}.items():
-            assert shape_of(config(PIPELINES[name]), transforms_of(config(PIPELINES[name])), 1) == size
-        with pytest.raises(UsageError, match='give it with --shape'):
-            shape_of(config(PIPELINES['long edge']), transforms_of(config(PIPELINES['long edge'])), 1)
+    for name, size in {'DeiT': (224, 224), 'ratio': (31, 33), 'digits': (32, 32), 'long edge': ()}.items():
+        assert default_size(config(PIPELINES[name])) == size
 
 
 def test_another_shape_changes_the_steps():
@@ -95,9 +94,24 @@ def test_scores_are_told_as_by_inference_model():
 def test_unknown_steps_and_clips_are_refused():
     meta = dict(layout='NCHW', transforms=[dict(type='Mosaic')])
     with pytest.raises(InputError, match='prepares images by Mosaic, which is unknown here'):
-        prepare(np.zeros((4, 4, 3), np.uint8), meta)
+        check_preparation(meta)
     with pytest.raises(InputError, match='takes clips'):
-        prepare(np.zeros((4, 4, 3), np.uint8), dict(layout='NCTHW'))
+        check_preparation(dict(layout='NCTHW'))
+
+
+def test_pictures_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
+    """As they are, before they are decoded, and as the config would resize them."""
+    path = tmp_path / 'wide.png'
+    cv2.imwrite(str(path), np.zeros((1, 100, 3), np.uint8))
+    edge = dict(type='ResizeEdge', scale=32, edge='short', backend='cv2', interpolation='bilinear')
+    meta = dict(layout='NCHW', transforms=[edge])
+    monkeypatch.setenv('MMSTVIT_MAX_PIXELS', '100')
+    with pytest.raises(ImageError, match='it would be resized to 3200 x 32 pixels, more than the 100'):
+        prepare(read_image(str(path)), meta)
+    monkeypatch.setenv('MMSTVIT_MAX_PIXELS', '99')
+    monkeypatch.setattr(cv2, 'imdecode', None)
+    with pytest.raises(ImageError, match=f'^{path}: it has 100 x 1 pixels, more than the 99'):
+        read_image(str(path))
 
 
 def test_missing_model_is_one_line(tmp_path, capsys):

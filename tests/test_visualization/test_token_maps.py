@@ -11,7 +11,7 @@ import torch
 from mmstvit import get_model
 from mmstvit.layers.attention import Attention
 from mmstvit.layers.semantic import WholeImage, WindowLayout, WindowSpec
-from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D
+from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D, TokenRecovery
 from mmstvit.visualization import recording, token_maps
 from mmstvit.visualization.maps import LayerMaps
 from mmstvit.visualization.recording import cell_weights
@@ -275,6 +275,61 @@ def test_views_that_come_one_after_the_other():
         model(inputs[1:])
     expected = token_maps(model, inputs[1:])
     np.testing.assert_allclose(recorder.maps().layers[0].attention, expected.layers[0].attention, atol=1e-6)
+
+
+class Recovered(torch.nn.Module):
+    """A backbone and the neck behind it, as a detector runs them."""
+
+    def __init__(self, out_indices=(0, 4), **options):
+        super().__init__()
+        self.backbone = STViT(
+            arch=PLAIN, img_size=28, patch_size=4, stgm_layer=1, semantic_grid=(2, 3), with_cls_token=True,
+            out_type='featmap', out_indices=out_indices, **options,
+        )  # fmt: skip
+        self.neck = TokenRecovery(embed_dims=16, num_heads=2)
+
+    def forward(self, images):
+        return self.neck(self.backbone(images))
+
+
+def test_maps_of_recovery_in_a_neck():
+    """What the neck's attention returns for one-hot values are its weights, the mean over heads."""
+    torch.manual_seed(0)
+    model, images = Recovered().eval(), torch.randn(2, 3, 34, 30)
+    given = []
+    model.neck.layer.attn.register_forward_pre_hook(lambda module, args: given.append(args))
+    with torch.no_grad():
+        expected = model(images)
+        with recording(model, view=1) as recorder:
+            out = model(images)
+    assert torch.equal(out[0], expected[0])
+    maps = recorder.maps()
+    assert [(layer.role, layer.unit) for layer in maps.layers] == [('generate', 1), ('refine', 1), ('recover', 1)]
+    layer = maps.layer('recover')
+    assert layer.name == 'neck.layer' and layer.attention.shape == (6, 9, 8)
+    assert (layer.cell, layer.size) == ((4, 4), (34, 30)) and layer.live.all()
+    # By hand, from what the neck was given.
+    attention, (query, (context,), *_) = model.neck.layer.attn, given[0]
+    with torch.no_grad():
+        q, k, _ = torch.nn.functional.linear(
+            torch.cat((query, context), 1), attention.qkv.weight, attention.qkv.bias
+        ).chunk(3, -1)
+    q, k = (x[1].unflatten(-1, (2, 8)).transpose(0, 1) for x in (q[:, :72], k[:, 72:]))
+    weights = (q @ k.transpose(1, 2) / 8**0.5).softmax(-1).mean(0)  # (cells, tokens)
+    np.testing.assert_allclose(layer.attention, weights.T.unflatten(1, (9, 8)), atol=1e-6)
+    assert not model.neck._forward_pre_hooks
+
+
+def test_a_neck_on_other_maps_is_refused():
+    model = Recovered(out_indices=(0, 1))
+
+    def forward(images):
+        image, semantic = model.backbone(images)
+        return model.neck((image[..., ::2, ::2], semantic))
+
+    with pytest.raises(ValueError, match=r'the neck recovers \(5, 4\) image tokens from \(2, 3\) semantic ones'):
+        with recording(model), torch.no_grad():
+            forward(torch.zeros(1, 3, 34, 30))
 
 
 # ---------------------------------------------------------------------------------------------- through the toolboxes

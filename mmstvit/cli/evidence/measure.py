@@ -8,7 +8,7 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config
 
 from ...apis.complexity import count
+from ...apis.twins import dense_twin
 from ...paths import package_data
 from ...registry import MODELS
 from .. import benchmark
@@ -38,38 +39,26 @@ class Twins:
     Attributes:
         name: of the semantic one.
         config: below ``configs/``.
-        dense: what makes the dense twin of it.
         size: height and width of the image.
         timed: whether the two are timed too.
     """
 
     name: str
     config: str
-    dense: dict[str, Any] = field(hash=False)
     size: tuple[int, int] = (224, 224)
     timed: bool = True
 
 
-def _swin(arch: str) -> dict[str, Any]:
-    backbone = dict(type='mmstvit.STViTSwin', arch=arch, semantic_size=None, out_indices=(0, 1, 2, 3), _delete_=True)
-    return {'model.backbone': backbone}
-
-
 def _twins() -> tuple[Twins, ...]:
-    whole, windows = {'model.backbone.semantic_grid': None}, {'model.backbone.semantic_size': None}
-    sizes = {'T': 'tiny', 'S': 'small', 'B': 'base'}
-    dense = {
+    detectors = {
         'T': 'mask-rcnn_stvit-r-swin-t_fpn_1x_coco',
         'S': 'mask-rcnn_stvit-r-swin-s_fpn_1x_coco',
         'B': 'cascade-mask-rcnn_stvit-r-swin-b_fpn_ms-480-800-giou-4conv1f-3x_coco',
     }
     return (
-        *(Twins(f'STViT-{s}', f'stvit/stvit-{s.lower()}_8xb128_in1k.py', whole) for s in sizes),
-        *(Twins(f'STViTSwin-{s}', f'stvit/stvit-swin-{s.lower()}_16xb64_in1k.py', windows) for s in sizes),
-        *(
-            Twins(f'dense STViT-R-{s}', f'stvit_r/{dense[s]}.py', _swin(arch), DETECTOR_SIZE, timed=False)
-            for s, arch in sizes.items()
-        ),
+        *(Twins(f'STViT-{s}', f'stvit/stvit-{s.lower()}_8xb128_in1k.py') for s in detectors),
+        *(Twins(f'STViTSwin-{s}', f'stvit/stvit-swin-{s.lower()}_16xb64_in1k.py') for s in detectors),
+        *(Twins(f'dense STViT-R-{s}', f'stvit_r/{detectors[s]}.py', DETECTOR_SIZE, timed=False) for s in detectors),
     )
 
 
@@ -159,9 +148,10 @@ class Measurements:
 
     def _twins(self, twins: Twins) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
         path = package_data() / 'configs' / twins.config
-        own, dense = self._config(path, {}), self._config(path, twins.dense)
-        if not (own and dense):
+        own = self._config(path, {})
+        if own is None:
             return
+        dense = dense_twin(own)
         key = fingerprint([fingerprint(own), fingerprint(dense), twins.size])
         name = twins.name.replace(' ', '-')
 

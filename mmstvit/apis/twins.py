@@ -1,0 +1,71 @@
+"""The dense twin of a network: the same without semantic tokens, what its cost and speed are compared with."""
+
+import copy
+import inspect
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from ..models import STViT, STViTR, STViTSwin
+from ..registry import MODELS
+
+# Options that mean nothing without semantic tokens.
+_OF_TOKENS = {
+    STViT: ('stgm_layer', 'pooling', 'use_global', 'recover'),
+    STViTSwin: ('stgm_layer', 'pooling', 'use_global', 'layer_scale_init_value'),
+}
+# Those of STViT-R that Swin has not, or not as a part of it: its convolutional stem is the authors' own.
+_OF_STVIT_R = (
+    *('semantic_size', 'dense', 'shortcut', 'use_global', 'relative_pos', 'conv_pos', 'key_mask', 'pooling'),
+    *('stem', 'layer_scale_init_value'),
+)
+
+
+def dense_twin(cfg: Config) -> Config:
+    """The config of the same network without semantic tokens.
+
+    Of :class:`.STViT` and :class:`.T2TViT` it is the plain transformer, of :class:`.STViTSwin` and :class:`.STViTR`
+    plain Swin, of the latter with Swin's stem of patches. Sizes, head and data stay. A neck :class:`.TokenRecovery`,
+    which has nothing to recover, is left out.
+
+    Args:
+        cfg: of a model of any of the three toolboxes; it is not changed.
+
+    Raises:
+        ValueError: its backbone has no semantic tokens.
+    """
+    twin = copy.deepcopy(cfg)
+    backbone = (twin.get('model') or {}).get('backbone') or {}
+    kind = MODELS.get(backbone.type) if isinstance(backbone.get('type'), str) else backbone.get('type')
+    base = next((c for c in (STViT, STViTSwin, STViTR) if inspect.isclass(kind) and issubclass(kind, c)), None)
+    option = 'semantic_grid' if base is STViT else 'semantic_size'
+    if base is None or backbone.get(option, _default(kind, option)) is None:
+        raise ValueError(f'{getattr(kind, "__name__", kind)} has no semantic tokens here, and so no dense twin')
+    if base is STViTR:
+        kept = {key: value for key, value in backbone.items() if key not in _OF_STVIT_R}
+        kept.update(type='mmstvit.STViTSwin', arch=backbone.get('arch', _default(kind, 'arch')))
+        if backbone.get('dense', _default(kind, 'dense')):
+            kept.setdefault('out_indices', (0, 1, 2, 3))
+        twin.model.backbone = backbone = ConfigDict(kept)
+    else:
+        for name in _OF_TOKENS[base]:
+            backbone.pop(name, None)
+    backbone[option] = None
+    _without_recovery(twin.model)
+    return twin
+
+
+def _default(kind: type, option: str) -> Any:
+    """What a class, or the one that it hands its options on to, takes without the option."""
+    found = (inspect.signature(c).parameters.get(option) for c in inspect.getmro(kind))
+    return next(parameter.default for parameter in found if parameter is not None)
+
+
+def _without_recovery(model: ConfigDict) -> None:
+    """Take the neck that recovers image tokens out; the last map of the backbone is one of image tokens already."""
+    necks = model.get('neck')
+    several = isinstance(necks, (list, tuple))
+    kept = [neck for neck in (necks if several else [necks]) if 'TokenRecovery' not in str((neck or {}).get('type'))]
+    if len(kept) < (len(necks) if several else 1):
+        model.neck = kept if several and kept else None
+        model.backbone.out_indices = (model.backbone.out_indices[-1],)
