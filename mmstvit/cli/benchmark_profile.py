@@ -51,11 +51,10 @@ def profile_parts(job: Job, rounds: int) -> list[dict]:
         For each part its name, tokens and multiply-adds of the batch, and the median of its seconds; the last, without
         a name, is all that lies outside them.
     """
-    network = job.network
     with torch.no_grad():
-        counted = count(job.inputs.run, job.args.part, module=network.model)
-    named = dict(network.model.named_modules())
-    # A part that was not called in this one, e.g. the neck where the backbone runs alone, has no time.
+        counted = count(job.inputs.run, job.args.part, module=job.called)
+    named = dict(job.called.named_modules())
+    # A part that was not called has no time.
     parts = [part for part in counted.parts if part.name and part.multiply_adds]
     rest = counted.multiply_adds - sum(part.multiply_adds for part in parts)
     seconds = []

@@ -86,17 +86,20 @@ def test_figures_of_a_run(tiny_config, tmp_path, capsys):
     assert 'times as fast' in text and 'baseline: vit-tiny_digits' in text
 
 
-def test_profile_has_every_part(tiny_config, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize('part', ['model', 'backbone'])
+def test_profile_has_every_part(part, tiny_config, tmp_path, capsys, monkeypatch):
     """Each layer took the ticks between its own two looks at the clock, and the parts make up the whole."""
     ticks = itertools.count()
     monkeypatch.setattr(time, 'perf_counter', lambda: float(next(ticks)))
     out = tmp_path / 'speed.json'
-    main([str(tiny_config), '--batch-size', '2', '--profile', '--json', str(out), *QUICK])
+    main([str(tiny_config), '--batch-size', '2', '--profile', '--part', part, '--json', str(out), *QUICK])
     (row,) = json.loads(out.read_text())['results']
     network = load_network(str(tiny_config))
-    layers = [f'backbone.encoder.layers.{i}' for i in range(len(network.model.backbone.encoder.layers))]
+    called = ['patch_embed', *(f'encoder.layers.{i}' for i in range(len(network.model.backbone.encoder.layers)))]
+    if part == 'model':
+        called = [*(f'backbone.{name}' for name in called), 'head']
     names = [part['name'] for part in row['parts']]
-    assert names == ['backbone.patch_embed', *layers, 'head', '']
+    assert names == [*called, '']
     assert all(part['seconds'] == 1 for part in row['parts'][:-1])
     assert row['parts'][-1]['seconds'] == len(names)  # the looks at the clock between the parts
     assert sum(part['multiply_adds'] for part in row['parts']) == 2 * row['multiply_adds']

@@ -4,10 +4,12 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
 
+import mmengine
 import pytest
 from mmengine.config import Config, DictAction
 from run_helpers import ROOT, TINY, tool_command, tool_env
@@ -413,11 +415,21 @@ def test_page(tmp_path):
 
 
 def test_page_in_the_checkout_is_the_one_of_its_results():
-    kept = ROOT / 'docs/evidence.json'
-    if not kept.exists():
-        pytest.skip('no evidence has been gathered in this checkout')
-    page = (ROOT / 'docs/evidence.md').read_text()
-    assert page == render(json.loads(kept.read_text()), re.findall(r'\]\(images/(\S+)\)', page))
+    page, kept = (ROOT / 'docs/evidence.md').read_text(), (ROOT / 'docs/evidence.json').read_text()
+    assert page == render(json.loads(kept), re.findall(r'\]\(images/(\S+)\)', page))
+
+
+def test_metafile_has_the_means_of_all_seeds():
+    runs = json.loads((ROOT / 'docs/evidence.json').read_text())['runs']
+    entries = {m['Name']: m for m in mmengine.load(ROOT / 'configs/digits/metafile.yml')['Models']}
+    for pair in PAIRS:
+        for config in pair.configs:
+            told = [value for result in entries[config]['Results'] for value in result['Metrics'].values()]
+            for (key, _, unit), value in zip(pair.metrics, told, strict=True):
+                own = [run['metrics'][key] for run in runs if run['name'] in {f'{config}_seed-{s}' for s in SEEDS}]
+                assert len(own) == len(SEEDS)
+                digits = 3 if value < 1 else 2
+                assert value == round(statistics.mean(own) * (1 if value < 1 else unit), digits), config
 
 
 # Measuring
