@@ -14,7 +14,7 @@ import pytest
 import torch
 from published_files import reference
 
-from mmstvit import checkpoints, get_model, inference_model
+from mmstvit import checkpoints, downloads, get_model, inference_model
 from mmstvit.functional.position import sinusoid_table
 from mmstvit.paths import package_data
 
@@ -78,14 +78,14 @@ def address_of(name):
 @pytest.fixture
 def internet(web, monkeypatch, tmp_path):
     """Requests go to the web server on loopback, whatever host they name; the list of what was asked for."""
-    asked, real = [], checkpoints.urlopen
+    asked, real = [], downloads.urlopen
 
     def urlopen(request, *args, **kwargs):
         asked.append(request.full_url)
         request.full_url = web.url(urllib.parse.urlsplit(request.full_url).path.lstrip('/'))
         return real(request, *args, **kwargs)
 
-    monkeypatch.setattr(checkpoints, 'urlopen', urlopen)
+    monkeypatch.setattr(downloads, 'urlopen', urlopen)
     monkeypatch.setattr(checkpoints, '_check_hash', lambda path, url: None)  # the made files have other ones
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     yield asked

@@ -31,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--study-seeds',
         type=int,
-        default=1,
+        default=len(SEEDS),
         metavar='N',
         help=f'seeds of each trial of the token-budget study, 1 to {len(SEEDS)}, default %(default)s',
     )

@@ -186,7 +186,7 @@ def as_typed(command: Sequence[str | Path], root: Path) -> str:
     return shlex.join(['python', *words[1:]])
 
 
-def plan(study_seeds: int = 1) -> list[Run]:
+def plan(study_seeds: int = len(SEEDS)) -> list[Run]:
     """All runs, each once: the pairs seed by seed, so that an early end leaves whole comparisons, then the study.
 
     Args:
