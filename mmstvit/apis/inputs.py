@@ -54,13 +54,14 @@ def fetched(inputs: list) -> Iterator[tuple[list, Callable[[list], list]]]:
         The inputs to infer, without those that cannot be downloaded, and a function that puts the exceptions of these
         into the list of results, and the addresses into the place of the copies' names in it.
     """
-    if not any(isinstance(one, str) and is_address(one) for one in inputs):
+    remote = [isinstance(one, str) and is_address(one) for one in inputs]
+    if not any(remote):
         yield inputs, list
         return
     with TemporaryDirectory(prefix='mmstvit-') as folder:
         taken, names, failed = [], {}, {}
         for i, one in enumerate(inputs):
-            if isinstance(one, str) and is_address(one):
+            if remote[i]:
                 try:
                     copy = _fetch(one, Path(folder, str(i)))
                 except INPUT_ERRORS as error:

@@ -182,8 +182,7 @@ def inference_model(
             raise TypeError('a built model has its weights already: leave checkpoint and trust_checkpoint out')
         model = model.eval() if device is None else model.to(device).eval()
     else:
-        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        model = get_model(model, checkpoint[0] if checkpoint else True, device, trust_checkpoint)
+        model = get_model(model, checkpoint[0] if checkpoint else True, chosen_device(device), trust_checkpoint)
     scope = scope_of(model)
     with DefaultScope.overwrite_default_scope(scope):
         many = isinstance(inputs, (list, tuple))
@@ -221,6 +220,11 @@ def inference_stream(model: torch.nn.Module, inputs: Iterable, batch_size: int =
         if result is none_left:
             return
         yield result
+
+
+def chosen_device(device: str | None) -> str:
+    """The device that was asked for, or else a GPU where there is one."""
+    return device or ('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def scope_of(model: torch.nn.Module) -> str:

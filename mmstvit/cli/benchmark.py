@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from ..apis.models import chosen_device
 from .benchmark_profile import profile_parts, profile_table
 from .benchmark_report import draw, environment, table
 from .benchmark_timing import DTYPES, Job, costs, measure
@@ -86,7 +87,7 @@ def check_args(args: argparse.Namespace) -> None:
     """
     if min(args.batch_size) < 1 or args.rounds < 1 or args.min_time < 0:
         raise UsageError('--batch-size and --rounds must be at least 1, --min-time at least 0')
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    device = chosen_device(args.device)
     if not re.fullmatch(r'cpu|cuda(:\d+)?', device):
         raise UsageError(f'--device {device}: give cpu, cuda, or cuda:1 for the second GPU')
     args.device = torch.device(device)

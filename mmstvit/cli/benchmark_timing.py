@@ -39,7 +39,7 @@ class Job:
             trained = [p for p in network.model.parameters() if p.requires_grad]
             self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
             self.scaler = torch.amp.GradScaler(args.device.type, enabled=args.dtype == 'float16')
-        self.called = network.model.backbone if args.part == 'backbone' else network.model
+        self.called = network.part(args.part)
         if args.compile:
             self.called.compile(dynamic=False)
 
@@ -217,8 +217,6 @@ def costs(network: Network, shape: Sequence[int], args: argparse.Namespace) -> d
         known = network.size == tuple(shape[1:])
         return dict(multiply_adds=multiply_adds if known else None, parameters=parameters, top1=None)
     with torch.no_grad():
-        counted = count(Inputs(network, shape, 1, args.device).run, args.part, module=network.model)
-    part = network.model.backbone if args.part == 'backbone' else network.model
-    parameters = sum(p.numel() for p in part.parameters())
+        counted = count(Inputs(network, shape, 1, args.device).run, args.part, module=network.part(args.part))
     top1 = network.top1 if network.size == tuple(shape[1:]) else None  # it was measured at that size
-    return dict(multiply_adds=counted.multiply_adds, parameters=parameters, top1=top1)
+    return dict(multiply_adds=counted.multiply_adds, parameters=counted.parameters, top1=top1)

@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 
-from ..apis.models import get_model, scope_of
+from ..apis.models import get_model, model_index, published_weights, scope_of
 from ..checkpoints import CheckpointError, trust_checkpoints
 from ..converters.published import unwrap
 from .errors import UsageError, one_line
@@ -63,6 +63,26 @@ def clear_checkpoint_errors(runner: Runner, purpose: str) -> Iterator[None]:
         del loader.load_checkpoint
 
 
+def chosen_weights(given: str | None, model: str, config: Path) -> str:
+    """The checkpoint that was given, or else the address of what is published for the model.
+
+    Args:
+        given: a path or URL.
+        model: a name of the model index, or what the config was found by.
+        config: the model's config.
+
+    Raises:
+        ValueError: none was given, and none is published.
+    """
+    return given or published_weights(model if model in model_index() else config)
+
+
+def untrained_model(cfg: Config, device: str = 'cpu') -> torch.nn.Module:
+    """The model of a config with random weights."""
+    with warnings.catch_warnings(record=True):  # mmdet tells that there are no weights
+        return get_model(cfg, device=device)
+
+
 def load_model(cfg: Config, checkpoint: str, device: str = 'cpu', trust: bool = False) -> torch.nn.Module:
     """The model of a config with the weights of a checkpoint, to be used as it is then; see :func:`classes_of`.
 
@@ -75,8 +95,7 @@ def load_model(cfg: Config, checkpoint: str, device: str = 'cpu', trust: bool = 
     Raises:
         UsageError: the checkpoint cannot be read, or is of another model.
     """
-    with warnings.catch_warnings(record=True):  # mmdet tells that there are no weights
-        model = get_model(cfg, device=device)
+    model = untrained_model(cfg, device)
     with trust_checkpoints(trust):
         loaded = load_weights(model, checkpoint)
     model.dataset_meta = dict(getattr(model, 'dataset_meta', None) or {}, classes=class_names(cfg, loaded))

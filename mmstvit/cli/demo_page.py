@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from ..apis.models import model_index, published_weights
+from ..apis.models import chosen_device
 from ..compat.requires import require
-from .checkpoint import check_checkpoint
+from .checkpoint import check_checkpoint, chosen_weights
 from .common import add_trust_argument, find_config
 from .demo_models import ROUNDS, Cost, DemoModel, trained_models
 from .demo_samples import Sample, samples_for
@@ -279,7 +279,7 @@ def check_args(args: argparse.Namespace) -> None:
     if args.checkpoint and not args.model:
         raise UsageError('--checkpoint is the weights of --model: give that too')
     check_checkpoint(args.checkpoint)
-    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    args.device = chosen_device(args.device)
 
 
 def own_model(args: argparse.Namespace) -> DemoModel | None:
@@ -287,7 +287,7 @@ def own_model(args: argparse.Namespace) -> DemoModel | None:
     if args.model is None:
         return None
     config = find_config(args.model)
-    weights = args.checkpoint or published_weights(args.model if args.model in model_index() else config)
+    weights = chosen_weights(args.checkpoint, args.model, config)
     own = DemoModel(config.stem, config, weights, args.device, args.trust_checkpoint)
     own.model  # noqa: B018
     return own

@@ -9,20 +9,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from ..apis.inputs import INPUT_ERRORS
-from ..apis.models import inference_stream, model_index, published_weights, toolbox_of
+from ..apis.models import chosen_device, inference_stream, toolbox_of
 from ..visualization.pictures import write_png
-from .checkpoint import check_checkpoint, load_model
+from .checkpoint import check_checkpoint, chosen_weights, load_model
 from .common import add_trust_argument, find_config, output_file
 from .errors import UsageError, one_line, one_line_errors
 from .flops import console
-from .infer_results import drawn, record, shown
+from .infer_results import THRESHOLD, drawn, record, shown
 from .networks import quieten
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
@@ -48,7 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--device', help='default a GPU where there is one')
     parser.add_argument(
-        '--threshold', type=float, metavar='SCORE', help='least score of an object that is told; default 0.3'
+        '--threshold', type=float, metavar='SCORE', help=f'least score of an object that is told; default {THRESHOLD}'
     )
     parser.add_argument(
         '--out', metavar='FILE.jsonl', help='write a line of JSON for each file, as soon as it is inferred'
@@ -94,7 +93,7 @@ def check_args(args: argparse.Namespace, scope: str) -> None:
     if scope != 'mmdet' and args.threshold is not None:
         raise UsageError('--threshold is for detectors: leave it out')
     args.batch_size = (16 if scope == 'mmpretrain' else 1) if args.batch_size is None else args.batch_size
-    args.threshold = 0.3 if args.threshold is None else args.threshold
+    args.threshold = THRESHOLD if args.threshold is None else args.threshold
     if args.batch_size < 1:
         raise UsageError(f'--batch-size {args.batch_size}: it must be at least 1')
 
@@ -126,9 +125,8 @@ def run(args: argparse.Namespace) -> bool:
     scope = toolbox_of(cfg)
     check_args(args, scope)
     files = find_inputs(args.inputs, VIDEOS if scope == 'mmaction' else IMAGES)
-    weights = args.checkpoint or published_weights(args.model if args.model in model_index() else config)
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    model = load_model(cfg, weights, device, args.trust_checkpoint)
+    weights = chosen_weights(args.checkpoint, args.model, config)
+    model = load_model(cfg, weights, chosen_device(args.device), args.trust_checkpoint)
     common = os.path.commonpath([file.parent for file in files])
     # Of many files there is no room for all that was found.
     rows, counted, failed = [], Counter(), 0

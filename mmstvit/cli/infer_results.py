@@ -10,8 +10,10 @@ from mmcv.image import imread
 from .checkpoint import classes_of
 from .draw_clips import read_strip
 
+THRESHOLD = 0.3  # least score of an object that is told
 
-def record(result: Any, scope: str, model: nn.Module, threshold: float = 0.3) -> dict[str, Any]:
+
+def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHOLD) -> dict[str, Any]:
     """A prediction in JSON's types.
 
     Args:
@@ -75,7 +77,7 @@ def _visualizer(scope: str) -> Any:
     return Visualizer()
 
 
-def drawn(result: Any, found: dict, scope: str, model: nn.Module, threshold: float = 0.3) -> np.ndarray:
+def drawn(result: Any, found: dict, scope: str, model: nn.Module, threshold: float) -> np.ndarray:
     """A prediction on its image, or above frames of its clip.
 
     Args:

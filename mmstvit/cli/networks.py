@@ -1,7 +1,6 @@
 """Networks of all toolboxes and of timm by a short name, and random inputs for them: what is counted and timed."""
 
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,8 +15,9 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import Tensor
 
-from ..apis.models import TOOLBOXES, get_model, toolbox_of
+from ..apis.models import TOOLBOXES, toolbox_of
 from ..compat.requires import require
+from .checkpoint import untrained_model
 from .common import find_config
 from .errors import UsageError, one_line, suggest
 
@@ -52,6 +52,10 @@ class Network:
     def has_backbone(self) -> bool:
         """Whether the backbone can be run alone: timm's models have no such part."""
         return hasattr(self.model, 'backbone')
+
+    def part(self, name: str) -> nn.Module:
+        """The ``'model'``, or its ``'backbone'`` alone."""
+        return self.model.backbone if name == 'backbone' else self.model
 
     @property
     def takes_clips(self) -> bool:
@@ -95,10 +99,7 @@ def network_of(cfg: Config, label: str, model: nn.Module | None = None) -> Netwo
         label: how it is called.
         model: the toolbox's model where it is built already, by default one with random weights.
     """
-    if model is None:
-        with warnings.catch_warnings(record=True):  # mmdet tells that there are no weights
-            model = get_model(cfg)
-    return Network(label, toolbox_of(cfg), model, default_size(cfg))
+    return Network(label, toolbox_of(cfg), untrained_model(cfg) if model is None else model, default_size(cfg))
 
 
 def _from_timm(name: str) -> Network:

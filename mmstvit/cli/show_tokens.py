@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..apis.models import scope_of
+from ..apis.models import chosen_device, scope_of
 from ..files import write_whole
 from ..visualization import TokenMaps, token_maps
 from ..visualization.pictures import picture, sheet, write_png
@@ -75,8 +75,7 @@ def prepare(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, Pat
             raise UsageError(f'there is no file {name}')
     check_checkpoint(args.checkpoint)
     cfg = load_config(argparse.Namespace(**vars(args), launcher='none', work_dir=None, local_rank=0))
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    model = load_model(cfg, args.checkpoint, device, args.trust_checkpoint)
+    model = load_model(cfg, args.checkpoint, chosen_device(args.device), args.trust_checkpoint)
     show_dir = Path(args.show_dir) if args.show_dir else Path(cfg.work_dir) / folder
     return model, show_dir
 
