@@ -8,6 +8,7 @@ from importlib import import_module
 
 from .compat import (
     mmaction2,
+    mmcv_ext,
     mmengine_activation_checkpointing,
     mmengine_checkpoint,
     mmengine_loading,
@@ -18,6 +19,7 @@ from .compat import (
 from .version import __version__
 
 mmaction2.install()
+mmcv_ext.install()
 mmengine_activation_checkpointing.install()
 mmengine_checkpoint.install()
 mmengine_loading.install()

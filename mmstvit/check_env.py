@@ -51,9 +51,9 @@ BOUNDS = {
     # It asserts mmcv < 2.2.0 too, which mmstvit.compat.mmaction2 works round: a note, see find_clashes.
     'mmaction2': {'mmcv': ('2.0.0', '3.0.0'), 'mmengine': ('0.7.1', '1.0.0')},
 }
-EXTRAS = {'mmengine': 'cls', 'mmcv': 'cls', 'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video', 'decord': 'video'}
+EXTRAS = {'mmengine': 'cls', 'mmcv': 'cls', 'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
 # Modules to try, in this order: each needs those before it.
-TRIED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmcv._ext', 'mmpretrain', 'mmdet', 'mmaction', 'decord')
+TRIED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmcv._ext', 'mmpretrain', 'mmdet', 'mmaction')
 BUILD_OPS = (
     f"pip install 'setuptools=={TESTED['setuptools']}' wheel packaging ninja psutil && "
     f'pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall onedl-mmcv=={TESTED["onedl-mmcv"]}'
@@ -72,7 +72,7 @@ class Clash:
 def find_versions() -> dict[str, str | None]:
     """The version of every package of interest by the name pip knows it by, ``None`` where it is not installed.
 
-    ``'python'`` is Python itself, ``'mmcv._ext'`` the file of mmcv's compiled ops. Nothing is imported.
+    ``'python'`` is Python itself, ``'mmcv._ext'`` the file of mmcv's compiled operators. Nothing is imported.
     """
     names = [*(name for line in LINES.values() for name in line), *OTHERS]
     versions: dict[str, str | None] = {'python': platform.python_version()}
@@ -218,11 +218,16 @@ def _compiled_ops(versions: Mapping, failures: Mapping) -> list[Clash]:
     if not version:
         return []
     mend = BUILD_OPS if name == 'onedl-mmcv' else f'pip uninstall -y {name} && {BUILD_OPS}'
-    if not versions.get('mmcv._ext'):
-        message = f'{name} {version} is installed without its compiled ops, which {detection} needs'
-        return [Clash(message, mend)] if detection else []
+    if detection and name == 'mmcv-lite':
+        return [Clash(f'mmcv-lite {version} has no mmcv.ops, which {detection} needs', mend)]
+    if detection and not versions.get('mmcv._ext'):
+        message = (
+            f'{name} {version} has no compiled operators of its own: NMS, RoIAlign, RoIPool and the focal loss are '
+            "torchvision's, others raise where they are called"
+        )
+        return [Clash(message, mend, note=True)]
     if '_ext' in ''.join(failures) and not {'torch', 'cv2', 'mmengine', 'mmcv'} & set(failures):
-        message = f"{name}'s compiled ops were built for another PyTorch than {versions.get('torch')}"
+        message = f"{name}'s compiled operators were built for another PyTorch than {versions.get('torch')}"
         return [Clash(f'{message}: {failures["mmcv._ext"]}', mend)]
     return []
 
@@ -257,10 +262,6 @@ def _video(versions: Mapping) -> list[Clash]:
     if mmcv and _release(mmcv) >= (2, 2, 0):
         message = f'mmaction2 {versions["mmaction2"]} refuses mmcv {mmcv}; `import mmstvit` before it works round that'
         found.append(Clash(message, note=True))
-    if not versions.get('decord'):
-        reader = 'PyAV (PyAVInit, PyAVDecode)' if versions.get('av') else 'OpenCV (OpenCVInit, OpenCVDecode)'
-        message = f'no decord: the configs that read video with it must read with {reader} instead'
-        found.append(Clash(message, 'pip install decord', note=True))
     return found
 
 
@@ -301,11 +302,9 @@ def _report(versions: Mapping) -> list[str]:
         there = [f'{versions[name]} ({name})' for name in LINES[module] if versions.get(name)]
         text = ', '.join(there) or f"not installed: pip install 'mmstvit[{EXTRAS[module]}]'"
         if module == 'mmcv' and there:
-            text += ', with compiled ops' if versions.get('mmcv._ext') else ', without compiled ops'
+            text += ', operators: its own, compiled' if versions.get('mmcv._ext') else ", operators: torchvision's"
         rows.append((module, text))
     rows += [(name, versions[name]) for name in OTHERS[2:] if versions.get(name)]
-    if not versions.get('decord'):
-        rows.append(('decord', "not installed: pip install 'mmstvit[video]'"))
     width = max(len(name) for name, _ in rows)
     return [f'  {name:<{width}}  {text}' for name, text in rows]
 

@@ -4,14 +4,12 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-_EXTENSION = 'mmcv._ext'
-
 
 def require(package: str, extra: str, what: str = 'this') -> ModuleType:
     """Import an optional package.
 
     Args:
-        package: the module to import, e.g. ``'mmdet'``; ``'mmcv._ext'`` stands for mmcv's compiled ops.
+        package: the module to import, e.g. ``'mmdet'``.
         extra: the extra of mmstvit that installs it.
         what: what it is needed for, said in the message.
 
@@ -20,12 +18,6 @@ def require(package: str, extra: str, what: str = 'this') -> ModuleType:
             message gives the reason.
     """
     if not _found(package):
-        if package == _EXTENSION:
-            # The extra installs mmcv, but pip's isolated build of it leaves the ops out.
-            raise ImportError(
-                f"mmcv's compiled ops are needed for {what}: pip install 'mmstvit[{extra}]', then "
-                '`python -m mmstvit.check_env` gives the command that compiles them'
-            )
         raise ImportError(f"{package} is needed for {what}: pip install 'mmstvit[{extra}]'")
     try:
         return importlib.import_module(package)
