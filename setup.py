@@ -31,7 +31,7 @@ DET = [
     'scipy',
     'scikit-learn',
 ]
-VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'decord', 'einops', 'scipy']
+VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'einops', 'scipy']
 ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
 DEPLOY = ['onnx', 'onnxruntime', 'onnxscript']
 # grad-cam brings opencv-python-headless, beside opencv-python: both must be of one version.

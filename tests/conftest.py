@@ -1,22 +1,29 @@
 """What the tests of commands and interfaces share: a small training run, a web server, a clean mmengine."""
 
 import functools
+import gc
 import http.server
 import json
 import os
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-import torch
-from mmengine.utils import ManagerMixin
-from run_helpers import DETECTION, TINY, VIDEO, read_scalars, serving, tool_command, tool_env
+from run_helpers import DETECTION, ROOT, TINY, VIDEO, one_run, read_scalars, serving, tool_command, tool_env
+
+from mmstvit.cli.train import main as train
+
+if sys.dont_write_bytecode:
+    # The toolboxes are 1,500 modules: each process that a test starts would compile them all.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(ROOT / '.pytest_cache' / 'bytecode')
+    os.environ.update(PYTHONDONTWRITEBYTECODE='', PYTHONPYCACHEPREFIX=sys.pycache_prefix)
 
 
 def pytest_addoption(parser):
-    parser.addoption('--fuzz', type=int, default=5000, help='changed inputs in tests/test_reliability/test_fuzz.py')
+    parser.addoption('--fuzz', type=int, default=5000, help='changed inputs of `-m long` in test_fuzz.py')
     parser.addoption('--fuzz-seed', type=int, default=0, help='the chance by which they are changed')
 
 
@@ -31,40 +38,39 @@ def caches(tmp_path_factory):
         yield folder
 
 
-def managers(cls=ManagerMixin):
-    """The classes whose instances mmengine keeps by name, and hands out again to a run of the same second."""
-    for sub in cls.__subclasses__():
-        yield sub
-        yield from managers(sub)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are too small for a second thread, and threads that wait for each other can spin for seconds."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def no_environment(monkeypatch):
-    """A run asks no compilers for their versions, which takes seconds."""
-    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)
+@pytest.fixture(scope='session', autouse=True)
+def quick_runs():
+    """A run in this process asks no compilers for their versions, and does not lay its config out: seconds each."""
+    gc.collect()
+    gc.freeze()  # each data set of mmengine collects garbage, and would look through all modules
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.runner.runner.collect_env', dict)
+        # Of the text of the config, for each checkpoint.
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **kwargs: (text, True))
+        yield
 
 
 @pytest.fixture(autouse=True)
 def clean_mmengine():
-    """A run in this process leaves mmengine's loggers, visualizers, default scope and environment as they were."""
-    before = {manager: dict(manager._instance_dict) for manager in managers()}
-    environ = dict(os.environ)
-    yield
-    for manager in managers():
-        manager._instance_dict.clear()
-        manager._instance_dict.update(before.get(manager, {}))
-    for name in set(os.environ) - set(environ):
-        del os.environ[name]
-    os.environ.update(environ)
+    with one_run():
+        yield
+
+
+@pytest.fixture
+def fails(capfd):
+    """Run a command that must fail, and return its one line."""
+
+    def run(main, *args):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(arg) for arg in args])
+        out, err = capfd.readouterr()
+        assert stop.value.code == 2 and 'Traceback' not in out + err, err
+        line = err.strip().splitlines()[-1].strip('\0')
+        assert 'error: ' in line
+        return line
+
+    return run
 
 
 @pytest.fixture(scope='session')
@@ -92,10 +98,11 @@ def tiny_config(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def trained(tiny_config, run_tool, tmp_path_factory):
-    """A finished run of ``tiny_config`` by tools/train.py: ``config``, ``checkpoint``, ``scalars``, ``top1``."""
+def trained(tiny_config, tmp_path_factory):
+    """A finished run of ``tiny_config``: ``config``, ``checkpoint``, ``scalars``, ``top1``."""
     work_dir = tmp_path_factory.mktemp('trained')
-    run_tool('train.py', tiny_config, '--work-dir', work_dir)
+    with one_run():
+        train([str(tiny_config), '--work-dir', str(work_dir)])
     scalars = read_scalars(work_dir)
     top1 = [line['accuracy/top1'] for line in scalars if 'accuracy/top1' in line]
     return SimpleNamespace(
@@ -126,19 +133,20 @@ def draw(rng, size, kind, at, extent):
     return image
 
 
-def run_toolbox(template, root, run_tool):
+def run_toolbox(template, root):
     config, work_dir = root / 'config.py', root / 'work_dir'
     config.write_text(template.replace('{root}', str(root)))
-    run_tool('train.py', config, '--work-dir', work_dir)
+    with one_run():
+        train([str(config), '--work-dir', str(work_dir)])
     return SimpleNamespace(
         root=root, config=config, work_dir=work_dir, checkpoint=work_dir / 'epoch_1.pth', scalars=read_scalars(work_dir)
     )
 
 
 @pytest.fixture(scope='session')
-def detection(run_tool, tmp_path_factory):
+def detection(tmp_path_factory):
     """A finished run of mmdet on eight made scenes, with STViT as the backbone of a RetinaNet."""
-    pytest.importorskip('mmcv._ext')
+    pytest.importorskip('mmdet')
     root = tmp_path_factory.mktemp('detection')
     (root / 'images').mkdir()
     rng = np.random.default_rng(0)
@@ -153,13 +161,13 @@ def detection(run_tool, tmp_path_factory):
             dict(id=i + 1, image_id=i, category_id=kind + 1, bbox=box, area=4 * extent**2, iscrowd=0)
         )
     (root / 'scenes.json').write_text(json.dumps(coco))
-    return run_toolbox(DETECTION, root, run_tool)
+    return run_toolbox(DETECTION, root)
 
 
 @pytest.fixture(scope='session')
-def video(run_tool, tmp_path_factory):
+def video(tmp_path_factory):
     """A finished run of mmaction2 on six made clips."""
-    pytest.importorskip('decord')
+    pytest.importorskip('mmaction')
     root = tmp_path_factory.mktemp('video')
     (root / 'clips').mkdir()
     rng = np.random.default_rng(0)
@@ -171,7 +179,7 @@ def video(run_tool, tmp_path_factory):
         writer.release()
         lines.append(f'{i}.mp4 {i % 2}\n')
     (root / 'clips.txt').write_text(''.join(lines))
-    return run_toolbox(VIDEO, root, run_tool)
+    return run_toolbox(VIDEO, root)
 
 
 @pytest.fixture(scope='session')
@@ -202,13 +210,13 @@ def broken_videos(tmp_path_factory):
     for name, content in contents.items():
         (root / name).write_bytes(content)
     said = {
-        'no_frames.mp4': '',
+        'no_frames.mp4': 'it cannot be read',
         'one_frame.mp4': 'it has one frame',
         'empty.mp4': 'the file is empty',
         'text.mp4': 'it is text and no video',
         'cut_off.mp4': 'it was cut off',
-        'without_index.mp4': 'it has no index',
+        'without_index.mp4': 'it cannot be read',
         'cut_off.avi': 'it was cut off',
-        'noise.mp4': '',
+        'noise.mp4': 'it cannot be read',
     }
     return {root / name: words for name, words in said.items()}

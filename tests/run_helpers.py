@@ -12,6 +12,9 @@ import sys
 import threading
 from pathlib import Path
 
+import torch
+from mmengine.utils import ManagerMixin
+
 ROOT = Path(__file__).resolve().parents[1]
 
 CONFIGS = sorted(
@@ -25,8 +28,9 @@ CLASSIFIERS = [config for config in CONFIGS if config not in DETECTORS + RECOGNI
 
 
 def is_larger(config):
-    """Whether there is a config of the same network that differs from it in the size alone, and is smaller."""
+    """Whether there is a config of the same network that differs from it in sizes alone, and is smaller."""
     sizes = ((r'-[sb](?=[-_])', '-t'), (r'-b(?=[-_])', '-s'), (r'-1[02]_', '-7_'), (r'-(19|24)_', '-14_'))
+    sizes += ((r'-(wide|resnext)(?=_)', ''), ('-384px', ''))
     smaller = [re.sub(pattern, size, config) for pattern, size in sizes]
     return any(name != config and name in CONFIGS for name in smaller)
 
@@ -108,9 +112,9 @@ model = dict(
     data_preprocessor=dict(
         type='ActionDataPreprocessor', mean=[127.5] * 3, std=[127.5] * 3, format_shape='NCHW'))
 pipeline = [
-    dict(type='DecordInit'),
+    dict(type='OpenCVInit'),
     dict(type='SampleFrames', clip_len=1, frame_interval=1, num_clips=2, test_mode=True),
-    dict(type='DecordDecode'),
+    dict(type='OpenCVDecode'),
     dict(type='Resize', scale=(32, 32), keep_ratio=False),
     dict(type='FormatShape', input_format='NCHW'),
     dict(type='PackActionInputs'),
@@ -134,8 +138,6 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 
 def saved(folder, text, classes, weights='weights.pth'):
     """A config of this text and weights for it, random ones."""
-    import torch
-
     from mmstvit import get_model
 
     config, weights = folder / 'config.py', folder / weights
@@ -195,6 +197,34 @@ def read_scalars(work_dir):
     """What the newest run in a work dir logged, one dict for each line."""
     newest = max(work_dir.glob('*/vis_data/scalars.json'))
     return [json.loads(line) for line in newest.read_text().splitlines()]
+
+
+def managers(cls=ManagerMixin):
+    """The classes whose instances mmengine keeps by name, and hands out again to a run of the same second."""
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from managers(sub)
+
+
+@contextlib.contextmanager
+def one_run():
+    """A run in this process leaves mmengine's loggers, visualizers, default scope and environment as they were.
+
+    It has one thread: these networks are too small for a second one, and threads that wait for each other can spin for
+    seconds.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    before = {manager: dict(manager._instance_dict) for manager in managers()}
+    environ = dict(os.environ)
+    yield
+    for manager in managers():
+        manager._instance_dict.clear()
+        manager._instance_dict.update(before.get(manager, {}))
+    for name in set(os.environ) - set(environ):
+        del os.environ[name]
+    os.environ.update(environ)
+    torch.set_num_threads(threads)
 
 
 def run_here(monkeypatch, tool, *args):

@@ -11,9 +11,9 @@ model = dict(
 # Another file: --cfg-options load_from=FILE
 load_from = 'work_dirs/stvit-swin3d-b_8xb8-amp-32x2x1-30e_kinetics400-rgb/epoch_30.pth'
 
-read = [dict(type='DecordInit'), dict(type='UniformSample', clip_len=32)]
-read_test = [dict(type='DecordInit'), dict(type='UniformSample', clip_len=32, test_mode=True)]
-decode = [dict(type='DecordDecode'), dict(type='Resize', scale=(-1, 256))]
+read = [dict(type='OpenCVInit'), dict(type='UniformSample', clip_len=32)]
+read_test = [dict(type='OpenCVInit'), dict(type='UniformSample', clip_len=32, test_mode=True)]
+decode = [dict(type='OpenCVDecode'), dict(type='Resize', scale=(-1, 256))]
 pack = [dict(type='FormatShape', input_format='NCTHW'), dict(type='PackActionInputs')]
 
 # No flip: many classes tell left from right.
@@ -29,7 +29,7 @@ train_pipeline = [
 val_pipeline = [*read_test, *decode, dict(type='CenterCrop', crop_size=224), *pack]
 test_pipeline = [
     *read_test,
-    dict(type='DecordDecode'),
+    dict(type='OpenCVDecode'),
     dict(type='Resize', scale=(-1, 224)),
     dict(type='ThreeCrop', crop_size=224),
     *pack,

@@ -15,4 +15,18 @@ model = dict(
         ),
     ),
 )
+
+
+def by_opencv(pipeline):
+    return [dict(step, type=step['type'].replace('Decord', 'OpenCV')) for step in pipeline]
+
+
+# mmaction2's config reads with decord, which is no longer maintained.
+train_pipeline = by_opencv(_base_.train_pipeline)
+val_pipeline = by_opencv(_base_.val_pipeline)
+test_pipeline = by_opencv(_base_.test_pipeline)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=val_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+
 optim_wrapper = dict(paramwise_cfg=dict(global_centers=dict(decay_mult=0.0)))

@@ -74,9 +74,9 @@ def _infer_windows(
     steps = Compose([_seekable(step) for step in pipeline]).transforms
     openers = [i for i, step in enumerate(steps) if role_of(step) == 'Init']
     if not openers:
-        raise ValueError('windows need a test pipeline with a step that opens videos, such as DecordInit')
+        raise ValueError('windows need a test pipeline with a step that opens videos, such as OpenCVInit')
     steps = guard_reading(steps)
-    behind = openers[0] + 2  # the guard puts a look at the number of frames behind the step
+    behind = openers[0] + 1
     opened = Compose(steps[:behind])(sample)
     fps = opened.get('avg_fps') or getattr(opened['video_reader'], 'fps', 0)
     spans = _spans(opened['total_frames'], window * fps, stride * fps)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmcv.video import VideoReader
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
+
+from ..datasets.video_files import Video
 
 _FRAMES = 6
 _HEIGHT = 160
@@ -47,9 +48,9 @@ class ClipDrawingHook(Hook):
 
 def read_strip(path: str | Path, caption: str) -> np.ndarray:
     """Some of the frames of a video file in a row, and a caption above them: (height, width, 3), BGR."""
-    video = VideoReader(str(path))
-    chosen = np.linspace(0, len(video) - 1, min(_FRAMES, len(video))).round().astype(int)
-    return _strip(np.stack([video[i] for i in chosen.tolist()])[..., ::-1], caption)
+    video = Video(str(path))
+    frames = video.read(np.linspace(0, len(video) - 1, min(_FRAMES, len(video))).round())
+    return _strip(np.stack(list(frames.values()))[..., ::-1], caption)
 
 
 def _frames(inputs: Tensor) -> np.ndarray:
@@ -73,6 +74,6 @@ def _strip(frames: np.ndarray, caption: str) -> np.ndarray:
     row = np.concatenate([cv2.resize(frame, (width, _HEIGHT)) for frame in chosen], axis=1)
     needed = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] + 12
     canvas = np.full((_HEIGHT + _CAPTION, max(row.shape[1], needed), 3), 255, dtype=np.uint8)
-    canvas[_CAPTION:, : row.shape[1]] = row[..., ::-1]  # decord gives RGB, OpenCV writes BGR
+    canvas[_CAPTION:, : row.shape[1]] = row[..., ::-1]  # networks take RGB, OpenCV writes BGR
     cv2.putText(canvas, caption, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
     return canvas

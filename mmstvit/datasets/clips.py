@@ -17,7 +17,7 @@ from .digits import SPLITS, digit_scans
 from .drawing import draw_background, draw_ink
 from .made_set import MadeSet
 
-# Below, strokes are two pixels wide. decord 0.6.0 reads no frames that are 48 or 72 pixels wide.
+# Below, strokes are two pixels wide.
 SIZES = (64, 512)
 FRAMES = 8
 FPS = 8

@@ -23,7 +23,7 @@ def shapes(cfg):
 @pytest.mark.parametrize('pair', PAIRS, ids=lambda pair: pair.dense)
 def test_it_is_the_twin_that_has_a_config_of_its_own(pair):
     if 'rcnn' in pair.dense:
-        pytest.importorskip('mmcv._ext')
+        pytest.importorskip('mmdet')
     expected = shapes(Config.fromfile(config_path(pair.dense)))
     for name in pair.semantic:
         cfg = Config.fromfile(config_path(name))

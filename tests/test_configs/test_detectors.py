@@ -16,7 +16,7 @@ from run_helpers import DETECTORS, ROOT, is_larger
 
 from mmstvit.cli.common import _replace_sync_bn
 
-pytest.importorskip('mmcv._ext')
+pytest.importorskip('mmdet')
 pytest.importorskip('mmdet')
 
 COCO = [config for config in DETECTORS if config.endswith('_coco.py')]

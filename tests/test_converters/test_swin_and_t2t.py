@@ -1,15 +1,16 @@
 """Swin, STViT-R and T2T-ViT files through every way in, and the command that converts them."""
 
 import json
-import subprocess
 
 import pytest
 import torch
 from mmengine.runner import load_checkpoint
 from published_files import classification_file, detection_file
-from run_helpers import ROOT, tool_command, tool_env
+from run_helpers import run_here
 
 from mmstvit import convert_published_state_dict, get_model, inference_model
+from mmstvit.cli.convert import main
+from mmstvit.cli.test import main as evaluate
 from mmstvit.converters import published
 from mmstvit.converters.recognise import backbone_of, looks_like
 from mmstvit.datasets.digits import digit_scans
@@ -169,7 +170,7 @@ test_dataloader = dict(batch_size=50, dataset=dict(indices=150))
 """
 
 
-def test_published_file_in_the_commands_and_in_python(run_tool, web, tmp_path):
+def test_published_file_in_the_commands_and_in_python(web, tmp_path):
     """tools/test.py and inference_model give the same for our names and for theirs, from a path and a URL."""
     config = tmp_path / 'digits.py'
     config.write_text(DIGITS)
@@ -179,7 +180,7 @@ def test_published_file_in_the_commands_and_in_python(run_tool, web, tmp_path):
     top1 = []
     for checkpoint in (tmp_path / 'own.pth', web.url('theirs.pth')):
         out = tmp_path / 'metrics.json'
-        run_tool('test.py', config, checkpoint, '--work-dir', tmp_path / 'w', '--out', out)
+        evaluate([str(arg) for arg in (config, checkpoint, '--work-dir', tmp_path / 'w', '--out', out)])
         top1.append(json.loads(out.read_text())['accuracy/top1'])
     assert top1[0] == top1[1]
     image = digit_scans('val')[0][0][:, :, None].repeat(3, 2)
@@ -189,20 +190,18 @@ def test_published_file_in_the_commands_and_in_python(run_tool, web, tmp_path):
     assert own['pred_scores'].tolist() == theirs['pred_scores'].tolist()
 
 
-def convert(*args):
-    command = tool_command('model_converters/published_to_mmstvit.py', *args)
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=tool_env())
+def test_command(tmp_path, monkeypatch, capfd, fails):
+    def convert(*args):
+        run_here(monkeypatch, 'model_converters/published_to_mmstvit.py', *map(str, args))
+        return capfd.readouterr().out.splitlines()
 
-
-def test_command(tmp_path):
     source = randomise(STViTR(ARCH, dense=True))
     file = detection_file(source.state_dict())
     del file['state_dict']['backbone.norm1.bias']
     file['state_dict']['backbone.layers.0.blocks.0.extra'] = torch.ones(1)
     torch.save(file, tmp_path / 'theirs.pth')
     out = tmp_path / 'new' / 'ours.pth'
-    result = convert(tmp_path / 'theirs.pth', out)
-    assert result.returncode == 0, result.stderr
+    lines = convert(tmp_path / 'theirs.pth', out)
     number = len(source.state_dict())
     for line in (
         f'matched: {number - 1} of {number} tensors of the backbone',
@@ -211,7 +210,7 @@ def test_command(tmp_path):
         'beside the backbone: neck (1 tensors), rpn_head (1 tensors)',
         f'written: {out}',
     ):
-        assert line in result.stdout.splitlines()
+        assert line in lines
     assert [path.name for path in out.parent.iterdir()] == ['ours.pth']
     again = STViTR(ARCH, dense=True)
     load_checkpoint(again, str(out))
@@ -220,10 +219,9 @@ def test_command(tmp_path):
     )
 
     before = out.read_bytes()
-    refused = convert(tmp_path / 'theirs.pth', out)
-    assert refused.returncode == 2 and 'exists already: choose another name or give --overwrite' in refused.stderr
+    assert '--overwrite' in fails(main, tmp_path / 'theirs.pth', out)
     assert out.read_bytes() == before
-    assert convert(tmp_path / 'theirs.pth', out, '--overwrite').returncode == 0
+    convert(tmp_path / 'theirs.pth', out, '--overwrite')
 
 
 @pytest.mark.parametrize(
@@ -237,9 +235,7 @@ def test_command(tmp_path):
         ('text', 'is no checkpoint'),
     ],
 )
-def test_command_refuses(tmp_path, content, message):
+def test_command_refuses(tmp_path, content, message, fails):
     torch.save(content, tmp_path / 'file.pth')
-    result = convert(tmp_path / 'file.pth', tmp_path / 'out.pth')
-    assert result.returncode == 2
-    assert message in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert message in fails(main, tmp_path / 'file.pth', tmp_path / 'out.pth')
     assert not (tmp_path / 'out.pth').exists()

@@ -1,7 +1,6 @@
 import cv2
 import numpy as np
 import pytest
-from run_helpers import run_here
 from sklearn.ensemble import RandomForestClassifier
 
 from mmstvit.datasets import clips, digit_scans
@@ -25,28 +24,6 @@ def decoded(path):
     while (frame := reader.read()[1]) is not None:
         frames.append(frame)
     return np.stack(frames)
-
-
-def names(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
-
-
-def assert_same_sets(one, two):
-    assert names(one) == names(two)
-    for name in names(one):
-        if name.endswith('.mp4'):
-            np.testing.assert_array_equal(decoded(one / name), decoded(two / name))
-        else:
-            assert (one / name).read_text() == (two / name).read_text()
-
-
-def test_same_clips_from_the_same_seed(finished, tmp_path):
-    files = {f'{split}/{i:06d}.mp4' for split, count in COUNTS.items() for i in range(count)}
-    assert names(finished) == {*files, *(f'{split}.{end}' for split in COUNTS for end in ('txt', 'json'))}
-    make_clips(tmp_path / 'again', **COUNTS, progress=False)
-    assert_same_sets(finished, tmp_path / 'again')
-    make_clips(tmp_path / 'other', **COUNTS, seed=1, progress=False)
-    assert not any(np.array_equal(decoded(finished / f), decoded(tmp_path / 'other' / f)) for f in files)
 
 
 def test_lists_name_the_clips_and_their_classes(finished):
@@ -173,89 +150,8 @@ def test_one_frame_does_not_tell_the_class_and_all_do():
     assert accuracy[0] < 0.22 and accuracy[1] > 0.35, accuracy  # chance is 0.125
 
 
-@pytest.mark.parametrize('drawn', [3, 11])  # within train, within val
-def test_interrupted_and_run_again(finished, tmp_path, monkeypatch, drawn):
-    write = clips.write_video
-
-    def stop(*args):
-        if len(list(tmp_path.glob('*/[0-9]*.mp4'))) == drawn:
-            raise KeyboardInterrupt
-        write(*args)
-
-    monkeypatch.setattr(clips, 'write_video', stop)
-    with pytest.raises(KeyboardInterrupt):
-        make_clips(tmp_path, **COUNTS, progress=False)
-    assert (tmp_path / 'train.txt').exists() == (drawn == 11) and not (tmp_path / 'val.txt').exists()
-    assert len(names(tmp_path)) == drawn + 2 * (drawn == 11)  # and nothing half written
-    monkeypatch.undo()
-    make_clips(tmp_path, **COUNTS, progress=False)
-    assert_same_sets(tmp_path, finished)
-
-
-def test_lost_files_are_made_again(finished, tmp_path):
-    make_clips(tmp_path, **COUNTS, progress=False)
-    assert make_clips(tmp_path, **COUNTS, progress=False) == 0
-    (tmp_path / 'train' / '000003.mp4').unlink()
-    (tmp_path / 'val' / '000001.mp4').write_bytes(b'')
-    assert make_clips(tmp_path, **COUNTS, progress=False) == 2
-    (tmp_path / 'val.txt').unlink()
-    assert make_clips(tmp_path, **COUNTS, progress=False) == COUNTS['val']
-    assert_same_sets(tmp_path, finished)
-
-
-@pytest.mark.parametrize('other', [dict(train=5), dict(val=3), dict(size=96), dict(seed=1)])
-def test_a_set_of_other_settings_is_refused(finished, other):
-    before = names(finished)
-    with pytest.raises(FileExistsError, match='made with other settings .*clips=.*size=64.*--overwrite'):
-        make_clips(finished, **{**COUNTS, **other}, progress=False)
-    assert names(finished) == before
-
-
-def test_foreign_files_are_refused(tmp_path):
-    (tmp_path / 'train').mkdir()
-    (tmp_path / 'train' / '000001.mp4').write_bytes(b'mine')
-    with pytest.raises(FileExistsError, match='000001.mp4 is another clip'):
-        make_clips(tmp_path, **COUNTS, progress=False)
-    (tmp_path / 'val.json').write_text('[]')
-    with pytest.raises(FileExistsError, match='val.json was made with other settings'):
-        make_clips(tmp_path, **COUNTS, progress=False)
-    (tmp_path / 'notes.txt').write_text('mine')
-    assert make_clips(tmp_path, **COUNTS, overwrite=True, progress=False) == 14
-    assert (tmp_path / 'notes.txt').read_text() == 'mine'
-
-
 def test_no_encoder(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2.VideoWriter, 'isOpened', lambda self: False, raising=False)
     with pytest.raises(OSError, match='no MPEG-4 encoder'):
         make_clips(tmp_path, **COUNTS, progress=False)
-    assert names(tmp_path) == set()
-
-
-def test_command(finished, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    run_here(monkeypatch, TOOL, '--train', '10', '--val', '4')
-    out, err = capfd.readouterr()
-    assert '100%' in out and not err
-    assert out.splitlines()[-1] == 'data/digits_clips: 10 clips for training and 4 for validation, 14 drawn'
-    assert_same_sets(tmp_path / 'data' / 'digits_clips', finished)
-    run_here(monkeypatch, TOOL, '--train', '10', '--val', '4')
-    assert capfd.readouterr().out.endswith('all there already\n')
-
-
-@pytest.mark.parametrize(
-    'args, said',
-    [
-        (['out', '--train', '0'], 'train must be at least 1 clip, got 0'),
-        (['out', '--size', '48'], 'size must be from 64 to 512 pixels, got 48'),
-        (['out', '--seed', '-1'], 'seed must not be negative, got -1'),
-        (['file'], 'file is a file: name a folder'),
-    ],
-)
-def test_wrong_options(tmp_path, monkeypatch, capfd, args, said):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'file').touch()
-    with pytest.raises(SystemExit) as stop:
-        run_here(monkeypatch, TOOL, *args)
-    out, err = capfd.readouterr()
-    assert stop.value.code == 2 and not out
-    assert err.startswith(f'error: {said}') and err.count('\n') == 1
+    assert not [path for path in tmp_path.rglob('*') if path.is_file()]

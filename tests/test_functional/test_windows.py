@@ -1,53 +1,89 @@
-"""Windows and keys against naive loops over cells, for grids of one, two and three axes."""
+"""Windows of any rank, size, stride and padding against naive loops, on cases that Hypothesis looks for."""
 
 import itertools
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmstvit.functional.windows import HIDDEN, keys_of_boxes, live_cells, num_windows, partition, reverse, shifted_mask
+from mmstvit.layers.t2t import soft_split
 
 CPU = torch.device('cpu')
+# The same cases in each run: a test that fails now and then tells nobody anything.
+found = settings(max_examples=150, deadline=None, derandomize=True)
+RANKS = st.integers(1, 3)
 
 
-@pytest.mark.parametrize('grid,window', [((7,), (3,)), ((6, 4), (3, 2)), ((5, 8), (4, 3)), ((3, 5, 4), (2, 3, 4))])
-def test_partition_and_its_inverse(grid, window):
-    x = torch.randn(2, *grid, 3)
-    counts = num_windows(grid, window)
-    assert counts == tuple(math.ceil(g / w) for g, w in zip(grid, window))
-    windows = partition(x, window, counts, value=7.0)
-    assert windows.shape == (2, math.prod(counts), math.prod(window), 3)
+def axes(rank, least, most):
+    return st.tuples(*[st.integers(least, most)] * rank)
+
+
+@st.composite
+def windowed_grids(draw, most=7):
+    rank = draw(RANKS)
+    return draw(axes(rank, 1, most)), draw(axes(rank, 1, 4))
+
+
+def cells_of(sizes):
+    return itertools.product(*map(range, sizes))
+
+
+@found
+@given(windowed_grids(), st.integers(1, 3), st.floats(-9, 9, width=32), st.integers(0, 2))
+def test_partition_and_reverse(case, batch, value, more):
+    """Windows hold the cells that a loop puts there; putting them together gives the grid back, more windows or not."""
+    grid, window = case
+    x = torch.arange(float(batch * math.prod(grid) * 2)).reshape(batch, *grid, 2)
+    counts = tuple(n + more for n in num_windows(grid, window))
+    assert all((n - more - 1) * w < g <= (n - more) * w for n, w, g in zip(counts, window, grid))
+    windows = partition(x, window, counts, value)
     assert torch.equal(reverse(windows, window, counts, grid), x)
-    for number, place in enumerate(itertools.product(*(range(n) for n in counts))):
-        for cell, offset in enumerate(itertools.product(*(range(w) for w in window))):
+    assert torch.equal(partition(reverse(windows, window, counts, grid), window, counts, value), windows)
+    for number, place in enumerate(cells_of(counts)):
+        for cell, offset in enumerate(cells_of(window)):
             at = tuple(p * w + o for p, w, o in zip(place, window, offset))
             inside = all(a < g for a, g in zip(at, grid))
-            expected = x[(slice(None), *at)] if inside else torch.full((2, 3), 7.0)
+            expected = x[(slice(None), *at)] if inside else torch.full((batch, 2), value)
             assert torch.equal(windows[:, number, cell], expected)
 
 
-@pytest.mark.parametrize('grid', [(14, 14), (9, 13), (5, 30)])
-@pytest.mark.parametrize('shift', [(0, 0), (3, 3)])
-@pytest.mark.parametrize('exact', [False, True])
-def test_shifted_windows_hide_what_was_not_near(grid, shift, exact):
-    """Two tokens of a rolled window see each other if they lie on the same side of the seam, padding aside."""
-    window, counts = (7, 7), num_windows(grid, (7, 7))
+@found
+@given(st.data())
+def test_overlapping_windows(data):
+    """Tokens of the soft split are the windows that a loop cuts out, channels first."""
+    kernel, stride = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 5))
+    padding = data.draw(st.integers(0, kernel // 2))
+    height, width = (data.draw(st.integers(max(1, kernel - 2 * padding), 12)) for _ in range(2))
+    x = torch.arange(1.0, 1 + 2 * height * width * 3).reshape(2, height, width, 3)
+    padded = torch.zeros(2, height + 2 * padding, width + 2 * padding, 3)
+    padded[:, padding : padding + height, padding : padding + width] = x
+    rows, columns = ((n + 2 * padding - kernel) // stride + 1 for n in (height, width))
+    expected = torch.empty(2, rows, columns, 3 * kernel * kernel)
+    for i, j in cells_of((rows, columns)):
+        cut = padded[:, i * stride : i * stride + kernel, j * stride : j * stride + kernel]
+        expected[:, i, j] = cut.movedim(-1, 1).flatten(1)
+    assert torch.equal(soft_split(x.movedim(-1, 1), kernel, stride, padding), expected)
+
+
+@found
+@given(windowed_grids(), st.booleans(), st.data())
+def test_shifted_mask(case, exact, data):
+    """After a shift, tokens see each other if both come from before the seam or both from behind it."""
+    grid, window = case
+    shift = tuple(data.draw(st.integers(0, w - 1)) for w in window)
+    counts = num_windows(grid, window)
+    padded = [n * w for n, w in zip(counts, window)]
     mask = shifted_mask(grid, window, counts, shift, exact, CPU)
-    padded = [n * 7 for n in counts]
-    place = torch.stack(torch.meshgrid(*(torch.arange(p) for p in padded), indexing='ij'), -1)
-    place = partition(place.roll([-s for s in shift], (0, 1))[None].float(), window, counts)[0]  # (G, 49, 2)
-    seam = [(place[..., a] < s) & (s > 0) for a, s in enumerate(shift)]
-    near = torch.stack([side[:, :, None] == side[:, None] for side in seam]).all(0)
-    # Beyond the seam, tokens of the last window are cut off too where the shift moved them next to others.
-    hidden = ~near
-    if exact:
-        hidden = hidden | (place[:, None, :, 0] >= grid[0]) | (place[:, None, :, 1] >= grid[1])
-    if mask is None:
-        assert not hidden.any()
-    else:
-        assert torch.equal(mask[:, 0] == HIDDEN, hidden)
+    for number, place in enumerate(cells_of(counts)):
+        at = [tuple(p * w + o for p, w, o in zip(place, window, offset)) for offset in cells_of(window)]
+        side = [tuple(a >= n - s > 0 and s > 0 for a, n, s in zip(cell, padded, shift)) for cell in at]
+        real = [all((a + s) % n < g for a, s, n, g in zip(cell, shift, padded, grid)) for cell in at]
+        for query, key in itertools.product(range(len(at)), repeat=2):
+            hidden = side[query] != side[key] or (exact and not real[key])
+            assert (mask is not None and mask[number, 0, query, key].item() == HIDDEN) == hidden
 
 
 def naive_attention(q, kv, zero, grid, counts, window, before, after, real, mask, pads):
@@ -78,40 +114,39 @@ def naive_attention(q, kv, zero, grid, counts, window, before, after, real, mask
     return torch.stack(outs, 1)
 
 
-@pytest.mark.parametrize('mask', ['exact', 'published', None])
-@pytest.mark.parametrize('windowed', [False, True])
-@pytest.mark.parametrize(
-    'counts,window,before,after,pads',
-    [
-        ((2, 3), (3, 3), (1, 1), (2, 2), (0, 0)),
-        ((2, 3), (3, 3), (1, 1), (2, 2), (2, 0)),
-        ((2, 3), (3, 3), (3, 3), (3, 3), (1, 2)),
-        ((8, 2), (2, 3), (2, 3), (2, 3), (0, 1)),
-        ((9, 2), (2, 2), (2, 2), (2, 2), (1, 1)),
-        ((7, 2, 1), (2, 1, 2), (2, 1, 0), (2, 1, 0), (1, 0, 1)),
-        ((6,), (2,), (2,), (2,), (1,)),
-    ],
-)
-def test_keys_of_boxes_are_those_of_a_naive_loop(counts, window, before, after, pads, windowed, mask):
-    torch.manual_seed(0)
+@st.composite
+def boxes(draw):
+    rank = draw(RANKS)
+    window, counts = draw(axes(rank, 1, 3)), (draw(st.integers(1, 7)), *draw(axes(rank - 1, 1, 2)))
+    windowed = draw(st.booleans())
+    step = window if windowed else (1,) * rank  # boxes end where windows of keys do
+    before, after = (tuple(n * s for n, s in zip(draw(axes(rank, 0, 2)), step)) for _ in range(2))
+    pads = tuple(draw(st.integers(0, w - 1)) for w in window)
+    return window, counts, windowed, before, after, pads
+
+
+@found
+@given(boxes(), st.sampled_from(['exact', 'published', None]), st.booleans())
+def test_keys_of_larger_windows(case, mask, may_band):
+    """Attention to the keys that are gathered, under the mask, is that of a loop that cuts each box out."""
+    window, counts, windowed, before, after, pads = case
     grid = tuple(n * w for n, w in zip(counts, window))
     real = tuple(g - p for g, p in zip(grid, pads))
     queries, channels = 2, 4
-    q = torch.randn(2, math.prod(counts), queries, channels)
-    whole = torch.randn(2, *grid, 2 * channels)
-    zero = torch.randn(2, 2 * channels)
+    torch.manual_seed(0)
+    q, whole = torch.randn(1, math.prod(counts), queries, channels), torch.randn(1, *grid, 2 * channels)
+    zero = torch.randn(1, 2 * channels)
     expected = naive_attention(q, whole.flatten(1, -2), zero, grid, counts, window, before, after, real, mask, pads)
     starts = tuple(tuple(i * w - b for i in range(n)) for n, w, b in zip(counts, window, before))
     ends = tuple(tuple((i + 1) * w + a for i in range(n)) for n, w, a in zip(counts, window, after))
-    keys = keys_of_boxes(starts, ends, queries, window, grid, real, windowed, mask, pads, True, CPU)
-    assert (keys.band is not None) == (2 * (window[0] + before[0] + after[0]) <= real[0])
-    given = partition(whole, window, counts) if windowed else whole[(slice(None), *(slice(0, r) for r in real))]
-    kv, bias = keys.arrange(given), keys.bias
+    keys = keys_of_boxes(starts, ends, queries, window, grid, real, windowed, mask, pads, may_band, CPU)
+    given_keys = partition(whole, window, counts) if windowed else whole[(slice(None), *(slice(0, r) for r in real))]
+    kv, bias = keys.arrange(given_keys), keys.bias
     if keys.outside is not None:
         kv = torch.cat((kv, zero[:, None, None].expand(-1, kv.shape[1], -1, -1)), 2)
         bias = torch.cat((bias, keys.outside), -1)
     k, v = kv.split(channels, -1)
-    out = F.scaled_dot_product_attention(q.reshape(2, len(bias), -1, channels), k, v, bias[:, 0])
+    out = F.scaled_dot_product_attention(q.reshape(1, len(bias), -1, channels), k, v, bias[:, 0])
     assert torch.allclose(out.reshape(expected.shape), expected, atol=1e-5)
 
 
@@ -122,10 +157,27 @@ def test_one_group_where_asked_for():
     assert banded.bias.shape == (4, 1, 1, 2) and whole.bias.shape == (1, 1, 4, 8)
 
 
-@pytest.mark.parametrize('grid', [(14, 9), (7, 1), (3, 20)])
-def test_live_cells_have_a_real_token_in_their_bin(grid):
-    window, size = (7, 7), (3, 3)
-    for axis, live in enumerate(live_cells(grid, window, size)):
-        count = -(-grid[axis] // 7)
-        starts = [w * 7 + i * 7 // 3 for w in range(count) for i in range(3)]
-        assert live == sum(start < grid[axis] for start in starts)
+@found
+@given(windowed_grids(most=12), st.data())
+def test_live_cells(case, data):
+    """A pooled cell is live where its bin begins at a real token; the live ones come first."""
+    grid, window = case
+    size = tuple(data.draw(st.integers(1, w)) for w in window)
+    counts = num_windows(grid, window)
+    for live, g, w, s, n in zip(live_cells(grid, window, size), grid, window, size, counts):
+        begins = [number * w + i * w // s < g for number in range(n) for i in range(s)]
+        assert begins == [True] * live + [False] * (len(begins) - live)
+
+
+def test_the_cases_differ():
+    """Hypothesis draws ranks, masks and paddings of all kinds: the tests above are no single case."""
+    seen = []
+
+    @found
+    @given(boxes())
+    def look(case):
+        seen.append(case)
+
+    look()
+    assert {len(case[0]) for case in seen} == {1, 2, 3} and {case[2] for case in seen} == {False, True}
+    assert len(set(seen)) > 50 and any(any(case[5]) for case in seen)

@@ -8,11 +8,6 @@ import torch
 from small_backbones import BACKBONES, build, maps
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
-from mmstvit.layers import attention, semantic
-from mmstvit.models import STViTR, STViTSwin, STViTSwin3D
-
-# Forms with windows: who attends to whom is worked out in Python for each size.
-WINDOWED = [name for name, (kind, _, _) in BACKBONES.items() if kind in (STViTSwin, STViTR, STViTSwin3D)]
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -36,7 +31,8 @@ def step(model, call, image):
     return outs, gradients
 
 
-@pytest.mark.parametrize('name', BACKBONES)
+# The others are parts of these, or differ in a mask.
+@pytest.mark.parametrize('name', [name for name in BACKBONES if name not in ('ViT', 'Swin', 'STViTR published')])
 def test_compiles_without_graph_breaks(name):
     """In one graph, and one for its gradients."""
     model, image = build(name), image_of(name)
@@ -92,23 +88,22 @@ def test_forward_sets_no_attribute(name, training):
 def test_two_threads_run_one_model(name):
     """Each with a size of its own and nothing prepared: the plans of both are made while the other runs."""
     model, image = build(name), image_of(name, 1)
-    images = [image, image[..., :-16, :-7]]
+    images = [image[..., :-3, :-5], image[..., :-16, :-7]]  # sizes of no other test
+    results, start = [[], []], threading.Barrier(2)
+
+    def work(which):
+        start.wait()
+        with torch.no_grad():  # grad mode belongs to the thread
+            for _ in range(3):
+                results[which].append(maps(model(images[which])))
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     with torch.no_grad():
         expected = [maps(model(i)) for i in images]
-        semantic.window_plan.cache_clear()
-        results, start = [[], []], threading.Barrier(2)
-
-        def work(which):
-            start.wait()
-            with torch.no_grad():  # grad mode belongs to the thread
-                for _ in range(3):
-                    results[which].append(maps(model(images[which])))
-
-        threads = [threading.Thread(target=work, args=(which,)) for which in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
     for which in range(2):
         assert len(results[which]) == 3
         for result in results[which]:
@@ -120,27 +115,13 @@ def sizes(count, least=(64, 64)):
     return [(least[0] + 3 * i, least[1] + 29 * i % 64) for i in range(count)]
 
 
-@pytest.mark.parametrize('name', WINDOWED)
-def test_plans_of_many_sizes_are_not_all_kept(name):
-    model, (*frames, _, _) = build(name), BACKBONES[name][2]
-    caches = (semantic.window_plan, semantic.balanced_plan, attention.relative_position_index)
-    for cache in caches:
-        cache.cache_clear()
-    with torch.no_grad():
-        for size in sizes(50):
-            model(torch.zeros(1, 3, *frames, *size))
-    assert semantic.window_plan.cache_info().misses > 50  # each size has plans of its own ...
-    for cache in caches:
-        assert cache.cache_info().currsize <= cache.cache_info().maxsize <= 36  # ... and the last ones are kept
-
-
 @pytest.mark.parametrize('name', ['STViT', 'T2T-ViT performer'])
 def test_few_graphs_serve_many_sizes_without_windows(name):
     """One for each answer to: does the patch divide the height, the width; and the first, which is of one size."""
     model, counter = build(name), CompileCounter()
     compiled = torch.compile(model, fullgraph=True, backend=counter)
     with torch.no_grad():
-        for size in sizes(50):
+        for size in sizes(20):
             compiled(torch.zeros(1, 3, *size))
     assert counter.frame_count <= 5
 
@@ -151,9 +132,9 @@ def test_graphs_of_windows_end_at_the_compilers_limit(name):
     model, counter, (*frames, _, _) = build(name), CompileCounter(), BACKBONES[name][2]
     compiled, found = torch.compile(model, backend=counter), []
     with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=2):
-        for size in sizes(50):
+        for size in sizes(5):
             image = torch.randn(1, 3, *frames, *size)
             out = maps(compiled(image))[0]
             found.append(counter.frame_count)
-    assert found == [1] + [2] * 49
+    assert found == [1] + [2] * 4
     torch.testing.assert_close(out, maps(model(image))[0], rtol=1e-4, atol=1e-4)

@@ -144,7 +144,7 @@ def test_necks_in_mmpretrain():
 
 def test_necks_in_mmdet():
     """A plain STViT with a semantic last layer feeds a RetinaNet: a forward, and a gradient for each parameter."""
-    pytest.importorskip('mmcv._ext')
+    pytest.importorskip('mmdet')
     models = pytest.importorskip('mmdet.registry').MODELS
     from mmdet.testing import demo_mm_inputs
 

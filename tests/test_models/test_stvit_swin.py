@@ -8,7 +8,6 @@ from mmstvit.apis.complexity import count
 from mmstvit.apis.memory import peak_bytes
 from mmstvit.converters import convert_published_state_dict
 from mmstvit.functional import windows
-from mmstvit.layers import semantic
 from mmstvit.models import STViTR, STViTSwin
 from mmstvit.models.backbones import stvit_swin
 
@@ -243,15 +242,6 @@ def test_frozen_stages_stay_as_they_are():
     assert model.stages[2].training and not model.stages[1].training
 
 
-def test_caches_are_bounded_and_nothing_is_set_on_modules():
-    model = build(dense=True)
-    before = {name: set(vars(module)) for name, module in model.named_modules()}
-    for side in range(20, 36):
-        model(torch.randn(1, 3, side * 4, 32))
-    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
-    assert semantic.window_plan.cache_info().currsize <= semantic.window_plan.cache_info().maxsize == 36
-
-
 def live_bytes() -> int:
     """Of all tensors that are reachable, parameters of other tests and all."""
     gc.collect()
@@ -276,7 +266,7 @@ def test_memory_does_not_grow_over_many_sizes():
 
 
 def test_peak_memory_is_no_higher_than_that_of_swin_in_mmdet():
-    pytest.importorskip('mmcv._ext')
+    pytest.importorskip('mmdet')
     swin = pytest.importorskip('mmdet.models.backbones.swin')
     theirs = swin.SwinTransformer(embed_dims=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24), convert_weights=False)
     theirs.eval()

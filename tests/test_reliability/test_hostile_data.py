@@ -36,10 +36,8 @@ from mmstvit.datasets.roots import leads_outside, real_folders
 from mmstvit.image_check import ImageError
 from mmstvit.pickles import loads
 
-pytestmark = [
-    pytest.mark.usefixtures('no_environment'),
-    pytest.mark.filterwarnings('ignore:.*has been created'),  # two runs of one second share mmengine's log
-]
+# Two runs of one second share mmengine's log.
+pytestmark = pytest.mark.filterwarnings('ignore:.*has been created')
 
 
 class Python2(pickle._Pickler):
@@ -258,7 +256,7 @@ def test_annotation_files_of_mmengine(mark, tmp_path, ending):
 def test_proposals_and_label_trees(mark, tmp_path):
     """Of mmaction2's AVA, which are read after the data set, and of mmdet's OpenImages, which NumPy would unpickle."""
     pytest.importorskip('mmaction')
-    pytest.importorskip('mmcv._ext')
+    pytest.importorskip('mmdet')
     from mmdet.datasets import openimages
 
     path = tmp_path / 'proposals.pkl'
@@ -301,7 +299,7 @@ def test_addresses_are_no_way_out(path, outside, tmp_path):
 
 
 def test_folder_named_like_a_scheme_is_no_way_out(tmp_path):
-    """A data set may bring such a folder along; decord and OpenCV read what is behind it."""
+    """A data set may bring such a folder along; OpenCV reads what is behind it."""
     pytest.importorskip('mmaction')
     from mmstvit.datasets.checked_videos import CheckedVideos
     from mmstvit.datasets.video_files import VideoError
@@ -318,6 +316,20 @@ def test_folder_named_like_a_scheme_is_no_way_out(tmp_path):
     assert (tmp_path / 'clips' / 'x://../../secret.mp4').is_file()
     with pytest.raises(VideoError, match="leads out of the data set's folder, to .*secret.mp4"):
         CheckedVideos(settings)
+
+
+@pytest.mark.parametrize(
+    'playlist', ['#EXTM3U\n#\1\n#EXTINF:1,\nother.ts\n', "ffconcat version 1.0\n#\1\nfile 'other.ts'\n"]
+)
+def test_playlist_in_the_place_of_a_clip(tmp_path, playlist):
+    """FFmpeg would read the file that it names, and a list of segments may name any."""
+    from mmstvit.datasets.video_files import Video, VideoError
+
+    write_video(tmp_path / 'other.ts', draw_clip('train', 0), 8)
+    assert len(Video(str(tmp_path / 'other.ts'))) == 8
+    (tmp_path / '0.mp4').write_text(playlist)
+    with pytest.raises(VideoError, match=f'^{tmp_path}/0.mp4: it is text and no video'):
+        Video(str(tmp_path / '0.mp4'))
 
 
 def test_archive_that_mmpretrain_unpacks(web, tmp_path):
@@ -375,7 +387,7 @@ def endless():
 
 def test_images_by_address(models, picture, web, tmp_path, monkeypatch):
     """The results of the files, and lines that name the address; nothing is kept."""
-    pytest.importorskip('mmcv._ext')
+    pytest.importorskip('mmdet')
     cv2.imwrite(str(web.folder / 'good.png'), picture)
     (web.folder / 'cut.png').write_bytes((web.folder / 'good.png').read_bytes()[:-30])
     shutil.copy(web.folder / 'good.png', web.folder / 'größe 1.png')
@@ -404,7 +416,7 @@ def test_images_by_address(models, picture, web, tmp_path, monkeypatch):
 
 
 def test_video_by_address(models, web):
-    pytest.importorskip('decord')
+    pytest.importorskip('mmaction')
     write_video(web.folder / 'clip.mp4', draw_clip('train', 0), 8)
     (web.folder / 'text.mp4').write_text('<html>')
     found = inference_model(models.recogniser, web.url('clip.mp4'))

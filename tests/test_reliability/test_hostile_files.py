@@ -49,9 +49,6 @@ PAYLOADS = {
 }
 
 
-pytestmark = pytest.mark.usefixtures('no_environment')
-
-
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     """One epoch on ten digits, by the command: ``config``, ``work_dir``, ``checkpoint``."""

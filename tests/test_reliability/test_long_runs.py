@@ -20,14 +20,22 @@ SCRIPT = Path(__file__).with_name('long_runs.py')
 LIMITED = {'ONEDNN_PRIMITIVE_CACHE_CAPACITY': '16'}
 
 
-@pytest.mark.parametrize('kind,count,first', [('infer', 2000, 200), ('train', 500, 200)])
-def test_memory_ends_where_it_stood(kind, count, first):
+@pytest.mark.parametrize(
+    'kind,count',
+    [
+        ('infer', 500),
+        ('train', 250),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (('infer', 2000), ('train', 500))),
+    ],
+)
+def test_memory_ends_where_it_stood(kind, count):
     """All backbones in turn, 200 sizes: within five per cent of what it was after the first 200 runs."""
     command = [sys.executable, str(SCRIPT), kind, str(count)]
     done = subprocess.run(command, env={**os.environ, **LIMITED}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     memory = json.loads(done.stdout)
-    before = memory[first * len(memory) // count - 1]
+    print([round(m / 2**20) for m in memory])  # docs/reliability.md has the last figures
+    before = memory[200 * len(memory) // count - 1]
     assert memory[-1] <= 1.05 * before, [round(m / 2**20) for m in memory]
 
 
@@ -41,7 +49,7 @@ def values(result):
 @pytest.mark.parametrize('toolbox', ['mmpretrain', 'mmdet', 'mmaction'])
 def test_two_threads_infer_with_one_model(toolbox, tmp_path):
     """From files to results, as one thread does."""
-    pytest.importorskip({'mmdet': 'mmcv._ext', 'mmaction': 'decord'}.get(toolbox, toolbox))
+    pytest.importorskip(toolbox)
     config, rng = tmp_path / 'config.py', np.random.default_rng(0)
     template = dict(mmpretrain=TINY, mmdet=DETECTION, mmaction=VIDEO)[toolbox]
     config.write_text(template.replace('{root}', str(tmp_path)))

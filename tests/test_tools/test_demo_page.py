@@ -148,7 +148,7 @@ def test_a_large_image_is_refused(models, digit, monkeypatch):
 
 
 def test_a_clip(tmp_path):
-    pytest.importorskip('decord')
+    pytest.importorskip('mmaction')
     saved(tmp_path, "_base_ = ['mmstvit::digits/stvit-swin3d_digits.py']", MOTIONS)
     model = DemoModel('clips', tmp_path / 'config.py', str(tmp_path / 'weights.pth'))
     samples = samples_for(model.scope, model.classes, tmp_path / 'samples')
@@ -162,7 +162,7 @@ def test_a_clip(tmp_path):
 
 
 def test_objects(tmp_path, monkeypatch):
-    pytest.importorskip('mmcv._ext')
+    pytest.importorskip('mmdet')
     monkeypatch.setattr(demo_models, 'ROUNDS', 1)
     saved(tmp_path, "_base_ = ['mmstvit::digits/mask-rcnn_stvit-r_digits.py']", DIGITS)
     model = DemoModel('scenes', tmp_path / 'config.py', str(tmp_path / 'weights.pth'))
@@ -171,7 +171,6 @@ def test_objects(tmp_path, monkeypatch):
     answer = model.answer(samples[0].path)
     assert answer.classes == 'nothing' and answer.tokens.std() > 0
     assert answer.drawn.shape == cv2.imread(str(samples[0].path)).shape
-    assert model._named(dict(objects=[{'class': name} for name in '7373'] + [{'class': '1'}])) == '1, 2 x 3, 2 x 7'
     own, twin = model.costs()
     # The figures of the evidence, README.md has them.
     assert (round(own.backbone / 1e5), round(twin.backbone / 1e5)) == (1272, 1638)

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from run_helpers import read_scalars
+from run_helpers import one_run, read_scalars
 
 from mmstvit import inference_model
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
 
-pytest.importorskip('mmcv._ext')
+pytest.importorskip('mmdet')
 pytest.importorskip('pycocotools')
 
 # The config of the digits with less to learn, on images of their own size.
@@ -29,7 +29,7 @@ common = dict(type='CocoDataset', metainfo=dict(classes=tuple('0123456789')), da
               ann_file='annotations/instances_train.json', data_prefix=dict(img='train/'))
 scenes = dict(filter_cfg=dict(filter_empty_gt=True), pipeline=[*load, dict(type='PackDetInputs')], **common)
 held = dict(test_mode=True, pipeline=[load[0], resize, dict(type='PackDetInputs', meta_keys=meta)], **common)
-train_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, type='RepeatDataset', times=60, dataset=scenes))
+train_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, type='RepeatDataset', times=TIMES, dataset=scenes))
 val_dataloader = dict(batch_size=2, dataset=dict(_delete_=True, **held))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file='{root}/annotations/instances_train.json')
@@ -40,14 +40,17 @@ train_cfg = dict(max_epochs=3, val_interval=3)
 """
 
 
+TIMES = 40  # the two scenes in an epoch, which are one batch
+
+
 def write_config(folder, root):
     path = folder / 'scenes.py'
-    path.write_text(CONFIG.replace('{root}', str(root)))
+    path.write_text(CONFIG.replace('{root}', str(root)).replace('TIMES', str(TIMES)))
     return path
 
 
 @pytest.fixture(scope='session')
-def learned(tmp_path_factory, run_tool):
+def learned(tmp_path_factory):
     """A finished run on two scenes: ``root``, ``config``, ``work_dir``, ``checkpoint``, ``metrics``."""
     from mmstvit.datasets.scenes import make_scenes
 
@@ -56,9 +59,11 @@ def learned(tmp_path_factory, run_tool):
     work_dir = tmp_path_factory.mktemp('learned')
     config = write_config(root, root)
     # Stopped after the second of three epochs, and taken up again.
-    run_tool('train.py', config, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_epochs=2')
+    with one_run():
+        train([str(config), '--work-dir', str(work_dir), '--cfg-options', 'train_cfg.max_epochs=2'])
     first = read_scalars(work_dir)
-    run_tool('train.py', config, '--work-dir', work_dir, '--resume')
+    with one_run():
+        train([str(config), '--work-dir', str(work_dir), '--resume'])
     scalars = read_scalars(work_dir)
     return SimpleNamespace(
         root=root,
@@ -72,27 +77,24 @@ def learned(tmp_path_factory, run_tool):
 
 
 def test_two_scenes_are_learned(learned):
-    assert learned.metrics['coco/bbox_mAP'] >= 0.9
-    assert learned.metrics['coco/segm_mAP'] >= 0.9
+    assert learned.metrics['coco/bbox_mAP'] >= 0.8
+    assert learned.metrics['coco/segm_mAP'] >= 0.7
 
 
 def test_resumed_where_it_stopped(learned):
     assert [line['epoch'] for line in learned.first if 'loss' in line][-1] == 2
     resumed = [line for line in learned.scalars if 'loss' in line]
-    assert resumed[0]['epoch'] == 3 and resumed[0]['step'] > 120
+    assert resumed[0]['epoch'] == 3 and resumed[0]['step'] > 2 * TIMES
     assert resumed[0]['loss'] < [line for line in learned.first if 'loss' in line][0]['loss'] / 2
 
 
-def predictions(learned, tmp_path, root, *options):
-    """Predictions by image, and metrics, on the training scenes below ``root``."""
-    config = write_config(tmp_path, root)
-    out = tmp_path / 'predictions.pkl'
-    run = [config, learned.checkpoint, '--work-dir', tmp_path / 'w', '--out']
-    options = ['--cfg-options', *options] if options else []
-    evaluate([str(arg) for arg in (*run, out, *options)])
-    evaluate([str(arg) for arg in (*run, tmp_path / 'metrics.json', *options)])
-    found = {p['img_id']: p['pred_instances'] for p in pickle.loads(out.read_bytes())}
-    return found, json.loads((tmp_path / 'metrics.json').read_text())
+def evaluated(learned, folder, root, out, batch_size=2):
+    """Metrics (``out`` is a JSON file), or predictions by image, on the training scenes below ``root``."""
+    args = [write_config(folder, root), learned.checkpoint, '--work-dir', folder / 'w', '--out', folder / out]
+    evaluate([str(arg) for arg in (*args, '--cfg-options', f'test_dataloader.batch_size={batch_size}')])
+    if out.endswith('.json'):
+        return json.loads((folder / out).read_text())
+    return {p['img_id']: p['pred_instances'] for p in pickle.loads((folder / out).read_bytes())}
 
 
 def copies(learned, folder, sizes):
@@ -120,13 +122,7 @@ def copies(learned, folder, sizes):
 
 def test_the_batch_does_not_matter_for_equal_sizes(learned, tmp_path):
     root = copies(learned, tmp_path / 'data', [(96, 96)] * 4)
-    results = []
-    for size in (1, 4):
-        folder = tmp_path / str(size)
-        folder.mkdir()
-        results.append(predictions(learned, folder, root, f'test_dataloader.batch_size={size}'))
-    (alone, metrics_alone), (together, metrics_together) = results
-    assert metrics_alone == pytest.approx(metrics_together, abs=1e-3)
+    alone, together = (evaluated(learned, tmp_path, root, 'predictions.pkl', size) for size in (1, 4))
     for image, found in alone.items():
         assert np.allclose(found['bboxes'], together[image]['bboxes'], atol=1e-2)
         assert np.array_equal(found['labels'], together[image]['labels'])
@@ -134,17 +130,13 @@ def test_the_batch_does_not_matter_for_equal_sizes(learned, tmp_path):
 
 def test_the_batch_matters_little_for_mixed_sizes(learned, tmp_path):
     root = copies(learned, tmp_path / 'data', [(96 + 5 * i % 32, 96 + 11 * i % 32) for i in range(24)])
-    ap = []
-    for size in (1, 4):
-        folder = tmp_path / str(size)
-        folder.mkdir()
-        ap.append(predictions(learned, folder, root, f'test_dataloader.batch_size={size}')[1]['coco/bbox_mAP'])
+    ap = [evaluated(learned, tmp_path, root, 'metrics.json', size)['coco/bbox_mAP'] for size in (1, 4)]
     assert ap[0] > 0.5 and ap[0] == pytest.approx(ap[1], abs=0.005)
 
 
-def test_drawn_and_inferred(learned, run_tool, tmp_path):
+def test_drawn_and_inferred(learned, tmp_path):
     args = (learned.config, learned.checkpoint, '--work-dir', tmp_path / 'w', '--show-dir', tmp_path / 'drawn')
-    run_tool('test.py', *args)
+    evaluate([str(arg) for arg in args])
     drawn = sorted((tmp_path / 'drawn').iterdir())
     assert len(drawn) == 2
     image = str(learned.root / 'train' / '000000.png')
@@ -192,18 +184,14 @@ def rename(content, old, new):
         (lambda c: c['annotations'].clear(), 'no image can be used'),
     ],
 )
-def test_a_fault_in_an_annotation_file_is_one_line(broken, capfd, no_environment, change, message):
+def test_a_fault_in_an_annotation_file_is_one_line(broken, fails, change, message):
     case = broken(change)
-    with pytest.raises(SystemExit) as stop:
-        train([str(case.config), '--work-dir', str(case.work_dir)])
-    out, err = capfd.readouterr()
-    assert stop.value.code == 2 and 'Traceback' not in out + err
-    line = err.strip().splitlines()[-1]
+    line = fails(train, case.config, '--work-dir', case.work_dir)
     assert str(case.file) in line and message in line
     assert not list(case.work_dir.glob('*.pth'))
 
 
-def test_odd_images_and_annotations_are_borne(broken, learned, capfd, no_environment):
+def test_odd_images_and_annotations_are_borne(broken, learned):
     """Training and testing go on: tiny and grey images, no annotations, boxes outside, an unknown category."""
     sizes = [(3, 5), (1, 60), (60, 1), (20, 31)]
 
@@ -227,5 +215,5 @@ def test_odd_images_and_annotations_are_borne(broken, learned, capfd, no_environ
     train([str(case.config), '--work-dir', str(case.work_dir), '--cfg-options', *options])
     losses = [line['loss'] for line in read_scalars(case.work_dir) if 'loss' in line]
     assert (case.work_dir / 'epoch_1.pth').is_file() and np.isfinite(losses).all()
-    found = predictions(learned, case.work_dir.parent, case.root)[0]
+    found = evaluated(learned, case.work_dir.parent, case.root, 'predictions.pkl')
     assert set(found) == {0, 1, 10, 11, 12, 13}

@@ -10,16 +10,20 @@ import pytest
 import torch
 
 from mmstvit.cli import draw_clips
-from mmstvit.cli.test import main as evaluate
+from mmstvit.cli import test as test_cli
 
 
-def test_detection_trains_and_tests(detection, run_tool, tmp_path):
+def evaluate(*args):
+    test_cli.main([str(arg) for arg in args])
+
+
+def test_detection_trains_and_tests(detection, tmp_path):
     """The figures of training's own validation come back from the checkpoint, and each scene is drawn."""
     trained = [line for line in detection.scalars if 'coco/bbox_mAP' in line][-1]
     losses = [line['loss_cls'] for line in detection.scalars if 'loss_cls' in line]
     assert losses and np.isfinite(losses).all()
     args = (detection.config, detection.checkpoint, '--work-dir', tmp_path / 'test')
-    run_tool('test.py', *args, '--out', tmp_path / 'out' / 'metrics.json', '--show-dir', tmp_path / 'drawn')
+    evaluate(*args, '--out', tmp_path / 'out' / 'metrics.json', '--show-dir', tmp_path / 'drawn')
     metrics = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
     assert metrics['coco/bbox_mAP'] == pytest.approx(trained['coco/bbox_mAP'], abs=1e-3)
     assert sorted(p.name for p in (tmp_path / 'drawn').iterdir()) == [f'{i}.png' for i in range(8)]
@@ -27,18 +31,17 @@ def test_detection_trains_and_tests(detection, run_tool, tmp_path):
 
 def test_detection_predictions(detection, tmp_path):
     out = tmp_path / 'predictions.pkl'
-    args = (detection.config, detection.checkpoint, '--work-dir', tmp_path, '--out', out)
-    evaluate([str(arg) for arg in args])
+    evaluate(detection.config, detection.checkpoint, '--work-dir', tmp_path, '--out', out)
     predictions = pickle.loads(out.read_bytes())
     assert sorted(p['img_id'] for p in predictions) == list(range(8))
     boxes = predictions[0]['pred_instances']['bboxes']
     assert len(boxes) and boxes.shape[1] == 4
 
 
-def test_video_trains_and_tests(video, run_tool, tmp_path):
+def test_video_trains_and_tests(video, tmp_path):
     trained = [line for line in video.scalars if 'acc/top1' in line][-1]
     args = (video.config, video.checkpoint, '--work-dir', tmp_path / 'test')
-    run_tool('test.py', *args, '--out', tmp_path / 'metrics.json', '--show-dir', tmp_path / 'drawn', '--interval', 3)
+    evaluate(*args, '--out', tmp_path / 'metrics.json', '--show-dir', tmp_path / 'drawn', '--interval', 3)
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert metrics['acc/top1'] == pytest.approx(trained['acc/top1'], abs=1e-6)
     assert sorted(p.name for p in (tmp_path / 'drawn').iterdir()) == ['0.png', '3.png']
@@ -47,12 +50,16 @@ def test_video_trains_and_tests(video, run_tool, tmp_path):
     assert strip.shape[0] < strip.shape[1] and yellow.mean() > 0.05  # the moving thing, in its colour
 
 
-def test_clips_of_3d_recognisers_are_drawn():
+def test_clips_of_3d_recognisers_are_drawn(tmp_path):
+    """Frames in a row in their colours, and a caption of the true and the predicted class."""
     inputs = torch.zeros(2, 3, 8, 16, 24)
     inputs[0, 0] = 200
-    frames = draw_clips._frames(inputs)
-    assert frames.shape == (8, 16, 24, 3) and (frames == (200, 0, 0)).all()
-    sample = SimpleNamespace(pred_score=torch.tensor([0.2, 0.8]), gt_label=torch.tensor([0]))
-    assert draw_clips._caption(sample, ('run', 'jump')) == 'jump 0.80 (true: run)'
-    assert draw_clips._caption(sample, None) == 'class 1 0.80 (true: class 0)'
-    assert draw_clips._strip(frames, 'x').shape == (160 + 28, 6 * 240, 3)
+    pictures = []
+    for names in (('run', 'jump'), ('run', 'jump'), ('run', 'leap'), ('walk', 'jump'), None):
+        runner = SimpleNamespace(visualizer=SimpleNamespace(dataset_meta=dict(classes=names) if names else None))
+        sample = SimpleNamespace(pred_score=torch.tensor([0.2, 0.8]), gt_label=torch.tensor([0]))
+        draw_clips.ClipDrawingHook(tmp_path).after_test_iter(runner, 0, dict(inputs=[inputs]), [sample])
+        pictures.append(cv2.imread(str(tmp_path / '0.png')))
+    assert (pictures[0] == (0, 0, 200)).all(-1).mean() > 0.8 and pictures[0].shape[1] > 4 * pictures[0].shape[0]
+    assert np.array_equal(*pictures[:2])
+    assert not any(np.array_equal(pictures[0], other) for other in pictures[2:])

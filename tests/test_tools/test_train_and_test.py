@@ -28,28 +28,32 @@ def parsed(cli, *args):
     return cli.merge_args(cli.load_config(args), args)
 
 
-def evaluated(run_tool, config, checkpoint, folder, *args):
-    run_tool('test.py', config, checkpoint, '--work-dir', folder / 'w', '--out', folder / 'metrics.json', *args)
+def evaluate(*args):
+    test_cli.main([str(arg) for arg in args])
+
+
+def evaluated(config, checkpoint, folder, *args):
+    evaluate(config, checkpoint, '--work-dir', folder / 'w', '--out', folder / 'metrics.json', *args)
     return json.loads((folder / 'metrics.json').read_text())
 
 
-def test_trained_checkpoint_tests_as_logged(trained, run_tool, tmp_path):
+def test_trained_checkpoint_tests_as_logged(trained, tmp_path):
     assert trained.top1 > 50  # chance is 10: the checkpoint holds something that can be lost
     drawn = tmp_path / 'drawn'
-    metrics = evaluated(run_tool, trained.config, trained.checkpoint, tmp_path, '--show-dir', drawn, '--interval', 60)
+    metrics = evaluated(trained.config, trained.checkpoint, tmp_path, '--show-dir', drawn, '--interval', 60)
     assert metrics['accuracy/top1'] == pytest.approx(trained.top1, abs=1e-4)
     assert sorted(path.name for path in drawn.iterdir()) == ['0_0.png', '120_0.png', '60_0.png']
 
 
-def test_checkpoint_by_url(trained, run_tool, web, tmp_path):
+def test_checkpoint_by_url(trained, web, tmp_path):
     shutil.copy(trained.checkpoint, web.folder / 'served.pth')
-    metrics = evaluated(run_tool, trained.config, web.url('served.pth'), tmp_path)
+    metrics = evaluated(trained.config, web.url('served.pth'), tmp_path)
     assert metrics['accuracy/top1'] == pytest.approx(trained.top1, abs=1e-4)
 
 
 def test_predictions_in_pickle(trained, tmp_path):
     out = tmp_path / 'new_folder' / 'predictions.pkl'
-    test_cli.main([str(a) for a in (trained.config, trained.checkpoint, '--work-dir', tmp_path / 'w', '--out', out)])
+    evaluate(trained.config, trained.checkpoint, '--work-dir', tmp_path / 'w', '--out', out)
     predictions = pickle.loads(out.read_bytes())
     scores = np.stack([np.asarray(p['pred_score']) for p in predictions])
     labels = np.array([int(p['gt_label']) for p in predictions])

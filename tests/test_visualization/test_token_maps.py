@@ -346,7 +346,7 @@ def test_an_image_is_shown_as_the_network_sees_it():
 
 
 def test_maps_of_a_detector():
-    pytest.importorskip('mmcv._ext')
+    pytest.importorskip('mmdet')
     model = get_model('configs/digits/mask-rcnn_stvit-r_digits.py')
     bgr = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
     maps = token_maps(model, bgr)

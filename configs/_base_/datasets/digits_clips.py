@@ -1,11 +1,7 @@
 # Clips of moving handwritten digits, made by tools/dataset_converters/digits_clips.py: 8 frames, shown at 48 px.
-from importlib.util import find_spec
-
 data_root = 'data/digits_clips/'
 prepare_data = 'python tools/dataset_converters/digits_clips.py'  # told where the data is missing
 classes = ('left', 'right', 'anticlockwise', 'clockwise', 'shrinking', 'growing', 'swinging', 'pulsing')
-
-reader = 'Decord' if find_spec('decord') else 'OpenCV'  # some machines have no wheel of decord
 
 frames = [
     dict(type='Resize', scale=(48, 48), keep_ratio=False),
@@ -14,16 +10,16 @@ frames = [
 ]
 # Nothing is mirrored or played backwards: it would be another class.
 train_pipeline = [
-    dict(type=f'{reader}Init'),
+    dict(type='OpenCVInit'),
     dict(type='SampleFrames', clip_len=8, frame_interval=1, num_clips=1),
-    dict(type=f'{reader}Decode'),
+    dict(type='OpenCVDecode'),
     dict(type='RandomResizedCrop', area_range=(0.7, 1.0), aspect_ratio_range=(0.9, 1.1)),
     *frames,
 ]
 test_pipeline = [
-    dict(type=f'{reader}Init'),
+    dict(type='OpenCVInit'),
     dict(type='SampleFrames', clip_len=8, frame_interval=1, num_clips=1, test_mode=True),
-    dict(type=f'{reader}Decode'),
+    dict(type='OpenCVDecode'),
     *frames,
 ]
 
