@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmstvit.functional.windows import HIDDEN, keys_of_boxes, live_cells, num_windows, partition, reverse, shifted_mask
+from mmstvit.functional.windows import HIDDEN, keys_of_boxes, num_windows, partition, reverse, shifted_mask, valid_cells
+from mmstvit.layers.published_layout import keys_with_zeros
 
 CPU = torch.device('cpu')
 
@@ -78,6 +79,13 @@ def naive_attention(q, kv, zero, grid, counts, window, before, after, real, mask
     return torch.stack(outs, 1)
 
 
+def keys_of(mask, pads, *boxes):
+    """Keys, and the bias of one for all zeros, or none."""
+    if mask == 'exact':
+        return keys_of_boxes(*boxes, CPU), None
+    return keys_with_zeros(*boxes, CPU, pads if mask else None)
+
+
 @pytest.mark.parametrize('mask', ['exact', 'published', None])
 @pytest.mark.parametrize('windowed', [False, True])
 @pytest.mark.parametrize(
@@ -103,13 +111,13 @@ def test_keys_of_boxes_are_those_of_a_naive_loop(counts, window, before, after, 
     expected = naive_attention(q, whole.flatten(1, -2), zero, grid, counts, window, before, after, real, mask, pads)
     starts = tuple(tuple(i * w - b for i in range(n)) for n, w, b in zip(counts, window, before))
     ends = tuple(tuple((i + 1) * w + a for i in range(n)) for n, w, a in zip(counts, window, after))
-    keys = keys_of_boxes(starts, ends, queries, window, grid, real, windowed, mask, pads, True, CPU)
+    keys, zeros = keys_of(mask, pads, starts, ends, queries, window, grid, real, windowed, True)
     assert (keys.band is not None) == (2 * (window[0] + before[0] + after[0]) <= real[0])
     given = partition(whole, window, counts) if windowed else whole[(slice(None), *(slice(0, r) for r in real))]
     kv, bias = keys.arrange(given), keys.bias
-    if keys.outside is not None:
+    if zeros is not None:
         kv = torch.cat((kv, zero[:, None, None].expand(-1, kv.shape[1], -1, -1)), 2)
-        bias = torch.cat((bias, keys.outside), -1)
+        bias = torch.cat((bias, zeros), -1)
     k, v = kv.split(channels, -1)
     out = F.scaled_dot_product_attention(q.reshape(2, len(bias), -1, channels), k, v, bias[:, 0])
     assert torch.allclose(out.reshape(expected.shape), expected, atol=1e-5)
@@ -117,15 +125,15 @@ def test_keys_of_boxes_are_those_of_a_naive_loop(counts, window, before, after, 
 
 def test_one_group_where_asked_for():
     starts, ends = ((0, 1, 2, 3), (0,)), ((1, 2, 3, 4), (2,))
-    banded = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, 'exact', (0, 0), True, CPU)
-    whole = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, 'exact', (0, 0), False, CPU)
+    banded = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, True, CPU)
+    whole = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, False, CPU)
     assert banded.bias.shape == (4, 1, 1, 2) and whole.bias.shape == (1, 1, 4, 8)
 
 
 @pytest.mark.parametrize('grid', [(14, 9), (7, 1), (3, 20)])
-def test_live_cells_have_a_real_token_in_their_bin(grid):
+def test_valid_cells_have_a_real_token_in_their_bin(grid):
     window, size = (7, 7), (3, 3)
-    for axis, live in enumerate(live_cells(grid, window, size)):
+    for axis, live in enumerate(valid_cells(grid, window, size)):
         count = -(-grid[axis] // 7)
         starts = [w * 7 + i * 7 // 3 for w in range(count) for i in range(3)]
         assert live == sum(start < grid[axis] for start in starts)
