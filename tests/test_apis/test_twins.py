@@ -40,7 +40,7 @@ def test_options_of_tokens_alone_go():
     cfg = classifier(type='mmstvit.STViT', arch=PLAIN, img_size=28, patch_size=4, **options)
     twin = dense_twin(cfg).model.backbone
     assert twin == dict(
-        type='mmstvit.STViT', arch=PLAIN, img_size=28, patch_size=4, out_type='featmap', semantic_grid=None
+        type='mmstvit.STViT', arch=PLAIN, img_size=28, patch_size=4, out_type='featmap', reduce=None
     )
 
 
