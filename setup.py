@@ -20,7 +20,7 @@ OPENMMLAB = ['onedl-mmengine>=0.10.8', 'onedl-mmcv>=2.3']
 # onedl-mmpretrain and onedl-mmdetection declare neither torchvision nor mmengine nor mmcv.
 CLS = [*OPENMMLAB, 'onedl-mmpretrain>=1.3', 'torchvision', 'scikit-learn', 'matplotlib']
 # onedl-mmdetection's imaug needs OpenCV < 4.13, and that numpy < 2.3; said here so that nothing is downgraded later.
-# mmdet needs mmcv's compiled ops, which an isolated pip build leaves out: `python -m mmstvit.check_env` tells.
+# An isolated pip build leaves mmcv's compiled operators out; mmstvit gives mmdet those that it needs from torchvision.
 DET = [
     *OPENMMLAB,
     'onedl-mmdetection>=3.5',

@@ -26,8 +26,8 @@ def published_names(state_dict):
     theirs = {}
     for name, value in state_dict.items():
         name = re.sub(r'stages\.(\d)\.encoder\.layers\.', r'layers.\1.blocks.', name.removeprefix('backbone.'))
-        name = re.sub(r'stages\.(\d)\.encoder\.global_centers', r'layers.\1.semantic_token2', name)
-        name = re.sub(r'stages\.(\d)\.encoder\.conv_pos\.(\d+)', r'layers.\1.blocks.\2.conv_pos', name)
+        name = re.sub(r'stages\.(\d)\.encoder\.steps\.2\.global_centers', r'layers.\1.semantic_token2', name)
+        name = re.sub(r'stages\.(\d)\.encoder\.steps\.(\d+)\.conv', r'layers.\1.blocks.\2.conv_pos', name)
         name = re.sub(r'stages\.(\d)\.downsample', r'layers.\1.downsample', name)
         name = re.sub(r'patch_embed\.layers\.(\d)', lambda m: f'patch_embed.proj.{convs[m[1]]}', name)
         name = name.replace('patch_embed.projection', 'patch_embed.proj').replace('head.fc.', 'head.')

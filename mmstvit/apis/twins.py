@@ -6,12 +6,13 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from ..models import STViT, STViTR, STViTSwin
+from ..models import STViT, STViTR, STViTSwin, T2TViT
+from ..models.backbones.stvit import SHORT_FORM
 from ..registry import MODELS
 
 # Options that mean nothing without semantic tokens.
 _OF_TOKENS = {
-    STViT: ('stgm_layer', 'pooling', 'use_global', 'recover'),
+    STViT: tuple(SHORT_FORM),
     STViTSwin: ('stgm_layer', 'pooling', 'use_global', 'layer_scale_init_value'),
 }
 # Those of STViT-R that Swin has not, or not as a part of it: its convolutional stem is the authors' own.
@@ -38,8 +39,11 @@ def dense_twin(cfg: Config) -> Config:
     backbone = (twin.get('model') or {}).get('backbone') or {}
     kind = MODELS.get(backbone.type) if isinstance(backbone.get('type'), str) else backbone.get('type')
     base = next((c for c in (STViT, STViTSwin, STViTR) if inspect.isclass(kind) and issubclass(kind, c)), None)
-    option = 'semantic_grid' if base is STViT else 'semantic_size'
-    if base is None or backbone.get(option, _default(kind, option)) is None:
+    option = 'reduce' if base is STViT else 'semantic_size'
+    default = None if base is None else _default(kind, option)
+    if base is STViT:
+        default = backbone.get('semantic_grid', None if issubclass(kind, T2TViT) else default)
+    if base is None or backbone.get(option, default) is None:
         raise ValueError(f'{getattr(kind, "__name__", kind)} has no semantic tokens here, and so no dense twin')
     if base is STViTR:
         kept = {key: value for key, value in backbone.items() if key not in _OF_STVIT_R}

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..apis.complexity import count
 from ..compat.requires import require
 from ..files import unfinished
-from ..layers.semantic import WindowSpec
+from ..layers.window_layout import WindowSpec
 from ..version import __version__
 from .checkpoint import check_checkpoint, classes_of, load_model
 from .common import add_trust_argument, load_config

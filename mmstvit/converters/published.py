@@ -8,6 +8,7 @@ and ``inference_model`` all end there.
 """
 
 import functools
+import re
 from collections.abc import Sequence
 
 import torch.nn as nn
@@ -131,6 +132,21 @@ def _rename(state_dict: dict, prefix: str, own: dict) -> dict:
     return {prefix + bare[name] if bare[name] in own else name: value for name, value in converted.items()}
 
 
+def _rename_moved(state_dict: dict, prefix: str, own: dict) -> None:
+    """Rename parameters of steps: in files of before 0.1.0 they belong to the encoder, in others to another layer."""
+    for name in own:
+        former = re.sub(r'encoder\.steps\.(\d+)\.conv\.', r'encoder.conv_pos.\1.', name)
+        if former != name and prefix + former in state_dict:
+            state_dict[prefix + name] = state_dict.pop(prefix + former)
+        stem, found, _ = name.partition('steps.')
+        if not found or not name.endswith('.global_centers') or prefix + name in state_dict:
+            continue
+        pattern = re.escape(prefix + stem) + r'(steps\.\d+\.)?global_centers'
+        theirs = [other for other in state_dict if re.fullmatch(pattern, other)]
+        if len(theirs) == 1:
+            state_dict[prefix + name] = state_dict.pop(theirs[0])
+
+
 def _load_published(
     module: nn.Module,
     state_dict: dict,
@@ -146,6 +162,7 @@ def _load_published(
         # A child gets only the entries under its name; with none there is nothing to judge.
         return
     own = module.state_dict()
+    _rename_moved(state_dict, prefix, own)
     renamed = _rename(state_dict, prefix, own)
     if renamed is not state_dict:
         state_dict.clear()

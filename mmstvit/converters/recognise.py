@@ -136,8 +136,8 @@ def _hierarchical(names: dict[str, Tensor]) -> dict:
     return dict(
         type='mmstvit.STViTR',
         dense='norm0.weight' in names,
-        use_global='stages.2.encoder.global_centers' in names,
-        conv_pos='stages.2.encoder.conv_pos.1.proj.0.weight' in names,
+        use_global='stages.2.encoder.steps.2.global_centers' in names,
+        conv_pos='stages.2.encoder.steps.1.conv.proj.0.weight' in names,
         relative_pos='stages.2.encoder.layers.3.attn.relative_position_bias_table' in names,
         layer_scale_init_value=1e-5 if 'stages.2.encoder.layers.1.layer_scale_1' in names else 0.0,
         **common,

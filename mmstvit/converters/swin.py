@@ -26,11 +26,11 @@ _RULES = {
         (r'(?:backbone\.)?patch_embed\.proj\.2\.bn\.(.*)', r'backbone.patch_embed.layers.4.\1'),
         (
             r'(?:backbone\.)?layers\.(\d+)\.blocks\.(\d+)\.conv_pos\.(.*)',
-            r'backbone.stages.\1.encoder.conv_pos.\2.\3',
+            r'backbone.stages.\1.encoder.steps.\2.conv.\3',
         ),
         (r'(?:backbone\.)?layers\.(\d+)\.blocks\.(\d+)\.(.*)', _LAYER + r'\3'),
         (r'(?:backbone\.)?layers\.(\d+)\.(downsample\..*)', r'backbone.stages.\1.\2'),
-        (r'(?:backbone\.)?layers\.(\d+)\.semantic_token2', r'backbone.stages.\1.encoder.global_centers'),
+        (r'(?:backbone\.)?layers\.(\d+)\.semantic_token2', r'backbone.stages.\1.encoder.steps.2.global_centers'),
         (r'(?:backbone\.)?(norm\d\..*)', r'backbone.\1'),
         (r'norm\.(weight|bias)', r'backbone.norm3.\1'),
         (r'head\.(weight|bias)', r'head.fc.\1'),

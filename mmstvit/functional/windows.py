@@ -6,7 +6,7 @@ here is a pure function.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, ...]
+
+POOLING = ('max', 'avg')
 
 # Added to the logits of a key that must not be seen. Finite, so that a window of padding alone, which sees nothing,
 # gets finite values; large enough that the key's weight is exactly zero in any precision.
@@ -80,7 +82,7 @@ def adaptive_pool(x: Tensor, size: Sequence[int], pooling: str) -> Tensor:
     return pool(x.movedim(-1, 1), tuple(size)).movedim(1, -1)
 
 
-def live_cells(grid: Sequence[int], window: Sequence[int], size: Sequence[int]) -> Size:
+def valid_cells(grid: Sequence[int], window: Sequence[int], size: Sequence[int]) -> Size:
     """Cells along each axis whose pooling bin holds a real token, when windows of a padded grid are pooled to ``size``.
 
     Bin i of a window begins at its token floor(i w / s); the cells with a real token come first along each axis.
@@ -98,15 +100,12 @@ class Keys(NamedTuple):
         windowed: whether the keys come window by window ``(B, G, n, C)`` instead of as a grid ``(B, *grid, C)``.
         rows: windows along the first axis, for keys that come window by window.
         bias: added to the logits (groups, 1, queries, keys).
-        outside: the same for one more key, that of a zero token, which stands for all the cells of zeros in the box: it
-            is the logarithm of their number. ``None`` where zeros are never keys.
     """
 
     band: tuple[int, int, int, int] | None
     windowed: bool
     rows: int
     bias: Tensor
-    outside: Tensor | None
 
     def arrange(self, x: Tensor) -> Tensor:
         """Bring what belongs to the keys (B, ..., C) to the groups: (B, groups, keys, C)."""
@@ -120,7 +119,7 @@ class Keys(NamedTuple):
         return x.unfold(1, size, step).movedim(-1, 2).flatten(2, -2)
 
 
-def _combine(axes: Sequence[Tensor]) -> Tensor:
+def combine(axes: Sequence[Tensor]) -> Tensor:
     """Truths of each axis (c_i, k_i, w_i) -> of all axes (c_1, ..., k_1, ..., w_1, ...), true where all are."""
     whole = torch.ones((), dtype=torch.bool)
     for i, axis in enumerate(axes):
@@ -133,22 +132,7 @@ def _combine(axes: Sequence[Tensor]) -> Tensor:
 def _inside(coords: Sequence[Tensor], starts: Sequence[Size], ends: Sequence[Size]) -> Tensor:
     """Which cells at ``coords`` (c, k, w along each axis) lie in the box of each query window."""
     bounds = [(torch.tensor(s)[:, None, None], torch.tensor(e)[:, None, None]) for s, e in zip(starts, ends)]
-    return _combine([(c >= s) & (c < e) for c, (s, e) in zip(coords, bounds)])
-
-
-def _zeros_in_boxes(starts, ends, length: Size, real: Size, hidden_from: Size | None) -> tuple[Tensor, Tensor]:
-    """Cells of zeros that each query window sees, and whether it sees any cell at all, (c_1, c_2, ...).
-
-    With ``hidden_from``, the first hidden row and column, the outside of the grid is hidden, and what is behind both.
-    """
-    coords = [torch.tensor(s)[:, None, None] + torch.arange(e[0] - s[0]) for s, e in zip(starts, ends)]
-    seen = torch.ones((), dtype=torch.bool)
-    if hidden_from is not None:
-        seen = _combine([(c >= 0) & (c < n) for c, n in zip(coords, length)])
-        seen = seen & ~_combine([c >= h for c, h in zip(coords, hidden_from)])
-    zero = seen & ~_combine([(c >= 0) & (c < r) for c, r in zip(coords, real)])
-    rank = len(length)
-    return zero.flatten(rank).sum(-1), seen.expand_as(zero).flatten(rank).any(-1)
+    return combine([(c >= s) & (c < e) for c, (s, e) in zip(coords, bounds)])
 
 
 def keys_of_boxes(
@@ -159,10 +143,9 @@ def keys_of_boxes(
     length: Size,
     real: Size,
     windowed: bool,
-    mask: str | None,
-    pads: Size,
     may_band: bool,
     device: torch.device,
+    show: Callable[[Tensor, list[Tensor]], Tensor] | None = None,
 ) -> Keys:
     """Keys for query windows each of which sees one box of cells.
 
@@ -178,12 +161,10 @@ def keys_of_boxes(
         length: cells of the (padded) grid along each axis.
         real: the cells that are no padding; they come first along each axis.
         windowed: whether the keys come window by window ``(B, G, n, C)`` instead of as a grid ``(B, *grid, C)``.
-        mask: ``'exact'``: padding and the outside are no keys. ``None``: both are keys, made of zero tokens.
-            ``'published'``: as in the authors' dense STViT-R, where rows ``[-pad:]`` cross columns ``[-pad:]``, as
-            Python slices, cells are hidden, and the outside too; a window that would see nothing sees everything.
-        pads: of the image tokens along each axis, for the published mask.
         may_band: whether there may be several groups.
         device: where the tensors are to be.
+        show: given which keys each query window sees, the real ones in its box, and the coordinates of the keys along
+            each axis, returns which it sees by another rule.
     """
     first, last, w = starts[0], ends[0], window[0]
     size = last[0] - first[0]
@@ -199,29 +180,20 @@ def keys_of_boxes(
     groups = len(first) if banded else 1
     # (c_1, ..., k_1, ..., w_1, ...) -> (groups, query windows of a group, keys)
     shape = (groups, math.prod([len(s) for s in starts]) // groups, -1)
-    seen = _inside(coords, starts, ends) & _combine([(c >= 0) & (c < r) for c, r in zip(coords, real)])
-    outside = None
-    if mask != 'exact':
-        zeros, _ = _zeros_in_boxes(starts, ends, length, real, None)
-        if mask == 'published':
-            hidden_from = tuple(max(n - p, 0) if p else 0 for n, p in zip(length, pads))
-            zeros_shown, any_shown = _zeros_in_boxes(starts, ends, length, real, hidden_from)
-            shown = seen & ~_combine([c >= h for c, h in zip(coords, hidden_from)])
-            seen = torch.where(any_shown.reshape(*any_shown.shape, *[1] * (2 * len(window))), shown, seen)
-            zeros = torch.where(any_shown, zeros_shown, zeros)
-        number = torch.where(zeros > 0, zeros.clamp(min=1).log(), HIDDEN)
-        outside = _for_queries(number.reshape(*shape[:2], 1), queries).to(device)
+    seen = _inside(coords, starts, ends) & combine([(c >= 0) & (c < r) for c, r in zip(coords, real)])
+    if show is not None:
+        seen = show(seen, coords)
     band = None
     if banded:
         unit = w if windowed else 1
         # ``real`` rows come, and windows of padding below them when the keys come window by window.
         rows = length[0] if windowed else real[0]
         band = (-first[0] // unit, (last[-1] - rows) // unit, size // unit, w // unit)
-    bias = _for_queries(torch.where(seen, 0.0, HIDDEN).reshape(shape), queries).to(device)
-    return Keys(band, windowed, length[0] // w, bias, outside)
+    bias = for_queries(torch.where(seen, 0.0, HIDDEN).reshape(shape), queries).to(device)
+    return Keys(band, windowed, length[0] // w, bias)
 
 
-def _for_queries(bias: Tensor, queries: int) -> Tensor:
+def for_queries(bias: Tensor, queries: int) -> Tensor:
     """(groups, query windows, keys) -> (groups, 1, query windows x queries, keys)."""
     return bias.repeat_interleave(queries, dim=1)[:, None].contiguous()
 

@@ -45,7 +45,7 @@ class Windows(NamedTuple):
         return crop_to(x, self.grid)
 
 
-class Plan(NamedTuple):
+class AttentionLayout(NamedTuple):
     """Who attends to whom: made once per grid, used by all layers that do the same.
 
     Attributes:
@@ -140,11 +140,11 @@ class Attention(nn.Module):
         bias = None if self.qkv.bias is None else self.qkv.bias[rows]
         return F.linear(tokens, self.qkv.weight[rows], bias)
 
-    def _bias(self, plan: Plan, queries: Tensor) -> Tensor | None:
+    def _bias(self, layout: AttentionLayout, queries: Tensor) -> Tensor | None:
         """Mask and relative position bias, (groups or 1, heads or 1, n, keys), in the type of the queries."""
-        bias = plan.bias
+        bias = layout.bias
         if self.relative_position_bias_table is not None:
-            window = self.relative_window if plan.windows is None else plan.windows.window
+            window = self.relative_window if layout.windows is None else layout.windows.window
             index = relative_position_index(self.relative_window, window).to(queries.device)
             relative = self.relative_position_bias_table[index].permute(2, 0, 1)[None]  # (1, heads, n, n)
             bias = relative if bias is None else bias + relative
@@ -155,58 +155,78 @@ class Attention(nn.Module):
         return x.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def _prepare(
-        self, query: Tensor, context: Sequence[Tensor] | None, plan: Plan
+        self,
+        query: Tensor,
+        context: Sequence[Tensor] | None,
+        layout: AttentionLayout,
+        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, torch.Size]:
         """Queries, keys and values by heads, what is added to the logits, and the shape of the cut query."""
         if context is not None:
             query = self._project(query, slice(0, self.embed_dims))
-        x = query if plan.windows is None else plan.windows.split(query)
+        x = query if layout.windows is None else layout.windows.split(query)
         shape = x.shape
-        if plan.groups is not None or x.dim() != 4:
-            x = x.reshape(shape[0], plan.groups or 1, -1, shape[-1])
+        if layout.groups is not None or x.dim() != 4:
+            x = x.reshape(shape[0], layout.groups or 1, -1, shape[-1])
         if context is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
             kv = [self._project(part, slice(self.embed_dims, None)) for part in context]
-            q, (k, v) = x, plan.arrange(kv, x.shape[1]).chunk(2, dim=-1)
-        bias = self._bias(plan, q)
+            q, (k, v) = x, layout.arrange(kv, x.shape[1]).chunk(2, dim=-1)
+        bias = self._bias(layout, q)
         if bias is not None and bias.shape[0] > 1:
             bias = bias.repeat(shape[0], 1, 1, 1)
+        if key_bias is not None:
+            key_bias = key_bias[:, None, None].to(q.dtype)  # (B, keys) -> (B, 1, 1, keys)
+            bias = key_bias if bias is None else bias + key_bias
         return self._heads(q), self._heads(k), self._heads(v), bias, shape
 
-    def weights(self, query: Tensor, context: Sequence[Tensor] | None = None, plan: Plan | None = None) -> Tensor:
+    def weights(
+        self, query: Tensor, context: Sequence[Tensor] | None = None, layout: AttentionLayout | None = None
+    ) -> Tensor:
         """The attention weights of :meth:`forward`, which computes with them but never holds them.
 
         Args:
             query: as in :meth:`forward`.
             context: as in :meth:`forward`.
-            plan: as in :meth:`forward`.
+            layout: as in :meth:`forward`.
 
         Returns:
             ``(B, groups, heads, queries, keys)``, without dropout; each row sums to 1. Keys are in the order of
-            :meth:`Plan.arrange`.
+            :meth:`AttentionLayout.arrange`.
         """
-        q, k, _, bias, shape = self._prepare(query, context, plan or Plan())
+        q, k, _, bias, shape = self._prepare(query, context, layout or AttentionLayout())
         logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
         if bias is not None:
             logits = logits + bias
         return logits.softmax(dim=-1).unflatten(0, (shape[0], -1))
 
-    def forward(self, query: Tensor, context: Sequence[Tensor] | None = None, plan: Plan | None = None) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        context: Sequence[Tensor] | None = None,
+        layout: AttentionLayout | None = None,
+        key_bias: Tensor | None = None,
+        return_qkv: bool = False,
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Let ``query`` attend to the parts of ``context``, or to itself.
 
         Args:
-            query: ``(B, ..., C)``, any axes between; cut into windows or joined to groups as ``plan`` says.
+            query: ``(B, ..., C)``, any axes between; cut into windows or joined to groups as ``layout`` says.
             context: parts ``(B, ..., C)``, or ``None`` for self-attention within each group.
-            plan: who attends to whom; ``None`` for all to all.
+            layout: who attends to whom; ``None`` for all to all.
+            key_bias: ``(B, keys)``, added to the logits of each key, where there is one group.
+            return_qkv: whether queries, keys and values are returned too.
 
         Returns:
-            The shape of ``query``.
+            The shape of ``query``; with ``return_qkv`` also queries, keys and values, each
+            ``(B groups, heads, tokens, C / heads)``.
         """
-        plan = plan or Plan()
-        q, k, v, bias, shape = self._prepare(query, context, plan)
+        layout = layout or AttentionLayout()
+        q, k, v, bias, shape = self._prepare(query, context, layout, key_bias)
         out = F.scaled_dot_product_attention(q, k, v, bias, self.attn_drop_rate if self.training else 0.0)
         out = out.transpose(1, 2).reshape(shape)  # (B G, heads, n, C / heads) -> the shape of the cut query
-        if plan.windows is not None:
-            out = plan.windows.merge(out)
-        return self.proj_drop(self.proj(out))
+        if layout.windows is not None:
+            out = layout.windows.merge(out)
+        out = self.proj_drop(self.proj(out))
+        return (out, (q, k, v)) if return_qkv else out

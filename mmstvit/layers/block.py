@@ -1,15 +1,17 @@
 """The one pre-norm transformer block of the package."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn as nn
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..functional.windows import Size
-from .attention import Attention, Plan
+from .attention import Attention, AttentionLayout
 
 
 class Mlp(nn.Module):
@@ -45,6 +47,7 @@ class TransformerBlock(nn.Module):
         layer_scale_init_value: initial value of LayerScale; 0 means no LayerScale.
         norm_cfg: the norm layer, as in all OpenMMLab toolboxes.
         relative_window: window of a learned relative position bias, see :class:`.Attention`.
+        with_cp: recompute activations in the backward pass to save memory.
     """
 
     attention_type = Attention
@@ -62,8 +65,10 @@ class TransformerBlock(nn.Module):
         layer_scale_init_value: float = 0.0,
         norm_cfg: dict | None = None,
         relative_window: Size | None = None,
+        with_cp: bool = False,
     ) -> None:
         super().__init__()
+        self.with_cp = with_cp
         norm_cfg = norm_cfg or dict(type='LN', eps=1e-6)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.attn = self.attention_type(embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, relative_window)
@@ -78,31 +83,52 @@ class TransformerBlock(nn.Module):
     def _branch(self, out: Tensor, scale: Tensor | None) -> Tensor:
         return self.drop_path(out if scale is None else out * scale)
 
-    def forward(
-        self,
-        x: Tensor,
-        context: Sequence[Tensor] | None = None,
-        plan: Plan | None = None,
-        shortcut: bool = True,
-    ) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **options: Any) -> Any:
         """Update ``x`` from the parts of ``context``, or from itself.
 
         Args:
             x: tokens ``(B, ..., C)``.
             context: parts ``(B, ..., C)`` of what ``x`` attends to, ``x`` itself among them if it is to; ``None`` for
                 self-attention.
-            plan: who attends to whom; ``None`` for all to all.
+            layout: who attends to whom; ``None`` for all to all.
             shortcut: whether the attention's output is added to ``x``; else it takes its place, and no sample skips it.
+            key_bias: ``(B, keys)``, added to the logits of each key.
+            reduce: called between attention and MLP as ``reduce(x, q, k, v)``, with queries, keys and values
+                ``(B, heads, tokens, C / heads)``; returns the tokens that the MLP gets, and anything else.
 
         Returns:
-            The shape of ``x``.
+            The shape of ``x``; with ``reduce``, that of its tokens, and what else it returned.
         """
-        y = self.norm1(x)
-        if context is not None:
-            context = [y if part is x else self.norm1(part) for part in context]
-        out = self.attn(y, context, plan)
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, *args, use_reentrant=False, **options)
+        return self._forward(x, *args, **options)
+
+    def _forward(
+        self,
+        x: Tensor,
+        context: Sequence[Tensor] | None = None,
+        layout: AttentionLayout | None = None,
+        shortcut: bool = True,
+        key_bias: Tensor | None = None,
+        reduce: Callable[..., tuple[Tensor, Any]] | None = None,
+    ) -> Any:
+        y, context = self._normed(x, context)
+        out = self.attn(y, context, layout, key_bias, return_qkv=reduce is not None)
+        out, qkv = (out, None) if reduce is None else out
         if shortcut:
             x = x + self._branch(out, self.layer_scale_1)
         else:
             x = out if self.layer_scale_1 is None else out * self.layer_scale_1
-        return x + self._branch(self.mlp(self.norm2(x)), self.layer_scale_2)
+        kept = None
+        if reduce is not None:
+            x, kept = reduce(x, *qkv)
+        x = x + self._branch(self.mlp(self.norm2(x)), self.layer_scale_2)
+        return x if reduce is None else (x, kept)
+
+    def _normed(self, x: Tensor, context: Sequence[Tensor] | None) -> tuple[Tensor, list[Tensor] | None]:
+        y = self.norm1(x)
+        return y, None if context is None else [y if part is x else self.norm1(part) for part in context]
+
+    def attention_weights(self, x: Tensor, context: Sequence[Tensor], layout: AttentionLayout | None) -> Tensor:
+        """Return the weights of the attention in :meth:`forward`, (B, groups, queries, keys), the mean over heads."""
+        return self.attn.weights(*self._normed(x, context), layout).float().mean(2)

@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attention import Attention, Plan
+from .attention import Attention
 from .block import Mlp, TransformerBlock
 
 
@@ -146,9 +146,9 @@ class DenseBlock(TransformerBlock):
             self.halve = nn.Linear(self.out_channels, self.out_channels // 2)
             self.out_channels //= 2
 
-    def forward(self, x: Tensor, context: None = None, plan: Plan | None = None) -> Tensor:
-        """(B, ..., C) -> (B, ..., out_channels), self-attention alone: a context has another width."""
-        x = torch.cat((x, self.grow(super().forward(x, context, plan))), dim=-1)
+    def _forward(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
+        # (B, ..., C) -> (B, ..., out_channels), self-attention alone: a context has another width.
+        x = torch.cat((x, self.grow(super()._forward(x, *args, **options))), dim=-1)
         return x if self.halve is None else F.gelu(self.halve(x))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..apis.models import inference_model
 from ..compat.requires import require
+from ..layers.steps import Generation, Recovery
 from .maps import TokenMaps
 from .pictures import grid_of_panels, scaled, side_by_side
 from .recording import Recorder, recording
@@ -100,13 +101,13 @@ def _layer_to_look_at(recorder: Recorder, maps: TokenMaps) -> tuple[nn.Module, A
     encoder, layout = recorder.encoder, recorder.layout
     # Where a class token alone is classified, the others matter for the last time as what its last layer sees.
     last = len(encoder.layers) - (2 if getattr(recorder.backbone, 'out_type', None) == 'cls_token' else 1)
-    between = [role for role in encoder.roles[: last + 1] if role in ('generate', 'recover')]
-    if between[-1] == 'recover':
-        return encoder.layers[last], lambda x: layout.image_grid(x).movedim(-1, 1)
+    between = [step for step in encoder.steps[: last + 1] if isinstance(step, (Generation, Recovery))]
+    if isinstance(between[-1], Recovery):
+        return encoder.layers[last], lambda x: layout.image_to_grid(x).movedim(-1, 1)
     attention = torch.from_numpy([m for m in maps.layers if m.role == 'refine'][-1].attention).flatten(1)  # (M, N)
 
     def spread(x: Tensor) -> Tensor:
-        tokens = layout.join(x).flatten(1, -2)  # (B, M, C)
+        tokens = layout.to_grid(x).flatten(1, -2)  # (B, M, C)
         return (tokens.transpose(1, 2) @ attention.to(x)).unflatten(2, layout.grid)
 
     return encoder.layers[last], spread

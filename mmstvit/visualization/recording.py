@@ -1,12 +1,13 @@
-"""Token maps from a model as it runs: PyTorch's hooks see what its layers are given, and nothing is replaced.
+"""Token maps from a model as it runs: PyTorch's hooks see what its steps are given, and nothing is replaced.
 
-The hooks are there for one forward pass. The weights are computed beside it, by :meth:`.Attention.weights` from what
-the attention itself was given, and brought from keys to cells by the same plan that brought the keys to the queries.
+The hooks are there for one forward pass. The maps are computed beside it, by :meth:`.TokenMapStep.token_map`.
 """
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -18,13 +19,11 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from ..apis.models import inference_model
-from ..layers.attention import Attention, Plan
-from ..layers.semantic import SemanticEncoder, WholeImage, WindowLayout
+from ..layers.encoder import Encoder
+from ..layers.layout import TokenLayout
+from ..layers.steps import Generation, TokenMapStep
 from ..models.backbones.base import Backbone
-from ..models.necks import TokenRecovery
-from .maps import TITLES, LayerMaps, TokenMaps
-
-Layout = WholeImage | WindowLayout
+from .maps import LayerMaps, TokenMaps
 
 
 def token_maps(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, view: int = 0) -> TokenMaps:
@@ -89,11 +88,11 @@ class Recorder:
 
     def __init__(self, model: nn.Module, view: int = 0) -> None:
         found = [
-            (f'{name}.{part}'.strip('.'), module, encoder)
-            for name, module in model.named_modules()
+            (module, encoder)
+            for module in model.modules()
             if isinstance(module, Backbone)
-            for part, encoder in module.named_modules()
-            if isinstance(encoder, SemanticEncoder) and 'generate' in encoder.roles
+            for encoder in module.modules()
+            if isinstance(encoder, Encoder) and any(isinstance(step, Generation) for step in encoder.steps)
         ]
         if len(found) != 1:
             number = f'{len(found)} backbones with' if found else 'no'
@@ -101,23 +100,16 @@ class Recorder:
                 f'{type(model).__name__} has {number} semantic tokens: token maps are of a model with one backbone of '
                 'mmstvit whose semantic_grid or semantic_size is not None'
             )
-        self._name, self.backbone, self.encoder = found[0]
+        self.backbone, self.encoder = found[0]
         self.view, self.inputs, self._raw, self.layout = view, None, None, None
-        self._seen, self._index, self._layers = 0, None, []
-        self._handles = [
-            self.backbone.register_forward_pre_hook(self._on_backbone),
-            self.encoder.register_forward_pre_hook(self._on_encoder),
-        ]
-        roles = self.encoder.roles
-        for number, (layer, role) in enumerate(zip(self.encoder.layers, roles)):
-            if role in TITLES:
-                self._watch(layer, f'{self._name}.layers.{number}', role, roles[: number + 1].count('generate'))
+        self._seen, self._index, self._unit, self._layers = 0, None, 0, []
+        self._handles = [self.backbone.register_forward_pre_hook(self._on_backbone)]
         for name, module in model.named_modules():
             if isinstance(module, BaseDataPreprocessor):
                 self._handles.append(module.register_forward_pre_hook(self._on_preprocessor))
-            elif isinstance(module, TokenRecovery):
-                self._handles.append(module.register_forward_pre_hook(self._on_neck))
-                self._watch(module.layer, f'{name}.layer'.strip('.'), 'recover', roles.count('generate'))
+            elif isinstance(module, TokenMapStep):
+                layer = re.sub(r'\bstep(s?)(?=(\.\d+)?$)', r'layer\1', name)
+                self._handles.append(module.register_forward_pre_hook(partial(self._on_step, layer)))
 
     def remove(self) -> None:
         """Take the hooks out."""
@@ -136,35 +128,23 @@ class Recorder:
         if self._index is not None:
             self.inputs = batch[self._index].detach()
 
-    def _on_encoder(self, module: nn.Module, args: tuple) -> None:
-        if self._index is not None:
-            self.layout = self._laid_out = args[1]
-
-    def _on_neck(self, module: nn.Module, args: tuple) -> None:
+    def _on_step(self, name: str, step: TokenMapStep, args: tuple) -> None:
         if self._index is None:
             return
-        image, semantic = (tuple(x.shape[2:]) for x in args[0])
-        if (image, semantic) != (tuple(self.layout.grid), tuple(self.layout.cells)):
+        block, tokens = args
+        layout = step.operands(tokens)[0]
+        if self.layout is None:
+            self.layout = layout
+        elif (layout.grid, layout.cells) != (self.layout.grid, self.layout.cells):
             raise ValueError(
-                f'the neck recovers {image} image tokens from {semantic} semantic ones, and the backbone has '
-                f'{tuple(self.layout.cells)} of {tuple(self.layout.grid)}: token maps are for a neck on its own maps'
+                f'the neck recovers {layout.grid} image tokens from {layout.cells} semantic ones, and the backbone has '
+                f'{self.layout.cells} of {self.layout.grid}: token maps are for a neck on its own maps'
             )
-        # A neck gets all tokens row by row, and none beside them.
-        self._laid_out = WholeImage(image, semantic, 'max', 0, args[0][0].device)
-
-    def _watch(self, layer: nn.Module, name: str, role: str, unit: int) -> None:
-        """See what the attention of a layer is given."""
-
-        def on_attention(attention: Attention, args: tuple, kwargs: dict) -> None:
-            if self._index is None:
-                return
-            query, context, plan = args
-            with torch.no_grad():
-                context = [part[self._index] for part in context]
-                weights = cell_weights(attention, role, self._laid_out, query[self._index], context, plan)[0]
-            self._layers.append((name, role, unit, weights.cpu()))
-
-        self._handles.append(layer.attn.register_forward_pre_hook(on_attention, with_kwargs=True))
+        self._unit += isinstance(step, Generation)
+        image = None if tokens.image is None else tokens.image[self._index]
+        with torch.no_grad():
+            weights = step.token_map(block, tokens._replace(x=tokens.x[self._index], image=image))[0]
+        self._layers.append((name, step.role, self._unit, weights.cpu()))
 
     def maps(self, result: Any = None) -> TokenMaps:
         """What was recorded.
@@ -179,7 +159,7 @@ class Recorder:
             raise ValueError(f'there is no view {self.view}: the network got {self._seen}, counted from 0')
         size, layout = tuple(self.inputs.shape[2:]), self.layout
         live = torch.zeros(layout.cells, dtype=torch.bool)
-        live[tuple(slice(0, n) for n in layout.live)] = True
+        live[tuple(slice(0, n) for n in layout.valid)] = True
         live = live.flatten().numpy()
         cell = _pixels_of_a_cell(self.backbone, self.encoder, len(size))
         layers = []
@@ -189,48 +169,7 @@ class Recorder:
         return TokenMaps(_picture(self._raw, self.inputs[0], self.view), tuple(layout.cells), tuple(layers), result)
 
 
-def cell_weights(
-    attention: Attention, role: str, layout: Layout, query: Tensor, context: list[Tensor], plan: Plan | None
-) -> Tensor:
-    """Attention weights between semantic tokens and image cells, the mean over heads.
-
-    Args:
-        attention: of the layer.
-        role: what the layer does: ``'generate'``, ``'refine'`` or ``'recover'``.
-        layout: how its tokens are laid out.
-        query: as the attention gets it.
-        context: the same.
-        plan: the same.
-
-    Returns:
-        ``(B, *cells, N)``, of each semantic token over the N image cells; in recovery ``(B, *grid, M)``, of each image
-        cell over the M semantic tokens.
-    """
-    plan = plan or Plan()
-    weights = attention.weights(query, context, plan).float().mean(2)  # (B, groups, queries, keys)
-    if role == 'recover':
-        parts = layout.recover_context(layout.split(_numbers(layout.cells, query.device)))
-    else:
-        semantic = torch.zeros_like(_numbers(layout.cells, query.device))
-        context_of = layout.generate_context if role == 'generate' else layout.refine_context
-        parts = context_of(layout.split(semantic), layout.lay(_numbers(layout.grid, query.device)))
-    # The number of the cell that each key is, 0 for those that are none.
-    keys = plan.arrange(parts, weights.shape[1])[..., 0].unsqueeze(2).expand_as(weights)
-    number = math.prod(layout.cells if role == 'recover' else layout.grid)
-    weights = weights.new_zeros(*weights.shape[:3], number + 1).scatter_add_(-1, keys, weights)[..., 1:]
-    if role != 'recover':
-        return layout.join(weights.reshape(*query.shape[:-1], number))
-    if plan.windows is not None:
-        weights = plan.windows.merge(weights.reshape(*plan.windows.split(query).shape[:-1], number))
-    return layout.image_grid(weights.reshape(*query.shape[:-1], number))
-
-
-def _numbers(grid: tuple[int, ...], device: torch.device) -> Tensor:
-    """The cells of a grid numbered from 1, (1, *grid, 1)."""
-    return torch.arange(1, math.prod(grid) + 1, device=device).reshape(1, *grid, 1)
-
-
-def _normalised(weights: Tensor, role: str, layout: Layout) -> tuple[Tensor, Tensor]:
+def _normalised(weights: Tensor, role: str, layout: TokenLayout) -> tuple[Tensor, Tensor]:
     """Maps (tokens, *grid) that sum to 1, see :class:`.LayerMaps`, and the shares of the tokens."""
     tokens = math.prod(layout.cells)
     if role == 'recover':
@@ -243,7 +182,7 @@ def _normalised(weights: Tensor, role: str, layout: Layout) -> tuple[Tensor, Ten
     return weights.unflatten(1, layout.grid), share
 
 
-def _pixels_of_a_cell(backbone: Backbone, encoder: SemanticEncoder, rank: int) -> tuple[int, ...]:
+def _pixels_of_a_cell(backbone: Backbone, encoder: Encoder, rank: int) -> tuple[int, ...]:
     """What an axis is divided by on the way to the encoder: by the stem, and by two in each patch merging."""
     long = 1 << 20
     stem = backbone.patch_embed.grid_of((long,) * rank)

@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmstvit import get_model, inference_model, list_models
 from mmstvit.apis import inference_stream
 from mmstvit.datasets import digit_scans
+from mmstvit.layers.steps import Generation
 from mmstvit.models import STViT
 from mmstvit.paths import package_data
 
@@ -118,8 +119,8 @@ def test_get_model_by_name_path_and_config():
 
 def test_get_model_overrides_settings():
     model = get_model('stvit-tiny_digits', backbone=dict(stgm_layer=3, semantic_grid=(2, 3)))
-    assert model.backbone.encoder.roles.index('generate') == 3
-    assert model.backbone.encoder.global_centers.shape == (1, 2, 3, 64)
+    assert isinstance(model.backbone.encoder.steps[3], Generation)
+    assert model.backbone.encoder.steps[4].global_centers.shape == (1, 2, 3, 64)
     with pytest.raises(TypeError, match='flux'):
         get_model('stvit-tiny_digits', backbone=dict(flux=1))
 

@@ -39,9 +39,7 @@ def test_options_of_tokens_alone_go():
     options = dict(stgm_layer=1, pooling='avg', use_global=False, recover=True, out_type='featmap')
     cfg = classifier(type='mmstvit.STViT', arch=PLAIN, img_size=28, patch_size=4, **options)
     twin = dense_twin(cfg).model.backbone
-    assert twin == dict(
-        type='mmstvit.STViT', arch=PLAIN, img_size=28, patch_size=4, out_type='featmap', semantic_grid=None
-    )
+    assert twin == dict(type='mmstvit.STViT', arch=PLAIN, img_size=28, patch_size=4, out_type='featmap', reduce=None)
 
 
 def test_the_twin_of_stvit_r_is_swin_as_published():

@@ -111,7 +111,7 @@ def test_deit_into_stvit_reports_what_is_new_and_what_is_left(mmpretrain_vit, re
     model = classifier(SEMANTIC)
     load_checkpoint(model, str(tmp_path / 'vit.pth'))
     assert report == [
-        'STViT: 77 of 78 tensors matched; missing: encoder.global_centers; unexpected: backbone.cls_token',
+        'STViT: 77 of 78 tensors matched; missing: encoder.steps.3.global_centers; unexpected: backbone.cls_token',
     ]
     assert torch.equal(model.backbone.encoder.layers[5].attn.qkv.weight, mmpretrain_vit.layers[5].attn.qkv.weight)
     assert torch.equal(model.head.layers.head.bias, torch.ones(5))
@@ -140,7 +140,8 @@ def test_own_files_of_other_sizes_and_grids_need_not_be_square():
     model = STViT(**{**SEMANTIC, 'img_size': (32, 24), 'semantic_grid': (4, 3)})
     model.load_state_dict(source.state_dict())
     assert torch.equal(model.pos_embed, resize_table(source.pos_embed, (8, 6)))
-    assert torch.equal(model.encoder.global_centers, resize_table(source.encoder.global_centers, (4, 3)))
+    ours, theirs = (m.encoder.steps[3].global_centers for m in (model, source))
+    assert torch.equal(ours, resize_table(theirs, (4, 3)))
 
 
 def test_other_places_of_the_stgm_take_the_same_file():

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmstvit.functional.windows import HIDDEN, keys_of_boxes, live_cells, num_windows, partition, reverse, shifted_mask
+from mmstvit.functional.windows import HIDDEN, keys_of_boxes, num_windows, partition, reverse, shifted_mask, valid_cells
+from mmstvit.layers.published_layout import keys_with_zeros
 from mmstvit.layers.t2t import soft_split
 
 CPU = torch.device('cpu')
@@ -139,12 +140,15 @@ def test_keys_of_larger_windows(case, mask, may_band):
     expected = naive_attention(q, whole.flatten(1, -2), zero, grid, counts, window, before, after, real, mask, pads)
     starts = tuple(tuple(i * w - b for i in range(n)) for n, w, b in zip(counts, window, before))
     ends = tuple(tuple((i + 1) * w + a for i in range(n)) for n, w, a in zip(counts, window, after))
-    keys = keys_of_boxes(starts, ends, queries, window, grid, real, windowed, mask, pads, may_band, CPU)
+    given_boxes = (starts, ends, queries, window, grid, real, windowed, may_band, CPU)
+    keys, zeros = keys_of_boxes(*given_boxes), None
+    if mask != 'exact':
+        keys, zeros = keys_with_zeros(*given_boxes, pads if mask else None)
     given_keys = partition(whole, window, counts) if windowed else whole[(slice(None), *(slice(0, r) for r in real))]
     kv, bias = keys.arrange(given_keys), keys.bias
-    if keys.outside is not None:
+    if zeros is not None:
         kv = torch.cat((kv, zero[:, None, None].expand(-1, kv.shape[1], -1, -1)), 2)
-        bias = torch.cat((bias, keys.outside), -1)
+        bias = torch.cat((bias, zeros), -1)
     k, v = kv.split(channels, -1)
     out = F.scaled_dot_product_attention(q.reshape(1, len(bias), -1, channels), k, v, bias[:, 0])
     assert torch.allclose(out.reshape(expected.shape), expected, atol=1e-5)
@@ -152,19 +156,19 @@ def test_keys_of_larger_windows(case, mask, may_band):
 
 def test_one_group_where_asked_for():
     starts, ends = ((0, 1, 2, 3), (0,)), ((1, 2, 3, 4), (2,))
-    banded = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, 'exact', (0, 0), True, CPU)
-    whole = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, 'exact', (0, 0), False, CPU)
+    banded = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, True, CPU)
+    whole = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, False, CPU)
     assert banded.bias.shape == (4, 1, 1, 2) and whole.bias.shape == (1, 1, 4, 8)
 
 
 @found
 @given(windowed_grids(most=12), st.data())
-def test_live_cells(case, data):
+def test_valid_cells(case, data):
     """A pooled cell is live where its bin begins at a real token; the live ones come first."""
     grid, window = case
     size = tuple(data.draw(st.integers(1, w)) for w in window)
     counts = num_windows(grid, window)
-    for live, g, w, s, n in zip(live_cells(grid, window, size), grid, window, size, counts):
+    for live, g, w, s, n in zip(valid_cells(grid, window, size), grid, window, size, counts):
         begins = [number * w + i * w // s < g for number in range(n) for i in range(s)]
         assert begins == [True] * live + [False] * (len(begins) - live)
 

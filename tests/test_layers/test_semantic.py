@@ -4,7 +4,9 @@ import torch
 from mmstvit.functional.windows import adaptive_pool
 from mmstvit.layers.block import TransformerBlock
 from mmstvit.layers.embed import PatchEmbed
-from mmstvit.layers.semantic import SemanticEncoder, WholeImage, layer_roles
+from mmstvit.layers.encoder import Encoder
+from mmstvit.layers.layout import WholeImage
+from mmstvit.layers.steps.stgm import stgm
 
 
 def naive_pool(tokens: torch.Tensor, grid: tuple[int, int], pooling: str) -> torch.Tensor:
@@ -33,16 +35,19 @@ def test_pooling_of_clips():
     assert torch.equal(adaptive_pool(tokens, (2, 3, 3), 'max'), expected)
 
 
-def test_roles_of_the_layers():
-    assert layer_roles(3, None) == ('image', 'image', 'image')
-    assert layer_roles(6, 2) == ('image', 'image', 'generate', 'refine', 'semantic', 'semantic')
-    assert layer_roles(2, 0) == ('generate', 'refine')
-    assert layer_roles(5, 1, recover=True) == ('image', 'generate', 'refine', 'semantic', 'recover')
+def test_steps_of_the_layers():
+    def names(*args, **options):
+        return [type(step).__name__ for step in stgm(*args, 8, (4, 4), 2, **options)]
+
+    before, after = ['SelfAttention'] * 2, ['SelfAttention'] * 2
+    assert names(6, layer=2) == [*before, 'Generation', 'Refinement', *after]
+    assert names(2, layer=0) == ['Generation', 'Refinement']
+    assert names(4, layer=0, recover=True) == ['Generation', 'Refinement', 'SelfAttention', 'Recovery']
     with pytest.raises(ValueError, match='and recovery one of 6 layers, so stgm_layer must be between 0 and 3'):
-        layer_roles(6, 4, recover=True)
-    for stgm_layer in (-1, 5):
+        names(6, layer=4, recover=True)
+    for layer in (-1, 5):
         with pytest.raises(ValueError, match='between 0 and 4'):
-            layer_roles(6, stgm_layer)
+            names(6, layer=layer)
 
 
 @pytest.mark.parametrize('extra', [0, 1])
@@ -50,8 +55,8 @@ def test_roles_of_the_layers():
 def test_encoder_is_the_two_equations_of_the_paper(extra, use_global):
     """S1 = block(P, [P, X]), S2 = block(S1 + G, [S1, X]), and then S alone."""
     blocks = [TransformerBlock(8, 2, 16) for _ in range(5)]
-    encoder = SemanticEncoder(blocks, layer_roles(5, 2), 8, (2, 3) if use_global else None).eval()
-    layout = WholeImage((4, 5), (2, 3), 'avg', extra, torch.device('cpu'))
+    encoder = Encoder(blocks, stgm(5, 8, (4, 5), (2, 3), 2, 'avg', use_global)).eval()
+    layout = WholeImage((4, 5), torch.device('cpu'), extra)
     x = torch.randn(2, extra + 20, 8)
     cls, image = x[:, :extra], x[:, extra:]
 
@@ -61,15 +66,15 @@ def test_encoder_is_the_two_equations_of_the_paper(extra, use_global):
     s1 = blocks[2](p, (p, image))
     g = torch.zeros_like(s1)
     if use_global:
-        g[:, extra:] = encoder.global_centers.reshape(1, 6, 8)
+        g[:, extra:] = encoder.steps[3].global_centers.reshape(1, 6, 8)
     s2 = blocks[3](s1 + g, (s1, image))
     expected = blocks[4](s2)
 
-    last, semantic, outs = encoder(x, layout, (1, 3, 4))
-    assert semantic and torch.equal(last, outs[-1][0])
-    assert [semantic for _, semantic in outs] == [False, True, True]
+    last, outs = encoder(x, layout, (1, 3, 4))
+    assert torch.equal(last.x, outs[-1].x)
+    assert [out.image is not None for out in outs] == [False, True, True]
     for out, wanted in zip(outs, (tokens, s2, expected), strict=True):
-        assert torch.allclose(out[0], wanted, atol=1e-6)
+        assert torch.allclose(out.x, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize('size,grid', [((32, 32), (8, 8)), ((33, 30), (9, 8)), ((1, 5), (1, 2))])

@@ -6,13 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmstvit.functional.windows import live_cells
+from mmstvit.functional.windows import valid_cells
 from mmstvit.layers.attention import relative_position_index
 from mmstvit.layers.block import TransformerBlock
-from mmstvit.layers.semantic import CenterConv, SemanticEncoder, WindowLayout, WindowSpec
+from mmstvit.layers.encoder import Encoder
+from mmstvit.layers.published_layout import PublishedWindows
+from mmstvit.layers.steps import Generation, Recovery, Refinement, SelfAttention
+from mmstvit.layers.window_layout import PaddedWindows, StretchedWindows, WindowSpec
 
 W, S, C, HEADS = 7, 3, 8, 2
-ROLES = ('generate', 'refine', 'local', 'semantic', 'recover')
 
 
 def attend(block, query, keys, mask=None, shortcut=True):
@@ -81,7 +83,7 @@ def dense_unit(blocks, x, mask, shortcut, conv):
         keys = cut(padded, **around).flatten(3, 4)
         # (rows, columns, 1, 1, keys), heads and queries in the middle
         s = attend(block, s, keys, hidden(mask, shape, pads, grid, around), add)
-    live = live_cells(grid, (W, W), (S, S)) if mask == 'exact' else [n * S // W for n in shape]
+    live = valid_cells(grid, (W, W), (S, S)) if mask == 'exact' else [n * S // W for n in shape]
     cells = [n * S // W for n in shape]
     kind = 'exact' if mask == 'exact' else None
     s = attend(local, s, s, hidden(kind, cells, pads, live, dict(size=S, step=S)))
@@ -116,22 +118,32 @@ def fixed_unit(blocks, x, shortcut, conv, centers):
 
 def build(dense, shortcut, relative_pos, conv_pos, use_global):
     torch.manual_seed(0)
-    relative = {'local': (S, S), 'semantic': None if dense else (2 * S, 2 * S)} if relative_pos else {}
-    blocks = [
-        TransformerBlock(C, HEADS, 16, layer_scale_init_value=1.0, relative_window=relative.get(role)) for role in ROLES
+    cells = (2 * S, 2 * S)
+    on_cells = cells if relative_pos and not dense else None
+    steps = [
+        Generation(C, shortcut=shortcut, conv_size=(S, S) if conv_pos else None),
+        Refinement(C, cells if use_global else None),
+        SelfAttention(),
+        SelfAttention(across=True, grid=on_cells),
+        Recovery(),
     ]
-    grid = (2 * S, 2 * S) if use_global else None
-    encoder = SemanticEncoder(blocks, ROLES, C, grid, shortcut, (S, S) if conv_pos else None).eval()
+    relative = [None, None, (S, S) if relative_pos else None, on_cells, None]
+    blocks = [TransformerBlock(C, HEADS, 16, layer_scale_init_value=1.0, relative_window=window) for window in relative]
+    encoder = Encoder(blocks, steps).eval()
     for parameter in encoder.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return encoder
 
 
 def run(encoder, x, dense, mask):
-    spec = WindowSpec((W, W), (S, S), dense=dense, mask=mask)
-    counts = tuple(-(-n // W) for n in x.shape[1:3])
+    spec = WindowSpec((W, W), (S, S))
+    where = (tuple(x.shape[1:3]), x.device)
+    if not dense:
+        layout = StretchedWindows(spec, *where)
+    else:
+        layout = PaddedWindows(spec, *where) if mask == 'exact' else PublishedWindows(spec, *where, hide=bool(mask))
     with torch.no_grad():
-        return encoder(x, WindowLayout(spec, tuple(x.shape[1:3]), counts, x.device))[0]
+        return encoder(x, layout)[0].x
 
 
 OPTIONS = [
@@ -147,8 +159,8 @@ OPTIONS = [
 def test_dense_unit(grid, mask, options):
     encoder = build(dense=True, use_global=False, **options)
     x = torch.randn(2, *grid, C)
-    conv = encoder.conv_pos['0'] if options['conv_pos'] else None
-    assert conv is None or isinstance(conv, CenterConv)
+    conv = encoder.steps[0].conv
+    assert (conv is not None) == options['conv_pos']
     with torch.no_grad():
         expected = dense_unit(encoder.layers, x, mask, options['shortcut'], conv)
     assert torch.allclose(run(encoder, x, True, mask), expected, atol=2e-4)
@@ -159,7 +171,7 @@ def test_dense_unit(grid, mask, options):
 def test_classification_unit(options, use_global):
     encoder = build(dense=False, use_global=use_global, **options)
     x = torch.randn(2, 14, 14, C)
-    conv = encoder.conv_pos['0'] if options['conv_pos'] else None
     with torch.no_grad():
-        expected = fixed_unit(encoder.layers, x, options['shortcut'], conv, encoder.global_centers)
+        steps = encoder.steps
+        expected = fixed_unit(encoder.layers, x, options['shortcut'], steps[0].conv, steps[1].global_centers)
     assert torch.allclose(run(encoder, x, False, 'exact'), expected, atol=2e-4)

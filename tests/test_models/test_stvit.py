@@ -196,7 +196,7 @@ def test_checkpointing_changes_nothing():
     recomputed.load_state_dict(kept.state_dict())
     image = torch.randn(2, 3, 32, 32)
     calls = []
-    recomputed.encoder.layers[0].register_forward_pre_hook(lambda *args: calls.append(1))
+    recomputed.encoder.layers[0].mlp.register_forward_pre_hook(lambda *args: calls.append(1))
     for model in (kept, recomputed):
         model(image)[0].square().sum().backward()
     assert len(calls) == 2  # forward, and once more in the backward pass
@@ -213,7 +213,7 @@ def test_frozen_stages_stay_as_they_are(frozen_stages):
     for name, parameter in model.named_parameters():
         if name.startswith('encoder.layers.'):
             assert parameter.requires_grad == any(name.startswith(prefix) for prefix in expected), name
-    assert ('encoder.global_centers' in trained) == (frozen_stages < 4)
+    assert ('encoder.steps.3.global_centers' in trained) == (frozen_stages < 4)
     assert ('norm.weight' in trained) == (frozen_stages < 6)
     assert [layer.training for layer in model.encoder.layers] == [i >= frozen_stages for i in range(6)]
     assert not model.drop_after_pos.training
@@ -235,5 +235,5 @@ def test_layer_depth_for_layer_wise_learning_rates():
     assert {total for _, total in depth.values()} == {8}
     assert depth['patch_embed.projection.weight'][0] == depth['pos_embed'][0] == depth['cls_token'][0] == 0
     assert depth['encoder.layers.0.norm1.weight'][0] == 1
-    assert depth['encoder.global_centers'][0] == depth['encoder.layers.3.norm1.weight'][0] == 4
+    assert depth['encoder.steps.3.global_centers'][0] == depth['encoder.layers.3.norm1.weight'][0] == 4
     assert depth['norm.weight'][0] == model.get_layer_depth('head.weight', 'backbone.')[0] == 7

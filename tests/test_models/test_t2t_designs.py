@@ -82,7 +82,7 @@ def test_formula(design):
 def test_formula_of_semantic_tokens(design):
     """The layers that make semantic tokens: queries and keys are of different tokens."""
     model = build(design, semantic_grid=2, stgm_layer=1)
-    assert model.encoder.roles == ('image', 'generate', 'refine', 'semantic')
+    assert [type(step).__name__ for step in model.encoder.steps][:3] == ['SelfAttention', 'Generation', 'Refinement']
     calls = []
     for layer in model.encoder.layers:
         layer.register_forward_hook(lambda module, args, out: calls.append((module, args[0], args[1], out)))
@@ -174,7 +174,7 @@ def test_gradients_reach_every_parameter(design):
 def test_checkpointing_changes_nothing(design):
     kept, recomputed = build(design), build(design, with_cp=True)
     calls = []
-    recomputed.encoder.layers[2].register_forward_pre_hook(lambda *args: calls.append(1))
+    recomputed.encoder.layers[2].mlp.register_forward_pre_hook(lambda *args: calls.append(1))
     for model in (kept, recomputed):
         model(IMAGE)[0].square().sum().backward()
     assert len(calls) == 2  # forward, and once more in the backward pass
@@ -224,7 +224,7 @@ def test_maps_of_each_layer(design):
         (dict(design=dict(growth=8)), 'design type None is unknown'),
         (dict(design=dict(type='se', growth=8)), "design type 'se' has no option growth"),
         (dict(design=dict(type='dense', growth=8, groups=(1, 2))), r'groups=\(1, 2\) of the dense design are not 4'),
-        (dict(design=DENSE, semantic_grid=2), 'semantic_grid=2 does not work with design=.* give semantic_grid=None'),
+        (dict(design=DENSE, semantic_grid=2), 'does not work with design=.* give reduce=None'),
         (dict(design=SE, arch={**ARCH, 'embed_dims': 24}), 'embed_dims=24 is not a multiple of 16'),
         (dict(design=GHOST, arch={**ARCH, 'feedforward_channels': 64}), 'must be three times embed_dims=32'),
         (dict(design=GHOST, arch={**ARCH, 'embed_dims': 33, 'num_heads': 3}), 'embed_dims=33 is odd'),

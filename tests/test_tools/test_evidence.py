@@ -22,6 +22,7 @@ from mmstvit.cli.evidence.measure import TWINS, Measurements
 from mmstvit.cli.evidence.plan import MINUTES, PAIRS, SEEDS, STUDY, Run, option_args, plan
 from mmstvit.cli.evidence.report import render
 from mmstvit.cli.evidence.runs import Crew, Estimate
+from mmstvit.layers.steps import Generation
 from mmstvit.registry import MODELS
 
 # What is trained
@@ -45,9 +46,10 @@ def test_study_changes_one_setting_at_a_time():
             changed = {k for k, v in cfg.model.backbone.items() if default.model.backbone.get(k) != v}
             assert changed == (set() if label == factor.default else {factor.option.rpartition('.')[2]})
             if factor.title == 'semantic tokens':
-                assert backbone.semantic_grid == value and value[0] * value[1] == int(label)
+                (step,) = (step for step in backbone.encoder.steps if isinstance(step, Generation))
+                assert step.cells == value and value[0] * value[1] == int(label)
             elif factor.title == 'STGM after layer':
-                assert backbone.encoder.roles.index('generate') == value
+                assert [isinstance(step, Generation) for step in backbone.encoder.steps].index(True) == value
     trials = [run for run in plan(1) if run.options]
     assert len(trials) == sum(len(f.values) - 1 for f in STUDY) and {run.seed for run in trials} == {0}
     assert {run.seed for run in plan() if run.options} == set(SEEDS)

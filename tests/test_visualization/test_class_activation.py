@@ -9,6 +9,7 @@ import torch
 from run_helpers import TINY, run_here
 
 from mmstvit import get_model
+from mmstvit.layers.steps import Generation
 from mmstvit.visualization import recording
 
 pytest.importorskip('pytorch_grad_cam')
@@ -46,7 +47,9 @@ def classifier(request, tmp_path_factory):
 
 def by_hand(name, model, inputs, target):
     """relu(sum over channels of the mean gradient times the activation), at the size of the image, from 0 to 1."""
-    encoder = next(m for m in model.backbone.modules() if 'generate' in getattr(m, 'roles', ()))
+    encoder = next(
+        m for m in model.backbone.modules() if any(isinstance(s, Generation) for s in getattr(m, 'steps', ()))
+    )
     layer = encoder.layers[-2 if 'class token' in name else -1]
     kept = {}
 

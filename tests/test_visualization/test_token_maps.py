@@ -9,44 +9,49 @@ import pytest
 import torch
 
 from mmstvit import get_model
-from mmstvit.layers.attention import Attention
-from mmstvit.layers.semantic import WholeImage, WindowLayout, WindowSpec
+from mmstvit.layers.block import TransformerBlock
+from mmstvit.layers.layout import WholeImage
+from mmstvit.layers.published_layout import PublishedWindows
+from mmstvit.layers.steps import Generation, Recovery, Refinement
+from mmstvit.layers.tokens import Tokens
+from mmstvit.layers.window_layout import PaddedWindows, StretchedWindows, WindowSpec
 from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D, TokenRecovery
 from mmstvit.visualization import recording, token_maps
 from mmstvit.visualization.maps import LayerMaps
-from mmstvit.visualization.recording import cell_weights
 
 CPU = torch.device('cpu')
 
 
-def windows(grid, window, size, **options):
-    counts = tuple(-(-g // w) for g, w in zip(grid, window))
-    return WindowLayout(WindowSpec(window, size, **options), grid, counts, CPU)
+def windows(kind, grid, window, size, **options):
+    return kind(WindowSpec(window, size), grid, CPU, **options)
 
 
 LAYOUTS = {
-    'whole image': WholeImage((5, 7), (2, 3), 'max', 1, CPU),
-    'whole clip': WholeImage((4, 3, 5), (2, 1, 2), 'max', 0, CPU),
-    'stretched': windows((6, 9), (4, 4), (2, 3)),
-    'stretched clip': windows((4, 6, 5), (2, 3, 3), (1, 2, 2)),
-    'dense': windows((6, 9), (4, 4), (2, 2), dense=True),
-    'dense in bands': windows((26, 9), (4, 4), (2, 2), dense=True),
-    'dense as published': windows((26, 9), (4, 4), (2, 2), dense=True, mask='published'),
-    'dense without mask': windows((14, 9), (4, 4), (2, 2), dense=True, mask=None),
-    'dense clip': windows((5, 6, 7), (2, 3, 3), (1, 2, 2), dense=True),
+    'whole image': WholeImage((5, 7), CPU, 1, (2, 3)),
+    'whole clip': WholeImage((4, 3, 5), CPU, 0, (2, 1, 2)),
+    'stretched': windows(StretchedWindows, (6, 9), (4, 4), (2, 3)),
+    'stretched clip': windows(StretchedWindows, (4, 6, 5), (2, 3, 3), (1, 2, 2)),
+    'dense': windows(PaddedWindows, (6, 9), (4, 4), (2, 2)),
+    'dense in bands': windows(PaddedWindows, (26, 9), (4, 4), (2, 2)),
+    'dense as published': windows(PublishedWindows, (26, 9), (4, 4), (2, 2)),
+    'dense without mask': windows(PublishedWindows, (14, 9), (4, 4), (2, 2), hide=False),
+    'dense clip': windows(PaddedWindows, (5, 6, 7), (2, 3, 3), (1, 2, 2)),
 }
 
 
-@pytest.mark.parametrize('role', ['generate', 'refine', 'recover'])
+@pytest.mark.parametrize('kind', [Generation, Refinement, Recovery])
 @pytest.mark.parametrize('name', LAYOUTS)
-def test_weights_are_those_of_the_forward_pass_at_their_cells(name, role):
+def test_weights_are_those_of_the_forward_pass_at_their_cells(name, kind):
     """Each key has a value of its own, the number of its cell one-hot: what attention returns is its weights."""
     torch.manual_seed(0)
     layout = LAYOUTS[name]
-    cells, grid = math.prod(layout.cells), math.prod(layout.grid)
-    mixed, keys = 4, cells if role == 'recover' else grid
+    recovers = kind is Recovery
+    mixed, keys = 4, math.prod(layout.cells if recovers else layout.grid)
     width = mixed + keys  # of each of two heads
-    attention = Attention(2 * width, 2)
+    # No norm, no MLP and no shortcut: the block is its attention.
+    block = TransformerBlock(2 * width, 2, 1)
+    block.norm1 = torch.nn.Identity()
+    attention = block.attn
     with torch.no_grad():
         attention.proj.weight.copy_(torch.eye(2 * width))
         attention.qkv.bias.zero_()
@@ -64,27 +69,21 @@ def test_weights_are_those_of_the_forward_pass_at_their_cells(name, role):
             x[..., mixed:] = torch.eye(keys).reshape(1, *shape, 1, keys)
         return x.flatten(-2)
 
-    image = tokens(*layout.grid, numbered=role != 'recover')
-    semantic = tokens(*layout.cells, numbered=role == 'recover')
-    if isinstance(layout, WholeImage):
-        extra = (
-            tokens(layout.extra, numbered=False) if role == 'recover' else tokens(1, numbered=False)[:, : layout.extra]
-        )
-        image = torch.cat((extra, image.flatten(1, -2)), 1)
-        semantic = torch.cat((extra, semantic.flatten(1, -2)), 1)
-    else:
-        semantic = layout.split(semantic)
-    plan = layout.plan(role)
-    if role == 'recover':
-        query, context = layout.image_queries(semantic, image), layout.recover_context(semantic)
-    else:
-        query, context = semantic, getattr(layout, f'{role}_context')(semantic, image)
+    image = layout.image_from_grid(tokens(*layout.grid, numbered=not recovers))
+    semantic = layout.from_grid(tokens(*layout.cells, numbered=recovers))
+    for x in (image, semantic):
+        x[:, : layout.num_prefix] = tokens(1, numbered=False)
+    step = kind(2 * width) if kind is not Recovery else kind()
+    given = Tokens(image, layout) if kind is Generation else Tokens(semantic, layout, image)
+    if kind is Generation:
+        step.operands = lambda given: (layout, semantic, semantic, image)  # queries without cells of their own
+    _, query, *parts = step.operands(given)
     with torch.no_grad():
-        out = attention(query, context, plan)
-        found = cell_weights(attention, role, layout, query, context, plan)
-    expected = layout.image_grid(out) if role == 'recover' else layout.join(out)
+        out = attention(query, *step.context(layout, *parts))
+        found = step.token_map(block, given)
+    expected = layout.image_to_grid(out) if recovers else layout.to_grid(out)
     expected = expected.unflatten(-1, (2, width))[..., mixed:].mean(-2)
-    assert found.shape == (1, *(layout.grid if role == 'recover' else layout.cells), keys)
+    assert found.shape == (1, *(layout.grid if recovers else layout.cells), keys)
     assert torch.allclose(found, expected, atol=1e-6)
     assert float(found.sum(-1).min()) > 0.05 and float(found.sum(-1).max()) < 1 + 1e-5
 

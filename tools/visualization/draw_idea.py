@@ -55,7 +55,8 @@ def main() -> None:
     )  # fmt: skip
 
     layers = np.arange(1, 13)
-    colors = [IMAGE if role == 'image' else SEMANTIC for role in semantic.encoder.roles]
+    before = [type(step).__name__ for step in semantic.encoder.steps].index('Generation')
+    colors = [IMAGE if i < before else SEMANTIC for i in range(12)]
     right.bar(layers, theirs, color='none', edgecolor='gray', linestyle='--', label=f'DeiT-S: {sum(theirs):.0f} M')
     right.bar(layers, ours, color=colors)
     right.bar([1], [0], color=SEMANTIC, label=f'STViT-S: {sum(ours):.0f} M')

@@ -1,7 +1,7 @@
 """Draw what the options of windows mean: ``python tools/visualization/draw_windows.py docs/images/windows.png``.
 
 Nothing is drawn by hand: what a window sees are the tokens that its outputs depend on, by the gradient of the layers
-themselves; dead cells and keys of zeros are those of the plans that these layers use.
+themselves; dead cells and keys of zeros are those of the layouts that these layers use.
 """
 
 import argparse
@@ -15,8 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from mmstvit.functional.windows import num_windows, partition, reverse
-from mmstvit.layers.semantic import WindowLayout
+from mmstvit.functional.windows import partition
+from mmstvit.layers.published_layout import PublishedWindows
+from mmstvit.layers.steps import Generation, Recovery, Refinement, Step
+from mmstvit.layers.tokens import Tokens
+from mmstvit.layers.window_layout import WindowLayout
 from mmstvit.models import STViTR, STViTSwin
 from mmstvit.models.backbones.stvit_swin import SemanticSwin
 
@@ -31,46 +34,43 @@ PADDING = (0.85, 0.85, 0.85)
 
 def layout_of(model: SemanticSwin, grid: tuple[int, int]) -> WindowLayout:
     """The windows of the third stage over a grid of tokens."""
-    return WindowLayout(model.spec, grid, num_windows(grid, model.spec.window), torch.device('cpu'))
+    return model.layout(grid, torch.device('cpu'))
 
 
-def seen(model: SemanticSwin, layout: WindowLayout, role: str, window: int) -> np.ndarray:
-    """The tokens that the layer of a role takes into the outputs of a window, (rows, columns), bool.
+def seen(model: SemanticSwin, layout: WindowLayout, kind: type[Step], window: int) -> np.ndarray:
+    """The tokens that the first step of a kind takes into the outputs of a window, (rows, columns), bool.
 
     Image tokens for the two layers of the STGM, semantic tokens for recovery.
     """
     encoder = model.stages[2].encoder
-    layer, plan = encoder.layers[encoder.roles.index(role)], layout.plan(role)
-    image = torch.rand(1, *layout.grid, layer.norm1.weight.numel(), requires_grad=True)
-    semantic = layout.seeds(image).detach().requires_grad_()
-    if role == 'recover':
-        out = layer(image, layout.recover_context(semantic), plan)
-        out, source = partition(out, layout.spec.window, layout.counts), semantic
-    else:
-        context = layout.generate_context if role == 'generate' else layout.refine_context
-        out, source = layer(semantic, context(semantic, image), plan), image
+    block, step = next((b, s) for b, s in zip(encoder.layers, encoder.steps) if isinstance(s, kind))
+    image = torch.rand(1, *layout.grid, block.norm1.weight.numel(), requires_grad=True)
+    semantic = layout.initial_centers(image, 'max').detach().requires_grad_()
+    tokens = Tokens(image, layout) if kind is Generation else Tokens(semantic, layout, image)
+    out, source = step(block, tokens).x, semantic if kind is Recovery else image
+    if kind is Recovery:
+        out = partition(out, layout.spec.window, layout.num_windows)
     (gradient,) = torch.autograd.grad(out[0, window].sum(), source)
-    if role == 'recover':
-        gradient = layout.join(gradient)
+    if kind is Recovery:
+        gradient = layout.to_grid(gradient)
     return (gradient[0].abs().sum(-1) > 0).numpy()
 
 
 def dead_cells(layout: WindowLayout) -> np.ndarray:
     """Semantic cells that are no keys, since they are made of padding alone, (rows, columns), bool."""
-    bias = layout.plan('semantic').bias
-    windows = torch.zeros(math.prod(layout.cells)) if bias is None else bias.flatten()
-    windows = windows.reshape(1, math.prod(layout.counts), -1, 1)
-    return (reverse(windows, layout.spec.size, layout.counts, layout.cells)[0, ..., 0] < 0).numpy()
+    dead = np.ones(layout.cells, bool)
+    dead[tuple(slice(0, n) for n in layout.valid)] = False
+    return dead
 
 
-def zero_keys(layout: WindowLayout, role: str) -> np.ndarray:
+def zero_keys(layout: WindowLayout) -> np.ndarray:
     """How many keys of each window are zeros, of padding or from outside the image, (rows, columns) of windows."""
-    outside = layout.plan(role).keys[0].outside
-    if outside is None:
-        return np.zeros(layout.counts, int)
-    # (groups, 1, windows of a group x queries, 1); all queries of a window see the same.
-    per_window = outside.flatten().reshape(math.prod(layout.counts), -1)[:, 0]
-    return per_window.exp().round().int().reshape(layout.counts).numpy()
+    _, attention = layout.generation(torch.zeros(1, 1, 1, 1), torch.zeros(1, *layout.grid, 1))
+    if not isinstance(layout, PublishedWindows):
+        return np.zeros(layout.num_windows, int)
+    # (groups, 1, windows of a group x queries, keys), the last key that of zeros; all queries of a window see the same.
+    per_window = attention.bias[..., -1].flatten().reshape(math.prod(layout.num_windows), -1)[:, 0]
+    return per_window.exp().round().int().reshape(layout.num_windows).numpy()
 
 
 def draw_cells(axes: Axes, color: str, size: tuple[int, int], marked: np.ndarray | None = None, gray=None) -> None:
@@ -97,8 +97,8 @@ def draw_lines(axes: Axes, counts: tuple[int, int], unit: tuple[int, int], color
 
 def draw_windows(axes: Axes, layout: WindowLayout, unit: tuple[int, int], window: int) -> None:
     """The borders of all windows of ``unit`` cells, and one of them framed."""
-    draw_lines(axes, layout.counts, unit, 'white', 1.0)
-    row, column = divmod(window, layout.counts[1])
+    draw_lines(axes, layout.num_windows, unit, 'white', 1.0)
+    row, column = divmod(window, layout.num_windows[1])
     corner = (column * unit[1], row * unit[0])
     axes.add_patch(
         Rectangle(corner, unit[1], unit[0], fill=False, edgecolor=WINDOW, linewidth=2.0, clip_on=False, zorder=3)
@@ -109,7 +109,7 @@ def draw_form(panels: list[Axes], model: SemanticSwin, recovering: SemanticSwin,
     """Windows, semantic tokens, and what a window sees in each layer, for one size of the image."""
     layout, other = layout_of(model, grid), layout_of(recovering, grid)
     spec = layout.spec
-    padded = tuple(n * w for n, w in zip(layout.counts, spec.window))
+    padded = tuple(n * w for n, w in zip(layout.num_windows, spec.window))
     tokens = '{} x {}'.format(*grid)
 
     draw_cells(panels[0], IMAGE, padded, np.zeros(grid, bool))
@@ -118,12 +118,12 @@ def draw_form(panels: list[Axes], model: SemanticSwin, recovering: SemanticSwin,
     draw_cells(panels[1], SEMANTIC, layout.cells, np.zeros(layout.cells, bool), dead_cells(layout))
     draw_windows(panels[1], layout, spec.size, window)
     panels[1].set_title(f'semantic_size={spec.size[0]}\n' + '{} x {} semantic tokens'.format(*layout.cells))
-    for axes, role, title in zip(panels[2:4], ('generate', 'refine'), ('STGM, first layer', 'STGM, second layer')):
-        marked = seen(model, layout, role, window)
+    for axes, kind, title in zip(panels[2:4], (Generation, Refinement), ('STGM, first layer', 'STGM, second layer')):
+        marked = seen(model, layout, kind, window)
         draw_cells(axes, IMAGE, padded, marked)
         draw_windows(axes, layout, spec.window, window)
         axes.set_title(f'{title}: sees\n{extent(marked)} image tokens')
-    marked = seen(recovering, other, 'recover', window)
+    marked = seen(recovering, other, Recovery, window)
     draw_cells(panels[4], SEMANTIC, other.cells, marked, dead_cells(other))
     draw_windows(panels[4], other, other.spec.size, window)
     panels[4].set_title(f'recovery: sees\n{extent(marked)} semantic tokens')
@@ -138,7 +138,7 @@ def draw_masks(panels: list[Axes], grid: tuple[int, int]) -> None:
     """Of each key mask, how many keys of the windows are zeros, in the first layer of the STGM."""
     for axes, mask in zip(panels, ('exact', 'published', None)):
         layout = layout_of(STViTR(ARCH, dense=True, key_mask=mask), grid)
-        zeros = zero_keys(layout, 'generate')
+        zeros = zero_keys(layout)
         axes.imshow(zeros, cmap='Reds', vmin=0, vmax=196, extent=(0, zeros.shape[1], zeros.shape[0], 0))
         draw_lines(axes, zeros.shape, (1, 1), 'gray', 0.4)
         for (row, column), number in np.ndenumerate(zeros):

@@ -1,7 +1,5 @@
 """What the backbones share: sizes by name, and frozen stages."""
 
-from collections.abc import Sequence
-
 import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -58,52 +56,6 @@ class Backbone(BaseModule):
         return self
 
 
-def axes_of(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ...]:
-    """An option with one number an axis.
-
-    Args:
-        name: of the option.
-        value: as it was given; one number stands for all axes of an image, and for none of a clip's alone.
-        rank: axes, 2 of an image or 3 of a clip.
-
-    Raises:
-        ValueError: it has not so many numbers, or one is no positive integer.
-    """
-    numbers = (value,) * rank if isinstance(value, int) and rank == 2 else value
-    given = isinstance(numbers, Sequence) and all(isinstance(n, int) and n > 0 for n in numbers)
-    if not given or len(numbers) != rank:
-        axes = 'one number or (rows, columns)' if rank == 2 else '(time, rows, columns)'
-        raise ValueError(f'{name}={value!r} must be {axes}, of positive integers')
-    return tuple(numbers)
-
-
-def rank_of(name: str, value: int | Sequence[int]) -> int:
-    """Whether an option is for images, 2 axes, or for clips, 3.
-
-    Raises:
-        ValueError: it is for neither.
-    """
-    rank = 2 if isinstance(value, int) else len(value)
-    if rank not in (2, 3):
-        raise ValueError(f'{name}={value!r} must have 2 numbers for images or 3 for clips')
-    return rank
-
-
 def outputs(outs: list[Tensor], rank: int) -> Tensor | tuple[Tensor, ...]:
     """What a backbone returns: a tuple; of a clip a single tensor as it is, since mmaction2's heads take it so."""
     return outs[0] if rank == 3 and len(outs) == 1 else tuple(outs)
-
-
-def check_idle(because: str, **options: tuple) -> None:
-    """Refuse options that would change nothing.
-
-    Args:
-        because: the option that makes them idle, as it was given.
-        **options: the value given and the default of each.
-
-    Raises:
-        ValueError: a value is not the default. A default asks for nothing.
-    """
-    for name, (value, default) in options.items():
-        if value != default:
-            raise ValueError(f'{name}={value!r} has no effect with {because}: leave it out')

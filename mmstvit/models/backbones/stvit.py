@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +13,36 @@ from torch import Tensor
 
 from ...converters import register_published_weights
 from ...functional.position import resize_table, sinusoid_table
+from ...functional.reduction import compose
 from ...layers.designs import build_layers
 from ...layers.embed import ConvStem, PatchEmbed
-from ...layers.semantic import POOLING, SemanticEncoder, WholeImage, layer_roles
+from ...layers.encoder import Encoder
+from ...layers.layout import WholeImage
+from ...layers.options import axes_of, check_idle, rank_of, take_group
+from ...layers.steps import build_steps
 from ...layers.t2t import T2TModule
+from ...layers.tokens import Tokens
 from ...registry import MODELS
-from .base import Backbone, axes_of, check_idle, outputs, rank_of
+from .base import Backbone, outputs
 
 OUT_TYPES = ('avg_featmap', 'cls_token', 'featmap', 'raw')
 POSITIONS = ('learned', 'sinusoid')
+STGM = dict(type='STGM')
+# The options of two groups, and their defaults; and the names that options of the STGM have outside theirs.
+EMBED = dict(patch_size=16, tokenizer=None, position='learned', in_channels=3)
+BLOCK = dict(
+    qkv_bias=True,
+    design=None,
+    drop_rate=0.0,
+    attn_drop_rate=0.0,
+    drop_path_rate=0.0,
+    layer_scale_init_value=0.0,
+    norm_cfg=None,
+    with_cp=False,
+)
+SHORT_FORM = dict(
+    semantic_grid='grid', stgm_layer='layer', pooling='pooling', use_global='use_global', recover='recover'
+)
 TOKENIZERS = {'PatchEmbed': PatchEmbed, 'ConvStem': ConvStem, 'T2TModule': T2TModule}
 
 
@@ -40,14 +62,42 @@ def build_tokenizer(
     return TOKENIZERS[kind](in_channels, embed_dims, **options)
 
 
+def reduce_option(reduce: dict | None, short: dict) -> dict | None:
+    """Return the option ``reduce``, which may have been given in its short form.
+
+    Args:
+        reduce: as given; the very object ``STGM`` where it was not.
+        short: options of ``SHORT_FORM``.
+
+    Raises:
+        ValueError: it was given both ways, or an option has no effect.
+        TypeError: there is no such option.
+    """
+    unknown = [name for name in short if name not in SHORT_FORM]
+    if unknown:
+        raise TypeError(f'got an unexpected keyword argument {unknown[0]!r}')
+    if not short:
+        return reduce
+    if reduce is not STGM and reduce is not None:
+        raise ValueError(f'{next(iter(short))} is given, the short form of reduce, and reduce={reduce} too')
+    if reduce is None or short.get('semantic_grid', ()) is None:
+        defaults = dict(stgm_layer=4, pooling='max', use_global=True, recover=False)
+        because = 'semantic_grid=None' if 'semantic_grid' in short else 'reduce=None'
+        if short.get('semantic_grid') is not None:
+            check_idle(because, semantic_grid=(short['semantic_grid'], None))
+        check_idle(because, **{name: (short.get(name, default), default) for name, default in defaults.items()})
+        return None
+    return dict(type='STGM', **{SHORT_FORM[name]: value for name, value in short.items()})
+
+
 @MODELS.register_module()
 class STViT(Backbone):
     """A vision transformer that goes on with a few semantic tokens after its first layers.
 
     "Making Vision Transformers Efficient from A Token Sparsification View", arXiv 2303.08685. After ``stgm_layer``
     ordinary layers, two layers (the semantic token generation module) gather the image tokens into a small grid of
-    cluster centres, and the remaining layers run on those alone. With ``semantic_grid=None`` it is the plain
-    transformer of DeiT, the dense twin for comparisons.
+    cluster centres, and the remaining layers run on those alone. With ``reduce=None`` it is the plain transformer of
+    DeiT, the baseline; other methods of reducing tokens take the place of the module.
 
     Takes images of any size and aspect ratio: borders are padded to whole patches, and the position table is
     interpolated to the image's grid. DeiT checkpoints of its authors and of mmpretrain load as they are.
@@ -55,44 +105,45 @@ class STViT(Backbone):
     With a patch of three axes it takes clips: tokens are tubelets, which attend to each other in space and time, and
     the semantic tokens are a grid in space and time too. Checkpoints of images load into it.
 
+    Options of the groups ``embed``, ``block`` and, for the STGM, ``reduce`` may be given one by one too, without the
+    group; those of the STGM under the names ``semantic_grid`` (``None`` for no reduction), ``stgm_layer``, ``pooling``,
+    ``use_global`` and ``recover``.
+
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` (the widths of DeiT), or a dict with ``embed_dims``, ``num_layers``,
             ``num_heads`` and ``feedforward_channels``.
         img_size: the size the position table is made for, in pixels: one number or ``(height, width)``, for clips
             ``(frames, height, width)``.
-        patch_size: the patch size in pixels, one number or ``(height, width)``, for clips ``(frames, height, width)``;
-            of the default tokenizer.
-        tokenizer: what makes the image tokens, a dict with ``type``: ``'PatchEmbed'`` (the default), ``'ConvStem'``
-            (four convolutions) or ``'T2TModule'`` (T2T-ViT's), each of stride 16, and options of its own.
-        position: ``'learned'`` or ``'sinusoid'``: the position table, the latter fixed.
-        in_channels: channels of the image.
-        semantic_grid: rows and columns of semantic tokens (one number for a square), for clips ``(time, rows,
-            columns)``, or ``None`` for a plain transformer.
-        stgm_layer: ordinary layers before the two of the semantic token generation module.
-        pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
-        use_global: whether learned global cluster centres are added in the second layer of the module.
-        recover: whether the last layer gives the image tokens back (STViT-R): they query the semantic tokens, and the
-            map has the full resolution again.
+        reduce: how the number of tokens is reduced, a dict with ``type`` and options of its own, or ``None`` for the
+            plain transformer. ``'STGM'``: ``grid``, rows and columns of semantic tokens (one number for a square), for
+            clips ``(time, rows, columns)``; ``layer``, ordinary layers before the two of the module; ``pooling``, how
+            the first cluster centres are pooled, ``'max'`` or ``'avg'``; ``use_global``, whether learned global cluster
+            centres are added in the second layer of the module; ``recover``, whether the last layer gives the image
+            tokens back (STViT-R): they query the semantic tokens, and the map has the full resolution again.
+            ``'ToMe'``: ``r``, tokens merged in each layer, see :func:`mmstvit.layers.steps.tome.tome`.
+        embed: what makes tokens of an image: ``patch_size`` in pixels, one number or ``(height, width)``, for clips
+            ``(frames, height, width)``, of the default tokenizer; ``tokenizer``, a dict with ``type``: ``'PatchEmbed'``
+            (the default), ``'ConvStem'`` (four convolutions) or ``'T2TModule'`` (T2T-ViT's), each of stride 16, and
+            options of its own; ``position``, ``'learned'`` or ``'sinusoid'``, the latter fixed; ``in_channels`` of the
+            image.
+        block: of the layers: ``qkv_bias``, whether the projections of query, key and value have a bias; ``design``,
+            ``None`` for ordinary layers, or those of convolutional networks that T2T-ViT tries, a dict with ``type``:
+            ``'se'`` (squeeze-excitation), ``'ghost'`` or ``'dense'``; the last, which takes no reduction, with
+            ``growth``, the channels that each layer joins to its input, and ``groups``, the layers of each group;
+            ``drop_rate``, dropout after the position table, the output projections and in the MLPs;
+            ``attn_drop_rate``, dropout of the attention weights; ``drop_path_rate``, stochastic depth of the last
+            layer, growing linearly from 0 at the first; ``layer_scale_init_value``, initial value of LayerScale, 0 for
+            none; ``norm_cfg``, the norm layers; ``with_cp``, recompute activations in the backward pass to save memory.
         with_cls_token: whether a class token rides along.
-        out_type: ``'avg_featmap'``: mean over tokens (B, C), for mmaction2's TimeSformerHead too; ``'cls_token'``: the
-            class token (B, C); ``'featmap'``: the grid of tokens (B, C, *grid), for mmaction2's I3DHead too; ``'raw'``:
-            all tokens, the class token first (B, L, C).
+        out_type: ``'avg_featmap'``: mean over patches (B, C), for mmaction2's TimeSformerHead too; ``'cls_token'``: the
+            class token (B, C); ``'featmap'``: the grid of tokens (B, C, *grid), of merged tokens that of the image, for
+            mmaction2's I3DHead too; ``'raw'``: all tokens, the class token first (B, L, C).
         out_indices: the layers whose outputs are returned, negative numbers count from the last.
-        qkv_bias: whether the projections of query, key and value have a bias.
-        design: ``None`` for ordinary layers, or those of convolutional networks that T2T-ViT tries, a dict with
-            ``type``: ``'se'`` (squeeze-excitation), ``'ghost'`` or ``'dense'``; the last, which takes no semantic
-            tokens, with ``growth``, the channels that each layer joins to its input, and ``groups``, the layers of each
-            group.
-        drop_rate: dropout after the position table, the output projections and in the MLPs.
-        attn_drop_rate: dropout of the attention weights.
-        drop_path_rate: stochastic depth of the last layer, growing linearly from 0 at the first.
-        layer_scale_init_value: initial value of LayerScale in every layer; 0 means no LayerScale.
-        norm_cfg: the norm layers.
         final_norm: whether the last layer's output is normed.
         frozen_stages: -1: nothing is frozen; 0: the stem and the position table; n: the first n layers too; with all
             layers the final norm too.
-        with_cp: recompute activations in the backward pass to save memory.
         init_cfg: initialisation, by default truncated normal weights in linear layers.
+        **options: those of the groups, one by one.
 
     Attributes:
         out_channels: channels of each output.
@@ -111,77 +162,54 @@ class STViT(Backbone):
         self,
         arch: str | dict = 'small',
         img_size: int | Sequence[int] = 224,
-        patch_size: int | Sequence[int] = 16,
-        tokenizer: dict | None = None,
-        position: str = 'learned',
-        in_channels: int = 3,
-        semantic_grid: int | Sequence[int] | None = (4, 4),
-        stgm_layer: int = 4,
-        pooling: str = 'max',
-        use_global: bool = True,
-        recover: bool = False,
+        reduce: dict | None = STGM,
+        embed: dict | None = None,
+        block: dict | None = None,
         with_cls_token: bool = False,
         out_type: str = 'avg_featmap',
         out_indices: int | Sequence[int] = -1,
-        qkv_bias: bool = True,
-        design: dict | None = None,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        layer_scale_init_value: float = 0.0,
-        norm_cfg: dict | None = None,
         final_norm: bool = True,
         frozen_stages: int = -1,
-        with_cp: bool = False,
         init_cfg: dict | list | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02))
         arch = self.arch_settings(arch)
-        norm_cfg = norm_cfg or dict(type='LN', eps=1e-6)
+        embed = take_group('embed', embed, EMBED, options)
+        block = take_group('block', block, BLOCK, options)
+        reduce = reduce_option(reduce, options)
+        norm_cfg = block['norm_cfg'] = block['norm_cfg'] or dict(type='LN', eps=1e-6)
         self.embed_dims = arch['embed_dims']
         self.num_layers = arch['num_layers']
         self.out_type = out_type
-        self.num_extra_tokens = int(with_cls_token)
+        self.num_prefix_tokens = int(with_cls_token)
         self.out_indices = self._layer_indices(out_indices)
         if out_type not in OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} is unknown, choose from {OUT_TYPES}')
         if out_type == 'cls_token' and not with_cls_token:
             raise ValueError("out_type='cls_token' needs with_cls_token=True")
 
-        self.patch_embed = build_tokenizer(tokenizer, in_channels, self.embed_dims, patch_size)
+        tokenizer, patch_size = embed['tokenizer'], embed['patch_size']
+        self.patch_embed = build_tokenizer(tokenizer, embed['in_channels'], self.embed_dims, patch_size)
         self.rank = 2 if tokenizer else rank_of('patch_size', patch_size)
         grid = self.patch_embed.grid_of(axes_of('img_size', img_size, self.rank))
-        self._add_positions(position, grid, with_cls_token)
-        self.drop_after_pos = nn.Dropout(drop_rate)
+        self._add_positions(embed['position'], grid, with_cls_token)
+        self.drop_after_pos = nn.Dropout(block['drop_rate'])
 
-        layers, widths = build_layers(
-            design,
-            arch,
-            np.linspace(0, drop_path_rate, self.num_layers).tolist(),
-            qkv_bias=qkv_bias,
-            drop_rate=drop_rate,
-            attn_drop_rate=attn_drop_rate,
-            layer_scale_init_value=layer_scale_init_value,
-            norm_cfg=norm_cfg,
-        )
+        rates = np.linspace(0, block.pop('drop_path_rate'), self.num_layers).tolist()
+        design = block.pop('design')
+        layers, widths = build_layers(design, arch, rates, **block)
         self.out_channels = tuple(widths[i] for i in self.out_indices)
-        if semantic_grid is not None and set(widths) != {self.embed_dims}:
+        if reduce is not None and set(widths) != {self.embed_dims}:
             raise ValueError(
-                f'semantic_grid={semantic_grid} does not work with design={design}: semantic tokens need layers of one '
-                'width, give semantic_grid=None'
+                f'reduce={reduce} does not work with design={design}: it needs layers of one width, give reduce=None '
+                '(or semantic_grid=None)'
             )
-        self.semantic_grid = self._check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global, recover)
-        self.pooling = pooling
-        self.encoder = SemanticEncoder(
-            layers,
-            layer_roles(self.num_layers, None if semantic_grid is None else stgm_layer, recover),
-            self.embed_dims,
-            centers_grid=self.semantic_grid if use_global else None,
-            with_cp=with_cp,
-        )
+        self.encoder = Encoder(layers, build_steps(reduce, self.num_layers, self.embed_dims, grid))
         self.norm = build_norm_layer(norm_cfg, widths[-1])[1] if final_norm else None
 
-        register_published_weights(self, tables=('pos_embed', 'encoder.global_centers'))
+        centers = [name for name, _ in self.named_parameters() if name.endswith('global_centers')]
+        register_published_weights(self, tables=('pos_embed', *centers))
         self._freeze(frozen_stages, self.num_layers)
 
     def _add_positions(self, position: str, grid: tuple[int, ...], with_cls_token: bool) -> None:
@@ -194,34 +222,13 @@ class STViT(Backbone):
             self.pos_embed = nn.Parameter(torch.zeros(1, *grid, self.embed_dims))
             trunc_normal_(self.pos_embed, std=0.02)
         elif position == 'sinusoid':
-            table = sinusoid_table(math.prod(grid) + self.num_extra_tokens, self.embed_dims)
-            extra, table = table.tensor_split([self.num_extra_tokens])
+            table = sinusoid_table(math.prod(grid) + self.num_prefix_tokens, self.embed_dims)
+            extra, table = table.tensor_split([self.num_prefix_tokens])
             self.register_buffer('pos_embed', table.unflatten(0, grid).unsqueeze(0))
             if with_cls_token:
                 self.cls_token.data += extra
         else:
             raise ValueError(f'position={position!r} is unknown, choose from {POSITIONS}')
-
-    @staticmethod
-    def _check_semantic(semantic_grid, grid, stgm_layer, pooling, use_global, recover) -> tuple[int, ...] | None:
-        if pooling not in POOLING:
-            raise ValueError(f'pooling={pooling!r} is unknown, choose from {POOLING}')
-        if semantic_grid is None:
-            check_idle(
-                'semantic_grid=None',
-                stgm_layer=(stgm_layer, 4),
-                pooling=(pooling, 'max'),
-                use_global=(use_global, True),
-                recover=(recover, False),
-            )
-            return None
-        semantic_grid = axes_of('semantic_grid', semantic_grid, len(grid))
-        if not all(s <= g for s, g in zip(semantic_grid, grid)):
-            raise ValueError(
-                f'semantic_grid={semantic_grid} must have numbers from 1 to those of the token grid {grid} '
-                '(img_size / patch_size)'
-            )
-        return semantic_grid
 
     def _layer_indices(self, out_indices: int | Sequence[int]) -> tuple[int, ...]:
         given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
@@ -234,7 +241,8 @@ class STViT(Backbone):
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
-        modules = [self.patch_embed, self.drop_after_pos, *self.encoder.layers[: self.frozen_stages]]
+        modules = [self.patch_embed, self.drop_after_pos]
+        modules += [*self.encoder.layers[: self.frozen_stages], *self.encoder.steps[: self.frozen_stages]]
         if self.frozen_stages == self.num_layers and self.norm is not None:
             modules.append(self.norm)
         return modules
@@ -243,8 +251,6 @@ class STViT(Backbone):
         parameters = super()._frozen_parameters()
         if self.frozen_stages >= 0:
             parameters += [p for p in (self.pos_embed, self.cls_token) if isinstance(p, nn.Parameter)]
-        if 'refine' in self.encoder.roles[: max(self.frozen_stages, 0)] and self.encoder.global_centers is not None:
-            parameters.append(self.encoder.global_centers)
         return parameters
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -263,22 +269,29 @@ class STViT(Backbone):
         if self.cls_token is not None:
             x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
         x = self.drop_after_pos(x)
-        layout = WholeImage(grid, self.semantic_grid, self.pooling, self.num_extra_tokens, x.device)
-        _, _, outs = self.encoder(x, layout, self.out_indices)
+        layout = WholeImage(grid, x.device, self.num_prefix_tokens)
+        _, outs = self.encoder(x, layout, self.out_indices)
         if self.norm is not None and self.num_layers - 1 in self.out_indices:
-            outs[-1] = (self.norm(outs[-1][0]), outs[-1][1])
-        outs = [self._format(tokens, self.semantic_grid if semantic else grid) for tokens, semantic in outs]
-        return outputs(outs, self.rank)
+            outs[-1] = outs[-1]._replace(x=self.norm(outs[-1].x))
+        return outputs([self._format(tokens) for tokens in outs], self.rank)
 
-    def _format(self, tokens: Tensor, grid: tuple[int, ...]) -> Tensor:
+    def _format(self, tokens: Tokens) -> Tensor:
+        x, layout = tokens.x, tokens.layout
         if self.out_type == 'raw':
-            return tokens
+            return x
         if self.out_type == 'cls_token':
-            return tokens[:, 0]
-        tokens = tokens[:, self.num_extra_tokens :]
+            return x[:, 0]
         if self.out_type == 'avg_featmap':
-            return tokens.mean(dim=1)
-        return tokens.unflatten(1, grid).movedim(-1, 1).contiguous()  # (B, N, C) -> (B, C, *grid)
+            x = x[:, self.num_prefix_tokens :]
+            if tokens.size is None:
+                return x.mean(dim=1)
+            size = tokens.size[:, self.num_prefix_tokens :]
+            return (x * size).sum(dim=1) / size.sum(dim=1)
+        if tokens.image is not None:
+            x = layout.to_grid(x)
+        else:
+            x = layout.image_to_grid(compose(tokens.trace).unmerge(x))
+        return x.movedim(-1, 1).contiguous()  # (B, *grid, C) -> (B, C, *grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """The depth of a parameter, for layer-wise learning rate decay in mmpretrain's optimizer constructor.
@@ -296,8 +309,6 @@ class STViT(Backbone):
         name = param_name[len(prefix) :].split('.')
         if name[0] in ('cls_token', 'pos_embed', 'patch_embed'):
             return 0, num_depths
-        if name[:2] == ['encoder', 'layers']:
+        if name[0] == 'encoder':  # encoder.layers.N or encoder.steps.N
             return int(name[2]) + 1, num_depths
-        if name == ['encoder', 'global_centers']:
-            return self.encoder.roles.index('refine') + 1, num_depths
         return num_depths - 1, num_depths

@@ -1,6 +1,8 @@
 """STViT and STViT-R on the hierarchical transformer (Swin layout)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,63 +11,84 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
 from ...converters import register_published_weights
-from ...functional.windows import num_windows
 from ...layers.block import TransformerBlock
 from ...layers.embed import ConvStem, PatchEmbed, PatchMerging
-from ...layers.semantic import KEY_MASKS, POOLING, SemanticEncoder, WindowLayout, WindowSpec
+from ...layers.encoder import Encoder
+from ...layers.options import axes_of, check_idle, rank_of, take_group
+from ...layers.published_layout import PublishedWindows
+from ...layers.steps import Generation, Recovery, Refinement, SelfAttention, Step
+from ...layers.window_layout import PaddedWindows, StretchedWindows, WindowLayout, WindowSpec
 from ...registry import MODELS
-from .base import Backbone, axes_of, check_idle, outputs, rank_of
+from .base import Backbone, outputs
 
 STEMS = ('patch', 'conv')
 
 # Of Swin and of Video Swin, by the axes of what they are for.
 _PATCH_SIZE = {2: (4, 4), 3: (2, 4, 4)}
 
-# Layers of one unit of STViT-R: an image layer, the STGM, semantic layers of each window and of all, and recovery.
-_UNIT = ('image', 'generate', 'refine', 'local', 'semantic', 'recover')
+KEY_MASKS = ('exact', 'published', None)
+
+# Options of the layers of all stages, and their defaults.
+BLOCK = dict(
+    mlp_ratio=4.0,
+    qkv_bias=True,
+    drop_rate=0.0,
+    attn_drop_rate=0.0,
+    drop_path_rate=0.1,
+    norm_cfg=None,
+    with_cp=False,
+)
 
 # The stage whose layers work on semantic tokens; at 224 px it has 14 x 14 image tokens, and 16 steps of 32 frames.
 _SEMANTIC_STAGE = 2
 
 
-def _windows_in_turn(depth: int, first: int = 0) -> tuple[str, ...]:
-    """Ordinary Swin layers: every second one in shifted windows."""
-    return tuple('shifted' if i % 2 else 'image' for i in range(first, first + depth))
+class Layer(NamedTuple):
+    """A layer before it is built: what it does, and the options that depend on it.
+
+    Attributes:
+        step: makes the step, given the width of the stage.
+        relative_window: window of a learned relative position bias, ``None`` for none.
+        layer_scale_init_value: initial value of LayerScale, 0 for none.
+    """
+
+    step: Callable[[int], Step]
+    relative_window: tuple[int, ...] | None = None
+    layer_scale_init_value: float = 0.0
+
+
+def swin_layers(depth: int, window: tuple[int, ...]) -> list[Layer]:
+    """Return ordinary Swin layers: every second one in shifted windows."""
+    return [Layer(lambda width, shifted=bool(i % 2): SelfAttention(shifted), window) for i in range(depth)]
 
 
 class Stage(nn.Module):
     """The layers of one resolution, and the patch merging that leads to the next."""
 
-    def __init__(self, encoder: SemanticEncoder, downsample: nn.Module | None) -> None:
+    def __init__(self, encoder: Encoder, downsample: nn.Module | None) -> None:
         super().__init__()
         self.encoder = encoder
         self.downsample = downsample
 
 
 class SemanticSwin(Backbone):
-    """What :class:`.STViTSwin` and :class:`.STViTR` share: Swin's stages, the third with any roles for its layers.
+    """What :class:`.STViTSwin` and :class:`.STViTR` share: Swin's stages, the third with any layers.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` or a dict with ``embed_dims``, ``depths`` and ``num_heads``.
-        roles: of the layers of the third stage, see ``mmstvit.layers.semantic.ROLES``.
-        spec: its windows and semantic tokens.
-        centers_grid: the grid of the global cluster centres, or ``None``.
-        shortcut: whether the first STGM layer adds to the pooled tokens.
-        layer_scale_init_value: of the layers from the STGM on, recovery included.
-        relative_pos: whether semantic layers have a relative position bias.
-        conv_pos: whether a convolution is added to the pooled tokens.
+        layers: those of the third stage.
+        layout: makes the layout of the tokens of an image, given the grid and the device.
+        spec: the windows of the layout.
         stem: ``'patch'`` or ``'conv'``.
         out_indices: the stages whose maps are returned.
         patch_size: of the stem ``'patch'``, one number or one an axis; by default 4 x 4 pixels, of a clip two frames.
         in_channels: channels of the image.
-        mlp_ratio: hidden width of the MLPs over their width.
-        qkv_bias: whether the projections of query, key and value have a bias.
-        drop_rate: dropout after the stem, the output projections and in the MLPs.
-        attn_drop_rate: dropout of the attention weights.
-        drop_path_rate: stochastic depth of the last layer, growing linearly from 0 at the first.
-        norm_cfg: the norm layers.
+        block: options of the layers: ``mlp_ratio``, hidden width of the MLPs over their width; ``qkv_bias``, whether
+            the projections of query, key and value have a bias; ``drop_rate``, dropout after the stem, the output
+            projections and in the MLPs; ``attn_drop_rate``, dropout of the attention weights; ``drop_path_rate``,
+            stochastic depth of the last layer, growing linearly from 0 at the first; ``norm_cfg``, the norm layers;
+            ``with_cp``, recompute activations in the backward pass to save memory. They may be given one by one too.
         frozen_stages: -1: nothing is frozen; 0: the stem; n: the first n stages too.
-        with_cp: recompute activations in the backward pass to save memory.
         init_cfg: initialisation, by default truncated normal weights in linear layers.
     """
 
@@ -78,35 +101,29 @@ class SemanticSwin(Backbone):
     def __init__(
         self,
         arch: str | dict,
-        roles: tuple[str, ...],
+        layers: Sequence[Layer],
+        layout: Callable[..., WindowLayout],
         spec: WindowSpec,
-        centers_grid: Sequence[int] | None,
-        shortcut: bool,
-        layer_scale_init_value: float,
-        relative_pos: bool,
-        conv_pos: bool,
         stem: str,
         out_indices: Sequence[int],
         patch_size: int | Sequence[int] | None = None,
         in_channels: int = 3,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
-        norm_cfg: dict | None = None,
+        block: dict | None = None,
         frozen_stages: int = -1,
-        with_cp: bool = False,
         init_cfg: dict | list | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(init_cfg or dict(type='TruncNormal', layer='Linear', std=0.02))
         arch = self.arch_settings(arch)
-        norm_cfg = norm_cfg or dict(type='LN', eps=1e-5)
+        block = take_group('block', block, BLOCK, options)
+        if options:
+            raise TypeError(f'got an unexpected keyword argument {next(iter(options))!r}')
+        norm_cfg = block['norm_cfg'] = block['norm_cfg'] or dict(type='LN', eps=1e-5)
         depths, heads = arch['depths'], arch['num_heads']
         if not len(depths) == len(heads) == 4:
             raise ValueError(f'depths={depths} and num_heads={heads} must have 4 numbers')
         widths = [arch['embed_dims'] * 2**i for i in range(len(depths))]
-        self.spec = spec
+        self.spec, self.layout = spec, layout
         self.out_indices = tuple(out_indices)
         if not out_indices or not all(0 <= i < len(depths) for i in out_indices):
             raise ValueError(f'out_indices={out_indices} must name some of the stages 0 to {len(depths) - 1}')
@@ -122,42 +139,26 @@ class SemanticSwin(Backbone):
             self.patch_embed = ConvStem(in_channels, widths[0])
         else:
             raise ValueError(f'stem={stem!r} is unknown, choose from {STEMS}')
-        self.drop_after_stem = nn.Dropout(drop_rate)
+        self.drop_after_stem = nn.Dropout(block['drop_rate'])
 
-        rates = iter(np.linspace(0, drop_path_rate, sum(depths)))
+        mlp_ratio, rate = block.pop('mlp_ratio'), block.pop('drop_path_rate')
+        rates = iter(np.linspace(0, rate, sum(depths)).tolist())
         self.stages = nn.ModuleList()
         for i, (width, depth) in enumerate(zip(widths, depths)):
-            stage_roles = roles if i == _SEMANTIC_STAGE else _windows_in_turn(depth)
-            layers = []
-            for role in stage_roles:
-                on_image = role in ('image', 'shifted')
-                relative = {}
-                if relative_pos:
-                    relative = {'local': spec.size, 'semantic': None if spec.dense else centers_grid_of(spec)}
-                layers.append(
-                    TransformerBlock(
-                        width,
-                        heads[i],
-                        int(mlp_ratio * width),
-                        qkv_bias=qkv_bias,
-                        drop_rate=drop_rate,
-                        attn_drop_rate=attn_drop_rate,
-                        drop_path_rate=float(next(rates)),
-                        layer_scale_init_value=0.0 if on_image else layer_scale_init_value,
-                        norm_cfg=norm_cfg,
-                        relative_window=spec.window if on_image else relative.get(role),
-                    )
+            of_stage = layers if i == _SEMANTIC_STAGE else swin_layers(depth, spec.window)
+            blocks = [
+                TransformerBlock(
+                    width,
+                    heads[i],
+                    int(mlp_ratio * width),
+                    drop_path_rate=next(rates),
+                    layer_scale_init_value=layer.layer_scale_init_value,
+                    relative_window=layer.relative_window,
+                    **block,
                 )
-            semantic = i == _SEMANTIC_STAGE
-            encoder = SemanticEncoder(
-                layers,
-                stage_roles,
-                width,
-                centers_grid if semantic else None,
-                shortcut,
-                conv_pos=spec.size if conv_pos and semantic else None,
-                with_cp=with_cp,
-            )
+                for layer in of_stage
+            ]
+            encoder = Encoder(blocks, [layer.step(width) for layer in of_stage])
             last = i == len(depths) - 1
             self.stages.append(Stage(encoder, None if last else PatchMerging(width, norm_cfg)))
         for i in self.out_indices:
@@ -189,10 +190,8 @@ class SemanticSwin(Backbone):
         outs = []
         for i, stage in enumerate(self.stages):
             grid = tuple(x.shape[1:-1])
-            layout = WindowLayout(self.spec, grid, num_windows(grid, self.spec.window), x.device)
-            x, semantic, _ = stage.encoder(x, layout)
-            if semantic:
-                x = layout.join(x)
+            tokens, _ = stage.encoder(x, self.layout(grid, x.device))
+            x = tokens.x if tokens.image is None else tokens.layout.to_grid(tokens.x)
             if i in self.out_indices:
                 outs.append(getattr(self, f'norm{i}')(x).movedim(-1, 1).contiguous())
             if stage.downsample is not None:
@@ -200,14 +199,9 @@ class SemanticSwin(Backbone):
         return outputs(outs, len(self.spec.window))
 
 
-def centers_grid_of(spec: WindowSpec) -> tuple[int, ...]:
-    """The grid of all semantic tokens at 224 px (and 32 frames), where stage 3 has two windows along each axis."""
-    return tuple(2 * s for s in spec.size)
-
-
-def _check_pooling(pooling: str) -> None:
-    if pooling not in POOLING:
-        raise ValueError(f'pooling={pooling!r} is unknown, choose from {POOLING}')
+def centers_grid_of(size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the grid of all semantic tokens at 224 px (and 32 frames): stage 3 has two windows along each axis."""
+    return tuple(2 * s for s in size)
 
 
 def _semantic_size(semantic_size: int | Sequence[int], window: tuple[int, ...]) -> tuple[int, ...]:
@@ -256,8 +250,8 @@ class STViTSwin(SemanticSwin):
         stem: ``'patch'``: 4 x 4 patches, as Swin; ``'conv'``: two convolutions, as STViT-R.
         layer_scale_init_value: initial value of LayerScale in the layers from the STGM on; 0 means no LayerScale.
         out_indices: the stages whose maps are returned.
-        **options: ``patch_size``, ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``,
-            ``drop_path_rate``, ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`.SemanticSwin`.
+        **options: ``patch_size``, ``in_channels``, ``block`` or its options one by one, ``frozen_stages``,
+            ``init_cfg``, see :class:`.SemanticSwin`.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
@@ -276,7 +270,6 @@ class STViTSwin(SemanticSwin):
         out_indices: Sequence[int] = (3,),
         **options,
     ) -> None:
-        _check_pooling(pooling)
         depth = self.arch_settings(arch)['depths'][_SEMANTIC_STAGE]
         window = axes_of('window_size', window_size, rank_of('window_size', window_size))
         size = None if semantic_size is None else _semantic_size(semantic_size, window)
@@ -288,7 +281,7 @@ class STViTSwin(SemanticSwin):
                 use_global=(use_global, True),
                 layer_scale_init_value=(layer_scale_init_value, 0.0),
             )
-            roles = _windows_in_turn(depth)
+            layers = swin_layers(depth, window)
         else:
             before = depth // 3 if stgm_layer is None else stgm_layer
             if not 0 <= before <= depth - 2:
@@ -296,25 +289,16 @@ class STViTSwin(SemanticSwin):
                     f'stgm_layer={before} does not fit: the STGM takes two of the {depth} layers of the third stage, '
                     f'so it must be between 0 and {depth - 2}'
                 )
-            after = depth - before - 2
-            roles = _windows_in_turn(before) + ('generate', 'refine') + (('local', 'semantic') * depth)[:after]
+            centers = centers_grid_of(size) if use_global else None
+            steps = [partial(Generation, pooling=pooling), partial(Refinement, centers_grid=centers)]
+            steps += [lambda width, across=bool(i % 2): SelfAttention(across=across) for i in range(depth - before - 2)]
+            layers = swin_layers(before, window)
+            layers += [Layer(step, layer_scale_init_value=layer_scale_init_value) for step in steps]
         # Plain Swin keeps the rule of its authors, so that its outputs are those of the toolboxes at any size.
         semantic = size is not None
         fit = semantic or len(window) == 3
-        spec = WindowSpec(window, size or window, pooling, hide_padding=semantic, fit=fit)
-        super().__init__(
-            arch,
-            roles,
-            spec,
-            centers_grid=centers_grid_of(spec) if size and use_global else None,
-            shortcut=True,
-            layer_scale_init_value=layer_scale_init_value,
-            relative_pos=False,
-            conv_pos=False,
-            stem=stem,
-            out_indices=out_indices,
-            **options,
-        )
+        spec = WindowSpec(window, size or window, hide_padding=semantic, fit=fit)
+        super().__init__(arch, layers, partial(StretchedWindows, spec), spec, stem, out_indices, **options)
 
 
 @MODELS.register_module()
@@ -375,8 +359,8 @@ class STViTR(SemanticSwin):
         stem: ``'conv'``: two convolutions, as published; ``'patch'``: 4 x 4 patches, as Swin.
         layer_scale_init_value: initial value of LayerScale in the layers of a unit after its first; 0 means none.
         out_indices: the stages whose maps are returned; by default the last, in the dense form all.
-        **options: ``patch_size``, ``in_channels``, ``mlp_ratio``, ``qkv_bias``, ``drop_rate``, ``attn_drop_rate``,
-            ``drop_path_rate``, ``norm_cfg``, ``frozen_stages``, ``with_cp``, ``init_cfg``, see :class:`.SemanticSwin`.
+        **options: ``patch_size``, ``in_channels``, ``block`` or its options one by one, ``frozen_stages``,
+            ``init_cfg``, see :class:`.SemanticSwin`.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
@@ -399,33 +383,39 @@ class STViTR(SemanticSwin):
         out_indices: Sequence[int] | None = None,
         **options,
     ) -> None:
-        _check_pooling(pooling)
         depth = self.arch_settings(arch)['depths'][_SEMANTIC_STAGE]
         window = axes_of('window_size', window_size, rank_of('window_size', window_size))
         size = _semantic_size(semantic_size, window)
-        if depth % len(_UNIT):
-            raise ValueError(f'the third stage has {depth} layers, which is no multiple of the {len(_UNIT)} of a unit')
+        if depth % 6:
+            raise ValueError(f'the third stage has {depth} layers, which is no multiple of the 6 of a unit')
         if key_mask not in KEY_MASKS:
             raise ValueError(f'key_mask={key_mask!r} is unknown, choose from {KEY_MASKS}')
         if not dense:
             check_idle('dense=False', key_mask=(key_mask, 'exact'))
         if dense and use_global:
             raise ValueError('use_global=True is for dense=False: the centres belong to one image size')
-        spec = WindowSpec(
-            window, size, pooling, dense, key_mask, hide_padding=key_mask == 'exact', always_shift=dense
-        )  # fmt: skip
+        spec = WindowSpec(window, size, hide_padding=key_mask == 'exact', always_shift=dense)
+        layout = partial(StretchedWindows, spec)
+        if dense:
+            exact = key_mask == 'exact'
+            layout = partial(PaddedWindows, spec) if exact else partial(PublishedWindows, spec, hide=bool(key_mask))
         if out_indices is None:
             out_indices = (0, 1, 2, 3) if dense else (3,)
-        super().__init__(
-            arch,
-            _UNIT * (depth // len(_UNIT)),
-            spec,
-            centers_grid=centers_grid_of(spec) if use_global else None,
-            shortcut=shortcut,
-            layer_scale_init_value=layer_scale_init_value,
-            relative_pos=relative_pos,
-            conv_pos=conv_pos,
-            stem=stem,
-            out_indices=out_indices,
-            **options,
-        )
+        cells = centers_grid_of(size)
+
+        def unit(first: bool) -> list[Layer]:
+            """An image layer, the STGM, semantic layers of each window and of all, and recovery."""
+            generation = partial(Generation, pooling=pooling, shortcut=shortcut, conv_size=size if conv_pos else None)
+            refinement = partial(Refinement, centers_grid=cells if use_global and first else None)
+            on_cells = cells if relative_pos and not dense else None
+            return [
+                *swin_layers(1, window),
+                Layer(generation, None, layer_scale_init_value),
+                Layer(refinement, None, layer_scale_init_value),
+                Layer(lambda width: SelfAttention(), size if relative_pos else None, layer_scale_init_value),
+                Layer(lambda width: SelfAttention(across=True, grid=on_cells), on_cells, layer_scale_init_value),
+                Layer(lambda width: Recovery(), None, layer_scale_init_value),
+            ]
+
+        layers = [layer for i in range(depth // 6) for layer in unit(first=i == 0)]
+        super().__init__(arch, layers, layout, spec, stem, out_indices, **options)

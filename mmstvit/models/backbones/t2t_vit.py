@@ -38,9 +38,8 @@ class T2TViT(STViT):
         design: of the layers, as of :class:`STViT`; by default that of the architecture's name.
         with_cls_token: whether a class token rides along.
         out_type: as of :class:`STViT`; by default the class token, or the mean where there is none.
-        semantic_grid: rows and columns of semantic tokens, or ``None`` for T2T-ViT as published.
         norm_cfg: the norm layers.
-        **options: of :class:`STViT`.
+        **options: of :class:`STViT`; by default ``reduce=None``, T2T-ViT as published.
 
     Raises:
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
@@ -77,7 +76,6 @@ class T2TViT(STViT):
         design: dict | None = None,
         with_cls_token: bool = True,
         out_type: str | None = None,
-        semantic_grid: int | Sequence[int] | None = None,
         norm_cfg: dict | None = None,
         **options: Any,
     ) -> None:
@@ -86,6 +84,8 @@ class T2TViT(STViT):
         if design is None and isinstance(arch, str):
             design = self.designs.get(arch)
         norm_cfg = norm_cfg or dict(type='LN', eps=1e-5)
+        if options.get('semantic_grid') is None:
+            options.setdefault('reduce', None)
         super().__init__(
             arch,
             img_size,
@@ -95,7 +95,6 @@ class T2TViT(STViT):
             design=design,
             with_cls_token=with_cls_token,
             out_type=out_type or ('cls_token' if with_cls_token else 'avg_featmap'),
-            semantic_grid=semantic_grid,
             norm_cfg=norm_cfg,
             **options,
         )

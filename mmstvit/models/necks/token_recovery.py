@@ -7,6 +7,9 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from ...layers.block import TransformerBlock
+from ...layers.layout import WholeImage
+from ...layers.steps import Recovery
+from ...layers.tokens import Tokens
 from ...registry import MODELS
 
 
@@ -62,6 +65,7 @@ class TokenRecovery(BaseModule):
             layer_scale_init_value=layer_scale_init_value,
             norm_cfg=norm_cfg,
         )
+        self.step = Recovery()
         self.norm = build_norm_layer(norm_cfg, embed_dims)[1] if final_norm else None
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor]:
@@ -83,7 +87,9 @@ class TokenRecovery(BaseModule):
                 f"{[tuple(x.shape) for x in inputs]}: give the backbone out_type='featmap' and two out_indices"
             )
         image, semantic = (x.flatten(2).transpose(1, 2) for x in inputs)  # (B, C, *grid) -> (B, N, C)
-        image = self.layer(image, (semantic,))
+        grid, cells = (tuple(x.shape[2:]) for x in inputs)
+        layout = WholeImage(grid, image.device, cells=cells)
+        image = self.step(self.layer, Tokens(semantic, layout, image)).x
         if self.norm is not None:
             image = self.norm(image)
-        return (image.transpose(1, 2).unflatten(2, inputs[0].shape[2:]).contiguous(),)
+        return (image.transpose(1, 2).unflatten(2, grid).contiguous(),)

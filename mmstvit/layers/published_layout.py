@@ -1,0 +1,107 @@
+"""The dense STViT-R with the masks of its authors, needed to reproduce their detectors.
+
+Their larger windows hold padding, and zeros outside the image, as keys. One zero token, a key of its own, stands for
+all of them, with the logarithm of their number added to its logit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..functional.windows import HIDDEN, Keys, Size, combine, for_queries, keys_of_boxes
+from .layout import Context
+from .window_layout import PaddedWindows
+
+
+@dataclass(frozen=True)
+class PublishedWindows(PaddedWindows):
+    """Windows of :class:`.PaddedWindows` in which zeros are keys.
+
+    Attributes:
+        hide: whether the cells that the authors' code hides are hidden: the outside, and where rows ``[-pad:]`` cross
+            columns ``[-pad:]``, as Python slices; a window that would see nothing sees everything.
+    """
+
+    hide: bool = True
+
+    @property
+    def valid(self) -> Size:
+        return self.cells
+
+    def initial_centers(self, x: Tensor, pooling: str) -> Tensor:
+        return self._pooled(x, pooling)
+
+    def generation(self, s: Tensor, x: Tensor) -> Context:
+        return self._with_zero(*super().generation(s, x))
+
+    def refinement(self, s: Tensor, x: Tensor) -> Context:
+        return self._with_zero(*super().refinement(s, x))
+
+    def recovery(self, s: Tensor) -> Context:
+        return self._with_zero(*super().recovery(s))
+
+    @staticmethod
+    def _with_zero(context: tuple[Tensor, ...], attention: Any) -> Context:
+        (part,) = context
+        return (part, part.new_zeros(part.shape[0], 1, part.shape[-1])), attention
+
+    def _keys(self, *boxes: Any) -> tuple[tuple[Keys | None, ...], Tensor]:
+        pads = tuple(p - g for p, g in zip(self.padded, self.grid))
+        keys, zero = keys_with_zeros(*boxes, True, self.device, pads if self.hide else None)
+        return (keys, None), torch.cat((keys.bias, zero), dim=-1)
+
+
+def keys_with_zeros(
+    starts: tuple[Size, ...],
+    ends: tuple[Size, ...],
+    queries: int,
+    window: Size,
+    length: Size,
+    real: Size,
+    windowed: bool,
+    may_band: bool,
+    device: torch.device,
+    pads: Size | None,
+) -> tuple[Keys, Tensor]:
+    """Find keys as :func:`.keys_of_boxes` does, and one more for all the zeros in a box.
+
+    Args:
+        starts, ends, queries, window, length, real, windowed, may_band, device: of :func:`.keys_of_boxes`.
+        pads: padding of the image tokens along each axis, for what the authors' code hides; ``None``: hide nothing.
+
+    Returns:
+        The keys, and the bias (groups, 1, queries, 1) of the zero token: the logarithm of the number of zeros.
+    """
+    zeros, _ = zeros_in_boxes(starts, ends, length, real, None)
+    show = None
+    if pads is not None:
+        hidden_from = tuple(max(n - p, 0) if p else 0 for n, p in zip(length, pads))
+        zeros_shown, any_shown = zeros_in_boxes(starts, ends, length, real, hidden_from)
+        zeros = torch.where(any_shown, zeros_shown, zeros)
+
+        def show(seen: Tensor, coords: list[Tensor]) -> Tensor:
+            shown = seen & ~combine([c >= h for c, h in zip(coords, hidden_from)])
+            return torch.where(any_shown.reshape(*any_shown.shape, *[1] * (2 * len(length))), shown, seen)
+
+    keys = keys_of_boxes(starts, ends, queries, window, length, real, windowed, may_band, device, show)
+    number = torch.where(zeros > 0, zeros.clamp(min=1).log(), HIDDEN)
+    return keys, for_queries(number.reshape(len(keys.bias), -1, 1), queries).to(device)
+
+
+def zeros_in_boxes(
+    starts: tuple[Size, ...], ends: tuple[Size, ...], length: Size, real: Size, hidden_from: Size | None
+) -> tuple[Tensor, Tensor]:
+    """Cells of zeros that each query window sees, and whether it sees any cell at all, (c_1, c_2, ...).
+
+    With ``hidden_from``, the first hidden row and column, the outside of the grid is hidden, and what is behind both.
+    """
+    coords = [torch.tensor(s)[:, None, None] + torch.arange(e[0] - s[0]) for s, e in zip(starts, ends)]
+    seen = torch.ones((), dtype=torch.bool)
+    if hidden_from is not None:
+        seen = combine([(c >= 0) & (c < n) for c, n in zip(coords, length)])
+        seen = seen & ~combine([c >= h for c, h in zip(coords, hidden_from)])
+    zero = seen & ~combine([(c >= 0) & (c < r) for c, r in zip(coords, real)])
+    rank = len(length)
+    return zero.flatten(rank).sum(-1), seen.expand_as(zero).flatten(rank).any(-1)

@@ -1,0 +1,28 @@
+"""What flows through the layers of a transformer: the tokens, and what has become of those of the image."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..functional.reduction import Reduction
+from .layout import TokenLayout
+
+
+class Tokens(NamedTuple):
+    """Tokens between two layers.
+
+    Attributes:
+        x: the tokens, laid out as ``layout`` says: ``(B, N, C)`` of a whole image, prefix tokens first; of windows
+            ``(B, *grid, C)``, and semantic tokens ``(B, G, n, C)``.
+        layout: how image tokens and semantic tokens lie in tensors, and who attends to whom.
+        image: the image tokens that were set aside when ``x`` became semantic tokens; ``None`` before, and after
+            recovery.
+        size: ``(B, N, 1)``, the patches that each token stands for; ``None`` for one each.
+        trace: the reductions that led from the image tokens to ``x``. Composed, they are the token map.
+    """
+
+    x: Tensor
+    layout: TokenLayout
+    image: Tensor | None = None
+    size: Tensor | None = None
+    trace: tuple[Reduction, ...] = ()
