@@ -14,7 +14,7 @@ EVIDENCE_ARGS ?=
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-det demo-video test test-long docs evidence env lint clean
 
-PYTEST = OMP_NUM_THREADS=1 '$(VENV)/bin/python' -m pytest tests -q -n auto --maxprocesses 8 --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 '$(VENV)/bin/python' -m pytest tests -q -n auto --maxprocesses 8 --dist worksteal
 
 help:
 	@echo 'make demo   set up everything (no compiler), train STViT on handwritten digits, test and infer'
