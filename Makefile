@@ -14,7 +14,7 @@ EVIDENCE_ARGS ?=
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-det demo-video test test-long docs evidence env lint clean
 
-PYTEST = OMP_NUM_THREADS=1 '$(VENV)/bin/python' -m pytest tests -q -n auto --maxprocesses 8 --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 '$(VENV)/bin/python' -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 help:
 	@echo 'make demo   set up everything (no compiler), train STViT on handwritten digits, test and infer'
@@ -53,7 +53,7 @@ docs: env
 	@echo 'open docs/_build/html/index.html'
 
 evidence: env
-	@'$(VENV)/bin/python' tools/analysis_tools/evidence.py $(EVIDENCE_ARGS)
+	@'$(VENV)/bin/python' -m projects.evidence $(EVIDENCE_ARGS)
 
 env:
 	@command -v '$(PYTHON)' >/dev/null || { echo 'No $(PYTHON) here: install Python >= 3.10 or name one: make PYTHON=/path/to/python3'; exit 1; }

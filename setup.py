@@ -95,7 +95,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmstvit', 'mmstvit.*']),
     include_package_data=False,
-    entry_points={'console_scripts': ['mmstvit = mmstvit.cli.main:main', 'mmstvit-demo = mmstvit.cli.demo_page:main']},
+    entry_points={'console_scripts': ['mmstvit = mmstvit.cli.main:main', 'mmstvit-demo = mmstvit.cli.demo:main']},
     install_requires=['numpy', 'torch>=2.6', 'safetensors', 'wrapt'],
     extras_require={
         'cls': CLS,

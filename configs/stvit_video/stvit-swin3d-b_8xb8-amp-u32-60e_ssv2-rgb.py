@@ -22,7 +22,7 @@ train_pipeline = [
     *decode,
     dict(type='RandomResizedCrop'),
     dict(type='Resize', scale=(224, 224), keep_ratio=False),
-    dict(type='ColorJitter'),
+    dict(type='ColorJitter', hue=0),  # mmaction2's shift of the hue overflows with NumPy 2
     dict(type='RandomErasing', erase_prob=0.25, mode='rand'),
     *pack,
 ]

@@ -9,8 +9,8 @@ from mmcv.image import imread
 from mmengine.dataset import Compose, default_collate
 from mmpretrain.apis import ImageClassificationInferencer
 
-from ..datasets.image_files import guard_images
-from ..image_check import NOT_DECODED, ImageError, check_image_file
+from ..io.image_check import NOT_DECODED, ImageError, check_image_file
+from ..io.image_transforms import guard_images
 from .inputs import INPUT_ERRORS, checked_image
 
 

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from ..downloads import DownloadError, download
-from ..image_check import max_bytes
+from ..io.downloads import DownloadError, download
+from ..io.image_check import max_bytes
 from ..paths import is_address
 
 # What an input may raise; anything else is a fault of the model or of the code, and ends the inference.

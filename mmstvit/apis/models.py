@@ -15,8 +15,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from ..checkpoints import trust_checkpoints
 from ..compat.requires import require
+from ..io.checkpoints import trust_checkpoints
 from ..paths import package_data
 from .inputs import checked_image, checked_path, fetched, infer_each, settle
 
@@ -102,7 +102,7 @@ def get_model(
         pretrained: a checkpoint's path or URL; ``True`` for the weights published under the name; ``False`` for none.
         device: where to put it; by default it stays on the CPU.
         trust_checkpoint: whether code in the checkpoint may run. Files of mmengine and the usual ones of authors are
-            read without; see :mod:`mmstvit.checkpoints`.
+            read without; see :mod:`mmstvit.io.checkpoints`.
         **kwargs: override settings of the config's ``model``, e.g. ``backbone=dict(stgm_layer=6)``.
 
     Returns:
@@ -253,7 +253,7 @@ def _infer_objects(model: torch.nn.Module, inputs: Iterable, batch_size: int) ->
     from mmdet.utils import get_test_pipeline_cfg
     from mmengine.dataset import Compose
 
-    from ..datasets.image_files import guard_images
+    from ..io.image_transforms import guard_images
 
     _refuse_batches(batch_size)
 

@@ -12,7 +12,7 @@ from mmengine.dataset import Compose
 from rich.progress import Progress
 from torch import Tensor
 
-from ..datasets.video_files import guard_reading, role_of
+from ..io.videos import guard_reading, role_of
 
 
 class WindowScores(NamedTuple):

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..apis.models import chosen_device
-from .benchmark_profile import profile_parts, profile_table
-from .benchmark_report import draw, environment, table
-from .benchmark_timing import DTYPES, Job, costs, measure
+from ..deploy.network import load_onnx
+from ..errors import UsageError, one_line_errors
+from ..measure.figures import console
+from ..measure.networks import SPECS, Network, input_shape, load_network, quieten
+from ..measure.profile import profile_parts, profile_table
+from ..measure.report import draw, environment, table
+from ..measure.timing import DTYPES, Job, costs, measure
 from .common import output_file
-from .errors import UsageError, one_line_errors
-from .flops import console
-from .networks import SPECS, Network, input_shape, load_network, quieten
-from .onnx_network import load_onnx
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

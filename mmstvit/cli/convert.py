@@ -9,14 +9,14 @@ import torch
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from ..checkpoints import SAFETENSORS, save_safetensors, trust_checkpoints
+from ..apis.weights import check_checkpoint, read_checkpoint
 from ..converters.published import convert_published_state_dict, some
 from ..converters.recognise import backbone_of
-from ..files import unfinished
+from ..errors import UsageError, one_line_errors
+from ..io.checkpoints import SAFETENSORS, save_safetensors, trust_checkpoints
+from ..io.files import unfinished
 from ..registry import MODELS
-from .checkpoint import check_checkpoint, read_checkpoint
 from .common import add_trust_argument
-from .errors import UsageError, one_line_errors
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

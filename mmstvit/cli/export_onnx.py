@@ -1,35 +1,21 @@
 """Export a model of any of the three toolboxes to ONNX: ``tools/deployment/export_onnx.py``."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn as nn
-from mmengine.config import Config
-from mmengine.registry import TRANSFORMS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
-from ..apis.complexity import count
+from ..apis.weights import check_checkpoint, classes_of, load_model
 from ..compat.requires import require
-from ..files import unfinished
-from ..layers.window_layout import WindowSpec
-from ..version import __version__
-from .checkpoint import check_checkpoint, classes_of, load_model
+from ..deploy.export import check_shapes, check_size, metadata_of, network_of
+from ..errors import UsageError, one_line_errors
+from ..io.files import unfinished
+from ..measure.complexity import count
+from ..measure.networks import default_size
 from .common import add_trust_argument, load_config
-from .errors import UsageError, one_line_errors
-from .networks import default_size
-
-# Frames of a clip are decoded to RGB, images to BGR.
-_DECODED = {'mmpretrain': 'BGR', 'mmdet': 'BGR', 'mmaction': 'RGB'}
-# What a step of a test pipeline is told by; the others load an image before, or pack the results after.
-_SETTINGS = {
-    'Resize': ('scale', 'keep_ratio', 'interpolation', 'backend'),
-    'ResizeEdge': ('scale', 'edge', 'interpolation', 'backend'),
-    'CenterCrop': ('crop_size',),
-}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -61,159 +47,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-# ---------------------------------------------------------------------------------------------- what is exported
-class Scores(nn.Module):
-    """A classifier from normalised images to softmax scores (B, classes)."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, height, width) -> (B, classes)."""
-        return self.model(x, mode='tensor').softmax(dim=-1)
-
-
-class ClipScores(Scores):
-    """A recogniser from normalised clips to softmax scores (B, classes); those of several clips are to be averaged."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, frames, height, width) -> (B, classes)."""
-        logits, _ = self.model.extract_feat(x.unsqueeze(1), stage='head')
-        return logits.softmax(dim=-1)
-
-
-class Maps(Scores):
-    """The backbone and neck of a detector."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, height, width) -> maps (B, C, rows, columns)."""
-        return tuple(self.model.extract_feat(x))
-
-
-def network_of(model: nn.Module, scope: str) -> nn.Module:
-    """The part of a model that is exported.
-
-    Raises:
-        UsageError: its kind is not known here.
-    """
-    if scope == 'mmdet':
-        return Maps(model)
-    if scope == 'mmaction':
-        from mmaction.models import Recognizer3D
-
-        if not isinstance(model, Recognizer3D):
-            raise UsageError(f'{type(model).__name__} is not exported: of mmaction2 a Recognizer3D with a head is')
-        return ClipScores(model)
-    from mmpretrain.models import ImageClassifier
-    from mmpretrain.models.heads import ClsHead
-
-    if not isinstance(model, ImageClassifier) or not isinstance(model.head, ClsHead):
-        raise UsageError(f'{type(model).__name__} is not exported: of mmpretrain an ImageClassifier with a ClsHead is')
-    return Scores(model)
-
-
-# ------------------------------------------------------------------------------------------- how images are prepared
-def transforms_of(cfg: Config) -> list[dict[str, Any]]:
-    """The steps of the test pipeline between loading and packing, with all their settings.
-
-    Of a step that is not known here only the type is told; of a clip's pipeline the steps are told as they are.
-    """
-    steps = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
-    if cfg.default_scope == 'mmaction':
-        return steps
-    known = []
-    for step in steps:
-        name = str(step['type']).split('.')[-1]
-        if name.startswith(('Load', 'Pack')):
-            continue
-        if name in _SETTINGS:
-            built = TRANSFORMS.build(step)
-            step = {key: getattr(built, key) for key in _SETTINGS[name]}
-        known.append({**step, 'type': name} if name in _SETTINGS else {'type': name})
-    return known
-
-
-def fit(transforms: list[dict], shape: tuple[int, int]) -> list[dict]:
-    """Let the steps for an image lead to (height, width): a crop keeps its share of the image."""
-    size, fitted = list(reversed(shape)), []
-    crops = [step['crop_size'] for step in transforms if step['type'] == 'CenterCrop']
-    for step in transforms:
-        step = dict(step)
-        if step['type'] == 'CenterCrop':
-            step['crop_size'] = size
-        elif step['type'] == 'ResizeEdge' and crops:
-            step['scale'] = math.ceil(step['scale'] * max(n / c for n, c in zip(size, crops[-1])))
-        elif step['type'] == 'Resize' and not crops:
-            if step.pop('keep_ratio'):
-                step = {**step, 'type': 'ResizeInto', 'scale': size}
-            else:
-                step = {**step, 'keep_ratio': False, 'scale': size}
-        fitted.append(step)
-    return fitted
-
-
-def metadata_of(
-    cfg: Config, model: nn.Module, classes: list[str] | None, shape: tuple[int, ...] | None, given: bool
-) -> dict[str, Any]:
-    """What the file tells beside the network.
-
-    Args:
-        cfg: the config.
-        model: as built.
-        classes: their names.
-        shape: the input size; ``None`` where it is open.
-        given: whether it was asked for, and may be another than that of the test pipeline.
-    """
-    scope, before = cfg.default_scope, model.data_preprocessor
-    transforms = transforms_of(cfg)
-    if shape is not None and scope != 'mmaction' and (given or scope == 'mmdet'):
-        transforms = fit(transforms, shape)
-    flipped = getattr(before, 'to_rgb', False) or getattr(before, '_channel_conversion', False)
-    order = {'BGR': 'RGB', 'RGB': 'BGR'}[_DECODED[scope]] if flipped else _DECODED[scope]
-    return dict(
-        mmstvit_version=__version__,
-        config=Path(cfg.filename).name,
-        task='features' if scope == 'mmdet' else 'classification',
-        classes=classes,
-        layout='NCTHW' if scope == 'mmaction' else 'NCHW',
-        channel_order=order,
-        mean=before.mean.flatten().tolist() if before._enable_normalize else None,
-        std=before.std.flatten().tolist() if before._enable_normalize else None,
-        transforms=transforms,
-        pad_size=list(shape) if shape is not None and scope == 'mmdet' else None,
-        pad_size_divisor=getattr(before, 'pad_size_divisor', 1),
-        pad_value=getattr(before, 'pad_value', 0),
-    )
-
-
-# ------------------------------------------------------------------------------------------------------ the command
-def check_size(model: nn.Module, shape: tuple[int, ...], given: bool, dynamic: bool, rank: int) -> None:
-    """Refuse a shape of another rank, and an open size where the network is made for one.
-
-    Raises:
-        UsageError: as said.
-    """
-    if given and (len(shape) != rank or min(shape) < 1):
-        what = 'height and width' if rank == 2 else 'frames, height and width'
-        raise UsageError(f'--shape {" ".join(map(str, shape))}: it takes {what}, {rank} positive numbers')
-    if dynamic and (rank == 3 or isinstance(getattr(model.backbone, 'spec', None), WindowSpec)):
-        raise UsageError(
-            f'--dynamic-size is not for {type(model.backbone).__name__}: its windows and their masks are made for one '
-            'input size; leave it out, and export a file for each size with --shape'
-        )
-
-
-def check_shapes(shape: tuple[int, ...], dynamic_batch: bool, dynamic_size: bool) -> list[tuple[int, ...]]:
-    """Inputs that an exported file is tried on: two batches, and three sizes where the size is open."""
-    sizes = [shape]
-    if dynamic_size:
-        height, width = shape
-        sizes += [(height + 33, width + 16), (height + 2, 2 * width - 5)]  # some that no patch size divides
-    batches = (1, 3) if dynamic_batch else (1, 1)
-    return [(batch, 3, *size) for size in sizes for batch in batches]
-
-
 def export(args: argparse.Namespace) -> None:
     """Write the file that the arguments ask for.
 
@@ -222,7 +55,7 @@ def export(args: argparse.Namespace) -> None:
     """
     require('onnxscript', 'deploy', 'the export to ONNX')
     require('onnxruntime', 'deploy', 'the check of an exported file')
-    from .onnx_graph import BATCH, SIZES, largest_difference, trace, write
+    from ..deploy.graph import BATCH, SIZES, largest_difference, trace, write
 
     out = Path(args.out).expanduser()
     if out.suffix != '.onnx':

@@ -14,18 +14,18 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ..apis.configs import find_config
+from ..apis.files import IMAGES, VIDEOS, find_inputs
 from ..apis.inputs import INPUT_ERRORS
 from ..apis.models import chosen_device, inference_stream, toolbox_of
+from ..apis.results import THRESHOLD, drawn, record, shown
+from ..apis.weights import check_checkpoint, chosen_weights, load_model
+from ..errors import UsageError, one_line, one_line_errors
+from ..measure.figures import console
+from ..measure.networks import quieten
 from ..visualization.pictures import write_png
-from .checkpoint import check_checkpoint, chosen_weights, load_model
-from .common import add_trust_argument, find_config, output_file
-from .errors import UsageError, one_line, one_line_errors
-from .flops import console
-from .infer_results import THRESHOLD, drawn, record, shown
-from .networks import quieten
+from .common import add_trust_argument, output_file
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
-VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm')
 ROWS = 40  # of the table; of more files the classes are counted
 
 
@@ -55,31 +55,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--draw', metavar='FOLDER', type=Path, help='draw each prediction into a picture there')
     add_trust_argument(parser)
     return parser.parse_args(argv)
-
-
-def find_inputs(given: Sequence[str], endings: Sequence[str]) -> list[Path]:
-    """The files that are named, and those with one of the endings in the folders that are, sorted, each once.
-
-    Raises:
-        UsageError: one is not there, or a folder has none.
-    """
-    found = []
-    for name in given:
-        path = Path(name)
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in endings and not _hidden(p, path))
-            if not inside:
-                raise UsageError(f'the folder {name} has no file that ends in {", ".join(endings)}')
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UsageError(f'there is no file or folder {name}')
-    return list(dict.fromkeys(found))
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith('.') for part in path.relative_to(root).parts)
 
 
 def check_args(args: argparse.Namespace, scope: str) -> None:

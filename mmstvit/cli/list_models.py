@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from ..apis.models import list_models, model_index
-from .errors import UsageError, one_line_errors, suggest
-from .flops import console, readable
+from ..errors import UsageError, one_line_errors, suggest
+from ..measure.figures import console, readable
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

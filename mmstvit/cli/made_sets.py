@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from .errors import UsageError, one_line
+from ..errors import UsageError, one_line
 
 
 def parse_args(description: str, kind: str, train: int, val: int, size: int) -> argparse.Namespace:

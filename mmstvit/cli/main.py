@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from .errors import suggest
+from ..errors import suggest
 
 # Command -> the module whose ``main`` it is, and what it is for. Modules are imported when they are asked for: the
 # toolboxes take seconds.
@@ -13,7 +13,7 @@ COMMANDS = {
     'train': ('.train', 'train a model'),
     'test': ('.test', 'test a checkpoint'),
     'infer': ('.infer', 'predict images, folders of images, or videos'),
-    'demo': ('.demo_page', 'a page in the browser to try models on'),
+    'demo': ('.demo', 'a page in the browser to try models on'),
     'flops': ('.flops', 'count multiply-adds, parameters and tokens'),
     'benchmark': ('.benchmark', 'time networks side by side'),
     'show-tokens': ('.show_tokens', 'draw what each semantic token stands for'),

@@ -6,10 +6,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..apis.weights import classes_of
+from ..errors import UsageError, one_line, one_line_errors, suggest
 from ..visualization.class_activation import METHODS, activation_sheet, class_activation
 from ..visualization.pictures import write_png
-from .checkpoint import classes_of
-from .errors import UsageError, one_line, one_line_errors, suggest
 from .show_tokens import SHEET, add_input_arguments, picture_names, prepare
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from ..apis.models import chosen_device, scope_of
-from ..files import write_whole
+from ..apis.results import record, shown
+from ..apis.weights import check_checkpoint, load_model
+from ..errors import UsageError, one_line, one_line_errors
+from ..io.files import write_whole
 from ..visualization import TokenMaps, token_maps
 from ..visualization.pictures import picture, sheet, write_png
-from .checkpoint import check_checkpoint, load_model
 from .common import _Options, add_trust_argument, load_config, output_file
-from .errors import UsageError, one_line, one_line_errors
-from .infer_results import record, shown
 
 SHEET = 'contact_sheet'
 

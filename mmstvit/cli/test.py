@@ -9,15 +9,16 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
-from ..checkpoints import trust_checkpoints
-from .checkpoint import check_checkpoint, clear_checkpoint_errors
-from .coco import clear_coco_errors
-from .common import add_common_arguments, build_runner, check_data, load_config
-from .draw_clips import ClipDrawingHook
-from .errors import UsageError, one_line_errors
-from .images import clear_image_errors
-from .strategy import drop_strategy
-from .videos import check_videos, clear_video_errors
+from ..apis.weights import check_checkpoint, clear_checkpoint_errors
+from ..engine.coco import clear_coco_errors
+from ..engine.images import clear_image_errors
+from ..engine.running import build_runner, check_data
+from ..engine.strategy import drop_strategy
+from ..engine.videos import check_videos, clear_video_errors
+from ..errors import UsageError, one_line_errors
+from ..io.checkpoints import trust_checkpoints
+from ..visualization.clips import ClipDrawingHook
+from .common import add_common_arguments, load_config
 
 # What draws predictions on images.
 _VISUALIZERS = {'mmpretrain': 'UniversalVisualizer', 'mmdet': 'DetLocalVisualizer'}

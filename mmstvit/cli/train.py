@@ -8,14 +8,15 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS
 
-from ..checkpoints import trust_checkpoints
-from .checkpoint import check_checkpoint, clear_checkpoint_errors
-from .coco import clear_coco_errors
-from .common import add_common_arguments, build_runner, check_data, load_config
-from .errors import UsageError, one_line_errors, unknown_type
-from .images import clear_image_errors
-from .stops import clear_stops, guard_training, newest_checkpoint
-from .videos import SkippedClipsHook, check_videos, clear_video_errors
+from ..apis.weights import check_checkpoint, clear_checkpoint_errors
+from ..engine.coco import clear_coco_errors
+from ..engine.images import clear_image_errors
+from ..engine.running import build_runner, check_data
+from ..engine.stops import clear_stops, guard_training, newest_checkpoint
+from ..engine.videos import SkippedClipsHook, check_videos, clear_video_errors
+from ..errors import UsageError, one_line_errors, unknown_type
+from ..io.checkpoints import trust_checkpoints
+from .common import add_common_arguments, load_config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

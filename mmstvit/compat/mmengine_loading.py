@@ -18,12 +18,12 @@ def install() -> None:
 
 def _replace(module) -> None:
     def load(file, map_location=None, **kwargs):
-        from ..checkpoints import load
+        from ..io.checkpoints import load
 
         return load(file, map_location, **kwargs)
 
     def load_url(url, **kwargs):
-        from ..checkpoints import load_url
+        from ..io.checkpoints import load_url
 
         return load_url(url, **kwargs)
 

@@ -81,7 +81,7 @@ class _Pickle(wrapt.ObjectProxy):
     def loads(self, data: bytes, **settings: Any) -> Any:
         if not os.environ.get(_SWITCH):
             return self.__wrapped__.loads(data, **settings)
-        from ..pickles import loads, refused
+        from ..io.pickles import loads, refused
 
         try:
             return loads(data, **settings)

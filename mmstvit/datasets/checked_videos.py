@@ -14,10 +14,10 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from torch.utils.data import get_worker_info
 
+from ..io.roots import TRUST_DATA, leads_outside, roots_of
+from ..io.videos import VideoError, existing, guard_reading
 from ..paths import is_address
 from ..registry import DATASETS
-from .roots import TRUST_DATA, leads_outside, roots_of
-from .video_files import VideoError, existing, guard_reading
 
 _MAX_WORKERS = 256
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..files import unfinished
+from ..io.files import unfinished
 from .digits import SPLITS, digit_scans
 from .drawing import draw_background, draw_ink
 from .made_set import MadeSet

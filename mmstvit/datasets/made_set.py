@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from ..files import write_whole
+from ..io.files import write_whole
 from .digits import SPLITS
 
 

@@ -15,7 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from ..files import remove_unfinished, write_whole
+from ..io.files import remove_unfinished, write_whole
 from ..registry import HOOKS
 from .random_state import end_workers, random_state, seed_dataloader, set_random_state
 from .stopping import StopSignals, TrainingInterrupted, TrainingStopped, what_is_left

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..files import write_whole
+from ..io.files import write_whole
 from .maps import LayerMaps, TokenMaps, check_tokens
 
 _PANEL = 384  # least pixels of the shorter edge of a panel

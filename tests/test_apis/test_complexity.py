@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mmstvit.apis.complexity import count
+from mmstvit.measure.complexity import count
 from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
 
 

@@ -14,7 +14,7 @@ from mmstvit import get_model, inference_model
 from mmstvit.cli.infer import main as infer
 from mmstvit.cli.test import main as evaluate
 from mmstvit.datasets.clips import draw_clip, write_video
-from mmstvit.datasets.video_files import Video
+from mmstvit.io.videos import Video
 
 pytest.importorskip('mmaction')
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from published_files import reference
 
-from mmstvit import checkpoints, downloads, get_model, inference_model
+from mmstvit import get_model, inference_model
 from mmstvit.functional.position import sinusoid_table
+from mmstvit.io import checkpoints, downloads
 from mmstvit.paths import package_data
 
 # Ours -> theirs, by hand.

@@ -6,8 +6,8 @@ from run_helpers import ROOT
 
 from mmstvit import get_model
 from mmstvit.apis.twins import dense_twin
-from mmstvit.cli.evidence.plan import PAIRS
-from mmstvit.cli.evidence.store import config_path
+from projects.evidence.plan import PAIRS
+from projects.evidence.store import config_path
 
 PLAIN = dict(embed_dims=16, num_layers=5, num_heads=2, feedforward_channels=32)
 

@@ -16,9 +16,9 @@ from mmengine.runner import Runner
 from run_helpers import CLASSIFIERS, CONFIGS, DETECTORS, ROOT, is_larger
 
 from mmstvit import get_model
-from mmstvit.apis.complexity import count
 from mmstvit.apis.models import TOOLBOXES
 from mmstvit.cli.common import load_config
+from mmstvit.measure.complexity import count
 
 # Learned tables and tokens: weight decay would pull them to zero.
 NO_DECAY = ('cls_token', 'pos_embed', 'global_centers', 'relative_position_bias_table')

@@ -14,7 +14,7 @@ from mmengine.runner import load_checkpoint
 from published_files import detection_file
 from run_helpers import DETECTORS, ROOT, is_larger
 
-from mmstvit.cli.common import _replace_sync_bn
+from mmstvit.engine.running import _replace_sync_bn
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmdet')

@@ -13,8 +13,8 @@ from published_files import classification_file
 from run_helpers import RECOGNISERS, ROOT
 
 from mmstvit import get_model
-from mmstvit.apis.complexity import count
 from mmstvit.compat.requires import require
+from mmstvit.measure.complexity import count
 from mmstvit.models import STViTSwin
 
 require('mmaction', 'video')

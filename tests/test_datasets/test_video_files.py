@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from mmengine.dataset import Compose
 
-from mmstvit.datasets import video_files
 from mmstvit.datasets.clips import draw_clip, write_video
-from mmstvit.datasets.video_files import Video, VideoError, guard_reading
+from mmstvit.io import videos
+from mmstvit.io.videos import Video, VideoError, guard_reading
 
 LENGTH, SIZE, BITS = 300, 64, 9
 
@@ -50,7 +50,7 @@ def number(frame):
 )
 @pytest.mark.parametrize('step', [15, 250])
 def test_right_frames_in_any_order(encoded, monkeypatch, name, codec, step):
-    monkeypatch.setattr(video_files, '_STEP', step)
+    monkeypatch.setattr(videos, '_STEP', step)
     video, rng = Video(str(encoded(name, codec))), random.Random(0)
     assert len(video) == LENGTH
     places = [0, LENGTH - 5, 1, *(rng.randrange(LENGTH - 5) for _ in range(20))]
@@ -63,7 +63,7 @@ def test_right_frames_in_any_order(encoded, monkeypatch, name, codec, step):
 
 def test_frames_of_a_clip_are_decoded_in_one_pass(encoded, monkeypatch):
     """Seeking decodes from a key frame anew."""
-    monkeypatch.setattr(video_files, '_STEP', 50)
+    monkeypatch.setattr(videos, '_STEP', 50)
     video, calls = Video(str(encoded('a.mp4', 'mp4v'))), []
     capture = video._capture
 

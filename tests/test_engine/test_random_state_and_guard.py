@@ -12,9 +12,9 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmstvit.cli.stops import guard_training
 from mmstvit.engine.nonfinite import _sample_names, _uncompiled, first_nonfinite
 from mmstvit.engine.random_state import random_state, seed_dataloader, set_random_state
+from mmstvit.engine.stops import guard_training
 
 
 def draw():

@@ -7,7 +7,7 @@ import torch
 
 from mmstvit.engine.checkpoints import WholeFileBackend
 from mmstvit.engine.whole_checkpoints import fault_of, newest_whole_checkpoint
-from mmstvit.files import remove_unfinished
+from mmstvit.io.files import remove_unfinished
 
 
 def save(folder, *names):

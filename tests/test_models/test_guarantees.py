@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_finite_in_half_precision_on_large_inputs(name, dtype):
 def state(model):
     """All that a module holds beside tensors it was made with: attributes by module and name."""
     return {
-        (path, key): value if isinstance(value, (torch.Tensor, torch.nn.Module)) else copy.copy(value)
+        (path, key): value if isinstance(value, (torch.Tensor, torch.nn.Module, partial)) else copy.copy(value)
         for path, module in model.named_modules()
         for key, value in vars(module).items()
     }

@@ -5,11 +5,11 @@ import pytest
 import torch
 from published_files import reference
 
-from mmstvit.apis.complexity import count
-from mmstvit.apis.memory import peak_bytes
 from mmstvit.converters import convert_published_state_dict
 from mmstvit.layers.published_layout import PublishedWindows
 from mmstvit.layers.window_layout import PaddedWindows
+from mmstvit.measure.complexity import count
+from mmstvit.measure.memory import peak_bytes
 from mmstvit.models import STViTR, STViTSwin
 
 SMALL = dict(embed_dims=8, depths=(2, 2, 6, 2), num_heads=(1, 1, 2, 2))

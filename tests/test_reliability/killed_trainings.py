@@ -23,7 +23,7 @@ from mmengine.runner import runner
 from yapf.yapflib import yapf_api
 
 from mmstvit.cli import train as train_cli
-from mmstvit.cli.stops import newest_checkpoint
+from mmstvit.engine.stops import newest_checkpoint
 from mmstvit.engine.whole_checkpoints import fault_of
 
 KINDS = ('moments', 'writes', 'halves')

@@ -20,13 +20,13 @@ from run_helpers import DETECTION, VIDEO
 
 from mmstvit import get_model, inference_model
 from mmstvit.apis.models import toolbox_of
-from mmstvit.cli.coco import clear_coco_errors
-from mmstvit.cli.errors import UsageError
-from mmstvit.cli.images import clear_image_errors
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
-from mmstvit.datasets.image_files import guard_images
-from mmstvit.image_check import ImageError, check_image_file
+from mmstvit.engine.coco import clear_coco_errors
+from mmstvit.engine.images import clear_image_errors
+from mmstvit.errors import UsageError
+from mmstvit.io.image_check import ImageError, check_image_file
+from mmstvit.io.image_transforms import guard_images
 
 # Two runs of one second share mmengine's log.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created')
@@ -514,7 +514,7 @@ def test_links_that_stay_in_the_data_set(pictures, tmp_path):
 def test_clip_that_leads_out_of_the_data_set(broken_videos, tmp_path):
     pytest.importorskip('mmaction')
     from mmstvit.datasets.checked_videos import CheckedVideos
-    from mmstvit.datasets.video_files import VideoError
+    from mmstvit.io.videos import VideoError
 
     root = tmp_path / 'clips'
     root.mkdir()

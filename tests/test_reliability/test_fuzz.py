@@ -28,16 +28,16 @@ from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
 from mmstvit.apis.models import toolbox_of
-from mmstvit.checkpoints import CheckpointError, load, save_safetensors
-from mmstvit.cli.coco import clear_coco_errors
 from mmstvit.cli.common import add_common_arguments, load_config
-from mmstvit.cli.errors import UsageError, one_line
-from mmstvit.cli.images import clear_image_errors
 from mmstvit.compat.toolbox_pickles import DataError, plain_data
 from mmstvit.datasets.checked_videos import CheckedVideos
-from mmstvit.datasets.image_files import guard_images
-from mmstvit.datasets.video_files import VideoError, guard_reading
-from mmstvit.image_check import MAX_PIXELS, ImageError
+from mmstvit.engine.coco import clear_coco_errors
+from mmstvit.engine.images import clear_image_errors
+from mmstvit.errors import UsageError, one_line
+from mmstvit.io.checkpoints import CheckpointError, load, save_safetensors
+from mmstvit.io.image_check import MAX_PIXELS, ImageError
+from mmstvit.io.image_transforms import guard_images
+from mmstvit.io.videos import VideoError, guard_reading
 
 # Of 5,000 in all.
 SHARES = dict(image=1200, video=1000, checkpoint=900, coco=800, list=500, option=500, pickle=100)

@@ -26,15 +26,15 @@ from run_helpers import DETECTION, TINY, VIDEO, Call, serving
 from mmstvit import get_model, inference_model
 from mmstvit.apis import inputs
 from mmstvit.apis.models import toolbox_of
-from mmstvit.cli.errors import UsageError
-from mmstvit.cli.images import clear_image_errors
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
 from mmstvit.compat.toolbox_pickles import DataError, plain_data
 from mmstvit.datasets.clips import draw_clip, write_video
-from mmstvit.datasets.roots import leads_outside, real_folders
-from mmstvit.image_check import ImageError
-from mmstvit.pickles import loads
+from mmstvit.engine.images import clear_image_errors
+from mmstvit.errors import UsageError
+from mmstvit.io.image_check import ImageError
+from mmstvit.io.pickles import loads
+from mmstvit.io.roots import leads_outside, real_folders
 
 # Two runs of one second share mmengine's log.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created')
@@ -302,7 +302,7 @@ def test_folder_named_like_a_scheme_is_no_way_out(tmp_path):
     """A data set may bring such a folder along; OpenCV reads what is behind it."""
     pytest.importorskip('mmaction')
     from mmstvit.datasets.checked_videos import CheckedVideos
-    from mmstvit.datasets.video_files import VideoError
+    from mmstvit.io.videos import VideoError
 
     (tmp_path / 'clips' / 'x:').mkdir(parents=True)
     write_video(tmp_path / 'secret.mp4', draw_clip('train', 0), 8)
@@ -323,7 +323,7 @@ def test_folder_named_like_a_scheme_is_no_way_out(tmp_path):
 )
 def test_playlist_in_the_place_of_a_clip(tmp_path, playlist):
     """FFmpeg would read the file that it names, and a list of segments may name any."""
-    from mmstvit.datasets.video_files import Video, VideoError
+    from mmstvit.io.videos import Video, VideoError
 
     write_video(tmp_path / 'other.ts', draw_clip('train', 0), 8)
     assert len(Video(str(tmp_path / 'other.ts'))) == 8

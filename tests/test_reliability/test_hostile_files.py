@@ -27,11 +27,11 @@ from published_files import classification_file
 from run_helpers import TINY, Call, serving
 
 from mmstvit import get_model, inference_model
-from mmstvit.checkpoints import CheckpointError, UnsafeCheckpointError, load, save_safetensors, trust_checkpoints
 from mmstvit.cli.convert import main as convert
 from mmstvit.cli.export_onnx import main as export
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
+from mmstvit.io.checkpoints import CheckpointError, UnsafeCheckpointError, load, save_safetensors, trust_checkpoints
 from mmstvit.models import STViTSwin
 
 # Two runs of one second share mmengine's log.
@@ -243,7 +243,7 @@ def test_what_mmengine_writes_is_read(run):
     again = io.BytesIO()
     torch.save(found, again)
     again.seek(0)
-    assert same(found, torch.load(again, weights_only=False)) and b'mmstvit.checkpoints' not in again.getvalue()
+    assert same(found, torch.load(again, weights_only=False)) and b'mmstvit.io.checkpoints' not in again.getvalue()
     again.seek(0)
     assert same(found, load(again))
 

@@ -1,6 +1,5 @@
 """mmstvit without one of the optional packages: it imports, and what needs the package says how to get it."""
 
-import os
 import subprocess
 import sys
 
@@ -75,13 +74,3 @@ def test_require_tells_why_an_installed_package_fails(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match=r'does not import \(MMCV==9\.9 is used .*mmstvit\.check_env'):
         require('broken_toolbox', 'det')
-
-
-@pytest.mark.parametrize('given, used', [(None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')])
-def test_commands_wait_passively_where_the_user_says_nothing(given, used):
-    """Before PyTorch is loaded, which reads it."""
-    code = "import os, sys; import mmstvit.cli; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    env = {key: value for key, value in os.environ.items() if key != 'OMP_WAIT_POLICY'}
-    env |= {} if given is None else {'OMP_WAIT_POLICY': given}
-    result = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True)
-    assert result.stdout.split() == [used, 'False']

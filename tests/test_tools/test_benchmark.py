@@ -11,11 +11,11 @@ import pytest
 import torch
 from run_helpers import ROOT
 
-from mmstvit.apis.memory import peak_bytes
 from mmstvit.cli.benchmark import check_args, main, parse_args
-from mmstvit.cli.benchmark_report import draw
-from mmstvit.cli.benchmark_timing import Job, Spread, costs, interleave, summarise
-from mmstvit.cli.networks import Inputs, load_network
+from mmstvit.measure.memory import peak_bytes
+from mmstvit.measure.networks import Inputs, load_network
+from mmstvit.measure.report import draw
+from mmstvit.measure.timing import Job, Spread, costs, interleave, summarise
 
 QUICK = ['--rounds', '2', '--min-time', '0', '--device', 'cpu']
 

@@ -8,9 +8,9 @@ import pytest
 from run_helpers import ROOT
 
 from mmstvit import list_models
-from mmstvit.cli.common import find_config
-from mmstvit.cli.errors import UsageError
+from mmstvit.apis.configs import find_config
 from mmstvit.cli.main import COMMANDS, main
+from mmstvit.errors import UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +28,13 @@ def test_every_command_has_its_help(name, capsys):
 
 
 def test_every_tool_is_a_command_too():
-    """A tool that only calls a main of mmstvit.cli is reached by the command as well, but for the long evidence."""
+    """A tool that only calls a main of mmstvit.cli is reached by the command as well,"""
     called = {resolve_name(module, 'mmstvit.cli') for module, _ in COMMANDS.values()}
     for tool in (ROOT / 'tools').glob('*/*.py'):
         line = next((line for line in tool.read_text().splitlines() if line.startswith('from mmstvit.cli.')), None)
         if line and line.endswith('import main'):
             module = line.split()[1]
-            assert module in called or module in ('mmstvit.cli.evidence.command', 'mmstvit.cli.run_onnx'), tool
+            assert module in called, tool
     for module in called:
         assert callable(importlib.import_module(module).main)
 

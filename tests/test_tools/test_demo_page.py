@@ -22,14 +22,15 @@ from mmcv.video import VideoReader
 from run_helpers import ROOT, TINY, free_port, saved, tool_env
 
 from mmstvit import inference_model
-from mmstvit.apis.complexity import count
-from mmstvit.cli import demo_models
-from mmstvit.cli.demo_models import DemoModel, trained_models
-from mmstvit.cli.demo_page import Offer, Page, cost_table, main
-from mmstvit.cli.demo_samples import samples_for
-from mmstvit.cli.errors import UsageError
+from mmstvit.cli.demo import main
 from mmstvit.datasets import digit_scans
 from mmstvit.datasets.clips import CLASSES as MOTIONS
+from mmstvit.demo import models as demo_models
+from mmstvit.demo.models import DemoModel, trained_models
+from mmstvit.demo.page import Offer, Page, cost_table
+from mmstvit.demo.samples import samples_for
+from mmstvit.errors import UsageError
+from mmstvit.measure.complexity import count
 
 DIGITS = tuple('0123456789')
 DENSE = TINY.replace('stgm_layer=1,', 'stgm_layer=4,').replace('semantic_grid=(2, 2)', 'semantic_grid=None')
@@ -302,7 +303,7 @@ def served(work_dirs, tmp_path):
             https_proxy=way,
             no_proxy='',
         )
-        code = 'from mmstvit.cli.demo_page import main; main()'
+        code = 'from mmstvit.demo.page import main; main()'
         options = ['--work-dirs', str(work_dirs), '--device', 'cpu', '--port', free_port()]
         with subprocess.Popen(
             [sys.executable, '-c', code, *options],

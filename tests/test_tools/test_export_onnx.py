@@ -18,11 +18,11 @@ onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxscript')
 pytest.importorskip('onnxruntime')
 
-from mmstvit.cli import onnx_graph  # noqa: E402
 from mmstvit.cli.benchmark import main as benchmark  # noqa: E402
 from mmstvit.cli.export_onnx import main as export  # noqa: E402
-from mmstvit.cli.run_onnx import main as run  # noqa: E402
-from mmstvit.cli.run_onnx import onnx_runner, open_session, read_metadata  # noqa: E402
+from mmstvit.deploy import graph as onnx_graph  # noqa: E402
+from mmstvit.deploy.run_onnx import main as run  # noqa: E402
+from mmstvit.deploy.run_onnx import onnx_runner, open_session, read_metadata  # noqa: E402
 
 SWIN = 'arch=dict(embed_dims=8, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 2))'
 PLAIN = 'arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)'
@@ -174,13 +174,13 @@ def images(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize('tool', ['tools/deployment/run_onnx.py', 'mmstvit/cli/run_onnx.py', 'copied'])
+@pytest.mark.parametrize('tool', ['tools/deployment/run_onnx.py', 'mmstvit/deploy/run_onnx.py', 'copied'])
 def test_same_classes_and_scores_without_torch(tool, images, tmp_path):
     """With mmstvit there, and with two of its files alone."""
     blocked, folder = (), ROOT
     if tool == 'copied':
         tool, blocked, folder = tmp_path / 'run_onnx.py', ('mmstvit',), tmp_path
-        for file in ('cli/run_onnx.py', 'image_check.py'):
+        for file in ('deploy/run_onnx.py', 'io/image_check.py'):
             shutil.copy(ROOT / 'mmstvit' / file, tmp_path)
     model, config, checkpoint, _, _ = prepared(tmp_path, 'STViT')
     # Random weights score all classes alike: a head that tells them apart.

@@ -6,9 +6,10 @@ import mmengine
 import pytest
 from run_helpers import DETECTION, ROOT, VIDEO
 
-from mmstvit.cli.errors import UsageError
-from mmstvit.cli.flops import figures, main, readable
-from mmstvit.cli.networks import input_shape, load_network
+from mmstvit.cli.flops import main
+from mmstvit.errors import UsageError
+from mmstvit.measure.figures import figures, readable
+from mmstvit.measure.networks import input_shape, load_network
 
 
 @pytest.fixture

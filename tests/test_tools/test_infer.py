@@ -10,8 +10,8 @@ from run_helpers import DETECTION, TINY, saved
 from torch.nn.modules.module import register_module_forward_hook
 
 from mmstvit import get_model, inference_model
+from mmstvit.apis.results import record
 from mmstvit.cli.infer import ROWS, main
-from mmstvit.cli.infer_results import record
 from mmstvit.datasets import digit_scans
 from mmstvit.models import STViT
 

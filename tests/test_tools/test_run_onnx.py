@@ -9,11 +9,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
-from mmstvit.cli.checkpoint import class_names
-from mmstvit.cli.export_onnx import fit, metadata_of, transforms_of
-from mmstvit.cli.networks import default_size
-from mmstvit.cli.run_onnx import InputError, check_preparation, main, prepare, read_image, result_of
-from mmstvit.image_check import ImageError
+from mmstvit.apis.weights import class_names
+from mmstvit.deploy.export import fit, metadata_of, transforms_of
+from mmstvit.deploy.run_onnx import InputError, check_preparation, main, prepare, read_image, result_of
+from mmstvit.io.image_check import ImageError
+from mmstvit.measure.networks import default_size
 
 PIPELINES = {
     'DeiT': [

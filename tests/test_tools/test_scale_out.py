@@ -11,7 +11,7 @@ from torch import nn
 
 from mmstvit.cli import test as test_cli
 from mmstvit.cli import train as train_cli
-from mmstvit.layers.block import TransformerBlock
+from mmstvit.layers.block import Mlp
 
 # Nothing by chance, and an order in which the batches of two processes are the halves of one process's batch; the
 # limit on the gradients is one that they pass. With the usual eps AdamW makes steps of rounding errors.
@@ -117,13 +117,13 @@ def test_accumulated_steps_are_one_of_the_larger_batch(steady, one, tmp_path):
 @pytest.fixture
 def blocks_run(monkeypatch):
     """A list with an entry for each time that a transformer block was computed."""
-    calls, forward = [], TransformerBlock.forward
+    calls, forward = [], Mlp.forward  # each block has one
 
-    def counted(block, *args, **kwargs):
-        calls.append(block)
-        return forward(block, *args, **kwargs)
+    def counted(mlp, *args, **kwargs):
+        calls.append(mlp)
+        return forward(mlp, *args, **kwargs)
 
-    monkeypatch.setattr(TransformerBlock, 'forward', counted)
+    monkeypatch.setattr(Mlp, 'forward', counted)
     return calls
 
 
@@ -180,7 +180,7 @@ def test_compiled_training(options, steady, one, tmp_path, attention_compiled):
 def test_mixed_precision_of_the_config(steady, one, tmp_path, monkeypatch):
     """bfloat16 where the config says so; mmengine asks for a GPU first, and the CPU can do the rest as well."""
     monkeypatch.setattr('mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available', lambda: True)
-    monkeypatch.setattr('mmstvit.cli.common._prepare_cpu', lambda cfg: None)
+    monkeypatch.setattr('mmstvit.cli.common.prepare_cpu', lambda cfg: None)
     kinds = set()
     handle = nn.modules.module.register_module_forward_hook(
         lambda module, args, out: kinds.add(out.dtype) if isinstance(module, nn.Linear) else None

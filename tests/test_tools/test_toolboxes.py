@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmstvit.cli import draw_clips
 from mmstvit.cli import test as test_cli
+from mmstvit.visualization import clips as draw_clips
 
 
 def evaluate(*args):

@@ -13,12 +13,12 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from mmstvit import get_model
 from mmstvit.apis.models import toolbox_of
-from mmstvit.cli.common import check_data
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
-from mmstvit.cli.videos import check_videos
 from mmstvit.datasets.clips import draw_clip, write_video
-from mmstvit.datasets.video_files import Video, VideoError
+from mmstvit.engine.running import check_data
+from mmstvit.engine.videos import check_videos
+from mmstvit.io.videos import Video, VideoError
 
 pytest.importorskip('mmaction')
 

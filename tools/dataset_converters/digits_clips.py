@@ -5,9 +5,9 @@
 It may be interrupted and run again; a set that is there is left as it is.
 """
 
-from mmstvit.cli.errors import one_line_errors
 from mmstvit.cli.made_sets import make_set, parse_args
 from mmstvit.compat.requires import require
+from mmstvit.errors import one_line_errors
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Infer images without PyTorch: ``python tools/deployment/run_onnx.py MODEL.onnx IMAGE...``, see ``--help``."""
 
-from mmstvit.cli.run_onnx import main
+from mmstvit.deploy.run_onnx import main
 
 if __name__ == '__main__':
     main()

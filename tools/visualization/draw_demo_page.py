@@ -61,7 +61,7 @@ def draw(browser, url: str) -> Image.Image:
 
 
 def main() -> None:
-    from mmstvit.cli.demo_page import Offer, Page, prepare_gradio
+    from mmstvit.demo.page import Offer, Page, prepare_gradio
 
     with tempfile.TemporaryDirectory() as folder:
         prepare_gradio(f'{folder}/uploads')

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_sample_image
 
-from mmstvit.apis.complexity import count
+from mmstvit.measure.complexity import count
 from mmstvit.models import STViT
 
 matplotlib.use('agg')

@@ -10,10 +10,12 @@ class Backbone(BaseModule):
 
     Attributes:
         arch_zoo: sizes by name.
+        flat_options: options of groups that may be given one by one too.
         frozen_stages: -1: nothing is frozen; 0: what comes before the first stage; n: the first n stages too.
     """
 
     arch_zoo: dict[str, dict] = {}
+    flat_options: tuple[str, ...] = ()
     frozen_stages: int = -1
 
     @classmethod

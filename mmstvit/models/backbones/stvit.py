@@ -62,12 +62,13 @@ def build_tokenizer(
     return TOKENIZERS[kind](in_channels, embed_dims, **options)
 
 
-def reduce_option(reduce: dict | None, short: dict) -> dict | None:
+def reduce_option(reduce: dict | None, short: dict, owner: str) -> dict | None:
     """Return the option ``reduce``, which may have been given in its short form.
 
     Args:
         reduce: as given; the very object ``STGM`` where it was not.
         short: options of ``SHORT_FORM``.
+        owner: name of the class.
 
     Raises:
         ValueError: it was given both ways, or an option has no effect.
@@ -75,7 +76,7 @@ def reduce_option(reduce: dict | None, short: dict) -> dict | None:
     """
     unknown = [name for name in short if name not in SHORT_FORM]
     if unknown:
-        raise TypeError(f'got an unexpected keyword argument {unknown[0]!r}')
+        raise TypeError(f'{owner}.__init__() got an unexpected keyword argument {unknown[0]!r}')
     if not short:
         return reduce
     if reduce is not STGM and reduce is not None:
@@ -152,6 +153,7 @@ class STViT(Backbone):
         ValueError: an option has an unknown value, does not fit the others, or would have no effect.
     """
 
+    flat_options = (*SHORT_FORM, *EMBED, *BLOCK)
     arch_zoo = {
         'tiny': dict(embed_dims=192, num_layers=12, num_heads=3, feedforward_channels=768),
         'small': dict(embed_dims=384, num_layers=12, num_heads=6, feedforward_channels=1536),
@@ -177,7 +179,7 @@ class STViT(Backbone):
         arch = self.arch_settings(arch)
         embed = take_group('embed', embed, EMBED, options)
         block = take_group('block', block, BLOCK, options)
-        reduce = reduce_option(reduce, options)
+        reduce = reduce_option(reduce, options, type(self).__name__)
         norm_cfg = block['norm_cfg'] = block['norm_cfg'] or dict(type='LN', eps=1e-6)
         self.embed_dims = arch['embed_dims']
         self.num_layers = arch['num_layers']

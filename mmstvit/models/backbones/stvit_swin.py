@@ -92,6 +92,7 @@ class SemanticSwin(Backbone):
         init_cfg: initialisation, by default truncated normal weights in linear layers.
     """
 
+    flat_options = tuple(BLOCK)
     arch_zoo = {
         'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
         'small': dict(embed_dims=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
@@ -117,7 +118,8 @@ class SemanticSwin(Backbone):
         arch = self.arch_settings(arch)
         block = take_group('block', block, BLOCK, options)
         if options:
-            raise TypeError(f'got an unexpected keyword argument {next(iter(options))!r}')
+            name = type(self).__name__
+            raise TypeError(f'{name}.__init__() got an unexpected keyword argument {next(iter(options))!r}')
         norm_cfg = block['norm_cfg'] = block['norm_cfg'] or dict(type='LN', eps=1e-5)
         depths, heads = arch['depths'], arch['num_heads']
         if not len(depths) == len(heads) == 4:

@@ -1,5 +1,0 @@
-"""``make evidence``: train semantic and dense networks side by side, measure them, and write down what came out.
-
-``plan`` says what is trained, ``runs`` trains it, ``measure`` counts and times it, ``claims`` judges what the papers
-claim by rules, ``report`` and ``plots`` make the page, and ``command`` is the front of all.
-"""

@@ -1,0 +1,224 @@
+"""The models of the demo page: which there are, what they say of an input, and what they cost beside their twins."""
+
+import argparse
+import contextlib
+import functools
+import io
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+
+from ..apis.files import IMAGES, VIDEOS
+from ..apis.inputs import INPUT_ERRORS
+from ..apis.models import inference_model
+from ..apis.results import drawn, record
+from ..apis.twins import dense_twin
+from ..apis.weights import classes_of, load_model
+from ..engine.whole_checkpoints import newest_whole_checkpoint
+from ..errors import UsageError, one_line
+from ..measure.networks import Network, input_shape, network_of
+from ..measure.timing import Job, costs, interleave
+from ..visualization import recording, token_maps
+from ..visualization.pictures import picture
+
+KINDS = {'mmpretrain': 'image classifier', 'mmaction': 'video recogniser', 'mmdet': 'detector'}
+THRESHOLD = 0.5  # least score of an object
+ROUNDS = 11  # in which a network and its twin are timed in turn
+BATCHES = (1, 16)  # one input of a small network takes the time of its calls, not of its arithmetic
+_AFFORDABLE = 4e9  # multiply-adds of a forward of several inputs: larger networks are timed on one alone
+_TOP = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says of one input.
+
+    Attributes:
+        classes: the names of the best classes with their scores; of a detector what it found, in a line.
+        drawn: the input with the prediction, (height, width, 3), uint8 RGB.
+        tokens: the picture of the token maps, uint8 RGB, or ``None`` for a model without semantic tokens.
+    """
+
+    classes: dict[str, float] | str
+    drawn: np.ndarray
+    tokens: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one input costs a network.
+
+    Attributes:
+        multiply_adds: of the whole network.
+        backbone: those of the backbone, of a detector, whose other parts are the same in both; else ``None``.
+        parameters: of the whole network.
+        milliseconds: of a forward, the median over the rounds, by the number of inputs.
+    """
+
+    multiply_adds: int
+    backbone: int | None
+    parameters: int
+    milliseconds: dict[int, float]
+
+
+class DemoModel:
+    """A model that the page offers; it is built when it is first asked for.
+
+    Args:
+        name: as it is shown.
+        config: path of the config.
+        weights: path or address of the checkpoint.
+        device: where it runs.
+        trust: whether code in the checkpoint may run.
+    """
+
+    def __init__(self, name: str, config: Path, weights: str, device: str = 'cpu', trust: bool = False) -> None:
+        self.cfg = Config.fromfile(config)
+        self.scope = self.cfg.get('default_scope')
+        self.kind = KINDS.get(self.scope, 'model')
+        self.name = f'{name} ({self.kind})'
+        self.weights, self.device, self.trust = weights, device, trust
+
+    @property
+    def takes(self) -> str:
+        """What an input is called."""
+        return 'clip' if self.scope == 'mmaction' else 'image'
+
+    @functools.cached_property
+    def model(self) -> torch.nn.Module:
+        """The toolbox's model with its weights.
+
+        Raises:
+            UsageError: the checkpoint cannot be used.
+            ImportError: the toolbox is not installed.
+        """
+        return load_model(self.cfg, self.weights, self.device, self.trust)
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """Names of the classes."""
+        return classes_of(self.model)
+
+    @functools.cached_property
+    def has_tokens(self) -> bool:
+        """Whether there are semantic tokens to be shown."""
+        try:
+            with recording(self.model):
+                return True
+        except ValueError:
+            return False
+
+    def answer(self, path: str | Path) -> Answer:
+        """Predict one file.
+
+        Raises:
+            UsageError: it cannot be read, or is of the wrong kind; the text names the file without its folder.
+        """
+        path = Path(path)
+        self._check_kind(path)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # mmpretrain's progress bar
+                maps = token_maps(self.model, path) if self.has_tokens else None
+                result = maps.result if maps else inference_model(self.model, path)
+        except INPUT_ERRORS as error:
+            raise UsageError(one_line(error).replace(str(path), path.name)) from error
+        found = dict(file=str(path), **record(result, self.scope, self.model, THRESHOLD))
+        with_prediction = drawn(result, found, self.scope, self.model, THRESHOLD)
+        return Answer(self._named(found), with_prediction, picture(maps) if maps else None)
+
+    def _check_kind(self, path: Path) -> None:
+        other = {'image': VIDEOS, 'clip': IMAGES}[self.takes]
+        if path.suffix.lower() in other:
+            given, model = ('a clip', 'a video recogniser') if self.takes == 'image' else ('an image', 'an image model')
+            raise UsageError(f'{path.name} is {given} and this model takes {self.takes}s: choose {model} for it')
+
+    def _named(self, found: dict) -> dict[str, float] | str:
+        if 'objects' in found:
+            counted = Counter(one['class'] for one in found['objects'])
+            names = [f'{number} x {name}' if number > 1 else name for name, number in sorted(counted.items())]
+            return ', '.join(names) or 'nothing'
+        scores = [float(score) for score in found['pred_scores']]
+        classes = list(self.classes or map(str, range(len(scores))))
+        best = sorted(range(len(scores)), key=lambda i: -scores[i])[:_TOP]
+        # Some data sets have two classes of one name.
+        return {classes[i] if classes.count(classes[i]) == 1 else f'{classes[i]} ({i})': scores[i] for i in best}
+
+    @functools.cached_property
+    def _networks(self) -> list[Network]:
+        """The network, and its dense twin if it has one."""
+        networks = [network_of(self.cfg, self.name, self.model)]
+        with contextlib.suppress(ValueError):  # it has no semantic tokens
+            networks.append(network_of(dense_twin(self.cfg), 'dense twin'))
+            networks[1].model.to(self.device)
+        return networks
+
+    @functools.cached_property
+    def _shape(self) -> tuple[int, ...]:
+        return input_shape(self._networks[0], None)
+
+    @functools.cached_property
+    def _counted(self) -> list[dict]:
+        """Of each network its multiply-adds, those of its backbone and its parameters."""
+        counted = []
+        for network in self._networks:
+            row = costs(network, self._shape, self._how('model'))
+            row['backbone'] = None
+            if self.scope == 'mmdet':
+                row['backbone'] = costs(network, self._shape, self._how('backbone'))['multiply_adds']
+            counted.append(row)
+        return counted
+
+    def _how(self, part: str) -> argparse.Namespace:
+        """How the benchmark is to run a network."""
+        return argparse.Namespace(
+            device=torch.device(self.device), part=part, dtype='float32', train_step=False, compile=False, min_time=0.05
+        )
+
+    @property
+    def input_size(self) -> str:
+        """The size of an input in the test, for reading."""
+        return ' x '.join(map(str, self._shape[1:]))
+
+    def costs(self) -> list[Cost]:
+        """What one input costs the network and, where it has semantic tokens, its dense twin, timed in turn.
+
+        Raises:
+            UsageError: the size of an input is not known.
+        """
+        most = max(row['multiply_adds'] for row in self._counted)
+        timed = {batch: self._milliseconds(batch) for batch in BATCHES if batch == 1 or batch * most < _AFFORDABLE}
+        return [
+            Cost(row['multiply_adds'], row['backbone'], row['parameters'], {n: times[i] for n, times in timed.items()})
+            for i, row in enumerate(self._counted)
+        ]
+
+    def _milliseconds(self, batch: int) -> list[float]:
+        """Of a forward of each network, which are run in turn."""
+        jobs = [Job(network, self._shape, batch, self._how('model')) for network in self._networks]
+        seconds = interleave([job.seconds for job in jobs], [job.times_a_round() for job in jobs], ROUNDS)
+        return [1000 * statistics.median(own) for own in seconds]
+
+
+def trained_models(work_dirs: Path, device: str, trust: bool) -> tuple[list[DemoModel], list[str]]:
+    """The models that were trained in the folders of ``work_dirs``, and lines about those that cannot be offered."""
+    found, faults = [], []
+    for folder in sorted(path for path in work_dirs.glob('*') if path.is_dir()):
+        # A training writes its config, overrides and all, beside its checkpoints.
+        configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
+        weights = newest_whole_checkpoint(folder)[0] if configs else None
+        if weights is None:
+            continue
+        try:
+            model = DemoModel(folder.name, configs[-1], str(weights), device, trust)
+        except Exception as error:  # a config is a program: it may raise anything
+            faults.append(f'{configs[-1]} is no valid config: {one_line(error)}')
+            continue
+        if model.scope in KINDS:
+            found.append(model)
+    return sorted(found, key=lambda model: list(KINDS).index(model.scope)), faults

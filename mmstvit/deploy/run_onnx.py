@@ -1,0 +1,315 @@
+"""Infer images with an exported model and without PyTorch: ``tools/deployment/run_onnx.py``.
+
+This file and ``mmstvit/io/image_check.py`` need NumPy, OpenCV, Pillow and ONNX Runtime, and nothing else of mmstvit:
+both may be copied into one folder of another machine.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+try:
+    from mmstvit.io.image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
+except ModuleNotFoundError:  # copied beside this file
+    from image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_UNNAMED = 'the image'
+_CV2 = {
+    'nearest': cv2.INTER_NEAREST,
+    'bilinear': cv2.INTER_LINEAR,
+    'bicubic': cv2.INTER_CUBIC,
+    'area': cv2.INTER_AREA,
+    'lanczos': cv2.INTER_LANCZOS4,
+}
+
+
+class InputError(Exception):
+    """Something the user can mend; its text is one line that says how."""
+
+
+def open_session(path: str | Path, threads: int | None = None) -> 'onnxruntime.InferenceSession':
+    """Open a model on the CPU.
+
+    Args:
+        path: the file.
+        threads: threads of an operator, by default as many as there are cores.
+
+    Raises:
+        InputError: it is not there, or no model, or ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(f'onnxruntime is needed to run a model: pip install onnxruntime ({error})') from error
+    if not Path(path).is_file():
+        raise InputError(f'there is no model {path}')
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # onnxruntime has exceptions of its own for each kind of fault
+        raise InputError(f'{path} is no ONNX model: {" ".join(str(error).split())}') from error
+
+
+def onnx_runner(path: str | Path, threads: int | None = None) -> Callable[[np.ndarray], Any]:
+    """A model as a function of its input, e.g. to be timed.
+
+    Args:
+        path: the file.
+        threads: as of :func:`open_session`.
+
+    Returns:
+        What takes an array (N, C, *size), float32, and gives the output; a list where there are several.
+    """
+    session = open_session(path, threads)
+    name = session.get_inputs()[0].name
+
+    def run(inputs: np.ndarray) -> Any:
+        outputs = session.run(None, {name: inputs})
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return run
+
+
+def read_metadata(session: 'onnxruntime.InferenceSession', path: str | Path) -> dict[str, Any]:
+    """What tools/deployment/export_onnx.py has written into the file beside the network.
+
+    Raises:
+        InputError: the file is of another program.
+    """
+    given = session.get_modelmeta().custom_metadata_map
+    if 'mmstvit_version' not in given:
+        raise InputError(f'{path} does not say how images are prepared: export it with tools/deployment/export_onnx.py')
+    return {key: json.loads(value) for key, value in given.items()}
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], step: dict) -> np.ndarray:
+    """To (width, height), with the library and interpolation of the config."""
+    check_pixels(_UNNAMED, *size, 'it would be resized to')
+    interpolation = step['interpolation']
+    if step['backend'] == 'pillow':
+        from PIL import Image
+
+        method = getattr(Image.Resampling, interpolation.upper())
+        return np.asarray(Image.fromarray(image).resize(size, method))
+    return cv2.resize(image, size, interpolation=_CV2[interpolation])
+
+
+def _scaled(image: np.ndarray, factor: float) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return int(width * factor + 0.5), int(height * factor + 0.5)
+
+
+def resize(image: np.ndarray, step: dict) -> np.ndarray:
+    """To ``scale``, (width, height); with ``keep_ratio`` the largest that its long and short edge allow."""
+    width, height = step['scale']
+    if not step['keep_ratio']:
+        return _resize(image, (width, height), step)
+    long, short = max(width, height), min(width, height)
+    return _resize(image, _scaled(image, min(long / max(image.shape[:2]), short / min(image.shape[:2]))), step)
+
+
+def resize_into(image: np.ndarray, step: dict) -> np.ndarray:
+    """The largest that fits into ``scale``, (width, height), with the image's own aspect ratio."""
+    width, height = step['scale']
+    return _resize(image, _scaled(image, min(width / image.shape[1], height / image.shape[0])), step)
+
+
+def resize_edge(image: np.ndarray, step: dict) -> np.ndarray:
+    """One edge to ``scale``, the other in proportion and rounded down."""
+    scale, edge = step['scale'], step['edge']
+    height, width = image.shape[:2]
+    if edge == 'width' or (edge == 'short' and width < height) or (edge == 'long' and width > height):
+        size = scale, int(scale * height / width)
+    else:
+        size = int(scale * width / height), scale
+    return _resize(image, size, step)
+
+
+def center_crop(image: np.ndarray, step: dict) -> np.ndarray:
+    """The middle of ``crop_size``, (width, height)."""
+    width, height = step['crop_size']
+    top, left = (max(0, round((n - c) / 2.0)) for n, c in zip(image.shape, (height, width)))
+    return image[top : top + height, left : left + width]
+
+
+# The steps of a test pipeline that are known here; export_onnx.py writes them with all their settings.
+STEPS = {'Resize': resize, 'ResizeInto': resize_into, 'ResizeEdge': resize_edge, 'CenterCrop': center_crop}
+
+
+def check_preparation(meta: dict[str, Any]) -> None:
+    """Refuse a model whose images cannot be prepared here.
+
+    Raises:
+        InputError: it takes no images, or the config prepares them in a way that is not known here.
+    """
+    if meta['layout'] != 'NCHW':
+        raise InputError(f'the model takes clips ({meta["layout"]}), no images')
+    for step in meta['transforms']:
+        if step['type'] not in STEPS:
+            raise InputError(
+                f'the config prepares images by {step["type"]}, which is unknown here: prepare them yourself'
+            )
+
+
+def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
+    """What the network takes of an image.
+
+    Args:
+        image: (height, width, 3), 8 bits a channel, in BGR order as OpenCV reads it.
+        meta: of :func:`read_metadata`.
+
+    Returns:
+        (1, 3, height, width), float32.
+
+    Raises:
+        ImageError: it would be resized to more pixels than are read.
+    """
+    for step in meta['transforms']:
+        image = STEPS[step['type']](image, step)
+    if meta['channel_order'] == 'RGB':
+        image = image[..., ::-1]
+    x = image.astype(np.float32)
+    if meta['mean'] is not None:
+        x = (x - np.float32(meta['mean'])) / np.float32(meta['std'])
+    divisor = meta['pad_size_divisor']
+    size = meta['pad_size'] or [-(-n // divisor) * divisor for n in x.shape[:2]]
+    pads = [(0, max(0, n - have)) for n, have in zip(size, x.shape[:2])]
+    x = np.pad(x, [*pads, (0, 0)], constant_values=meta['pad_value'])
+    return np.ascontiguousarray(x.transpose(2, 0, 1)[None])  # (H, W, 3) -> (1, 3, H, W)
+
+
+def read_image(path: str) -> np.ndarray:
+    """An image file as OpenCV reads it, (height, width, 3), BGR.
+
+    Raises:
+        ImageError: it is not there, no image, broken, or has too many pixels.
+    """
+    check_image_file(path)
+    # By its name OpenCV would read what is there of an incomplete one.
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ImageError(f'{path}: {NOT_DECODED}')
+    return image
+
+
+def infer(session: 'onnxruntime.InferenceSession', meta: dict[str, Any], image: np.ndarray) -> dict[str, np.ndarray]:
+    """The outputs for an image by name, without the batch axis.
+
+    Raises:
+        InputError: the prepared image has not the size that the model is made for.
+    """
+    x, taken = prepare(image, meta), session.get_inputs()[0]
+    if any(isinstance(n, int) and n != have for n, have in zip(taken.shape, x.shape)):
+        raise InputError(
+            f'the model is made for inputs of {taken.shape} and the prepared image has {list(x.shape)}: export it with '
+            'that --shape'
+        )
+    outputs = session.run(None, {taken.name: x})
+    return {output.name: value[0] for output, value in zip(session.get_outputs(), outputs)}
+
+
+def result_of(scores: np.ndarray, classes: Sequence[str] | None) -> dict[str, Any]:
+    """Scores of the classes as ``mmstvit.inference_model`` gives them, JSON's types."""
+    label = int(scores.argmax())
+    name = classes[label] if classes else str(label)
+    return dict(pred_class=name, pred_label=label, pred_score=float(scores[label]), pred_scores=scores.tolist())
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments of the command."""
+    parser = argparse.ArgumentParser(
+        description='Infer images with a model of export_onnx.py, without PyTorch. A classifier gives a line for each '
+        'image, a dense network the shapes of its maps. An image that cannot be read is told and left out; the exit '
+        'code is then 1.',
+        epilog='example: python tools/deployment/run_onnx.py model.onnx photo.jpg --topk 5 --out scores.json',
+    )
+    parser.add_argument('model', metavar='MODEL.onnx', help='the exported model')
+    parser.add_argument('images', metavar='IMAGE', nargs='+', help='image files')
+    parser.add_argument('--topk', type=int, help='classes to print, best first (default: 1)')
+    parser.add_argument('--out', help='write all scores to FILE.json, or all outputs as arrays to FILE.npz')
+    return parser.parse_args(argv)
+
+
+def _lines(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: int) -> str:
+    if 'scores' not in outputs:
+        return ', '.join(f'{name} {" x ".join(map(str, value.shape))}' for name, value in outputs.items())
+    scores = outputs['scores']
+    best = np.argsort(-scores, kind='stable')[:topk]
+    return ', '.join(f'{classes[i] if classes else i} {scores[i]:.4f}' for i in best)
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Infer the images and print what was found; whether all could be inferred.
+
+    Raises:
+        InputError: an argument that cannot take effect or is wrong.
+    """
+    session = open_session(args.model)
+    meta, classes = read_metadata(session, args.model), None
+    check_preparation(meta)
+    scored = meta['task'] == 'classification'
+    if scored:
+        classes = meta['classes']
+    elif args.topk is not None:
+        raise InputError('--topk has no effect: the model gives maps and no scores')
+    if args.topk is not None and args.topk < 1:
+        raise InputError(f'--topk {args.topk}: it must be at least 1')
+    suffix = Path(args.out).suffix if args.out else None
+    if args.out and suffix not in (('.json', '.npz') if scored else ('.npz',)):
+        raise InputError(f'--out {args.out}: name it {"*.json for the scores or " if scored else ""}*.npz for arrays')
+    found = []
+    for path in args.images:
+        try:
+            outputs = infer(session, meta, read_image(path))
+        except (InputError, ImageError, OSError, cv2.error) as error:  # the others are still inferred
+            line = ' '.join(str(error).split()).removeprefix(f'{path}: ').removeprefix(f'{_UNNAMED}: ')
+            print(f'error: {path}: {line}', file=sys.stderr)
+            continue
+        found.append((path, outputs))
+        print(f'{path}: {_lines(outputs, classes, args.topk or 1)}', flush=True)
+    if args.out and found:
+        _write(args.out, found, classes)
+    if len(found) < len(args.images):
+        print(f'{len(args.images) - len(found)} of {len(args.images)} images could not be inferred', file=sys.stderr)
+    return len(found) == len(args.images)
+
+
+def _write(out: str, found: list[tuple[str, dict[str, np.ndarray]]], classes: Sequence[str] | None) -> None:
+    """Write the scores as JSON, or all outputs as arrays."""
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    if Path(out).suffix == '.json':
+        results = [dict(image=path, **result_of(outputs['scores'], classes)) for path, outputs in found]
+        Path(out).write_text(json.dumps(results, indent=1), encoding='utf-8')
+    else:
+        # Maps of images of several sizes do not stack: an array for each image and output.
+        named = {f'{i}/{name}': value for i, (_, outputs) in enumerate(found) for name, value in outputs.items()}
+        np.savez(out, **named)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; the exit code is 1 where an image could not be inferred, 2 where an argument is wrong."""
+    try:
+        whole = run(parse_args(argv))
+    except (InputError, OSError, ValueError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if not whole:
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()

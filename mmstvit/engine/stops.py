@@ -1,0 +1,78 @@
+"""What ends a training before its time, in the commands: it is prepared for, told in one line, and taken up again."""
+
+import contextlib
+import errno
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from ..errors import UsageError, one_line
+from .checkpoints import SafeCheckpointHook
+from .stopping import TrainingInterrupted, TrainingStopped, what_is_left
+from .whole_checkpoints import newest_whole_checkpoint
+
+_SAFE = 'mmstvit.SafeCheckpointHook'
+_REPLACED = ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook, _SAFE)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def newest_checkpoint(cfg: Config) -> str | None:
+    """The newest whole checkpoint in the work dir; those that are passed over are told."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    path, passed_over = newest_whole_checkpoint(Path(cfg.work_dir), hook.get('filename_tmpl'))
+    for broken, fault in passed_over:
+        print(f'Passed over {broken}: {fault}.')
+    if path is not None:
+        return str(path)
+    if any(broken.exists() for broken, _ in passed_over):
+        raise UsageError(
+            f'none of the checkpoints in {cfg.work_dir} is whole: leave --resume out to start from the beginning, '
+            'which writes over them'
+        )
+    return None
+
+
+def guard_training(cfg: Config) -> None:
+    """Put safe checkpoints in the place of mmengine's, and watch the loss.
+
+    A config without checkpoints, or with a hook of its own for them, is left as it is: its training cannot be
+    interrupted and resumed as it was.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
+    if hook is None or hook.get('type') not in _REPLACED:
+        print('The config has no CheckpointHook of mmengine: a signal ends the training without saving its state.')
+    else:
+        hook.type = _SAFE
+    custom = list(cfg.get('custom_hooks') or [])
+    if not any(isinstance(h, dict) and h.get('type') == 'mmstvit.NonFiniteGuardHook' for h in custom):
+        cfg.custom_hooks = [*custom, ConfigDict(type='mmstvit.NonFiniteGuardHook')]
+
+
+@contextlib.contextmanager
+def clear_stops(runner: Runner) -> Iterator[None]:
+    """While it is open, what stops a training ends the process with one line: 128 and the signal's number, or 2."""
+    try:
+        yield
+    except TrainingInterrupted as error:
+        if is_main_process():
+            print(error, file=sys.stderr)
+        sys.exit(128 + error.number)
+    except TrainingStopped as error:
+        raise UsageError(one_line(error)) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        left = what_is_left(runner.work_dir)
+        raise UsageError(
+            f'{one_line(error)}; {left}: make room and go on with the same command and --resume'
+        ) from error
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, SafeCheckpointHook):
+                hook.signals.end()

@@ -1,0 +1,125 @@
+"""mmengine's strategies (``strategy`` in a config): what its FlexibleRunner needs, and what it would pass over."""
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import RUNNERS
+from mmengine.runner import FlexibleRunner
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+
+from ..errors import UsageError, suggest
+
+# How a config names it -> what is built.
+_STRATEGIES = {
+    'SingleDeviceStrategy': 'SingleDeviceStrategy',
+    'DDPStrategy': 'DDPStrategy',
+    'FSDPStrategy': 'mmstvit.FSDPStrategy',
+    'mmstvit.FSDPStrategy': 'mmstvit.FSDPStrategy',
+}
+_SINGLE = 'SingleDeviceStrategy'
+
+
+def choose_strategy(cfg: Config) -> bool:
+    """Make a config with a ``strategy``, or with ``runner_type='FlexibleRunner'``, ready for that runner.
+
+    Returns:
+        Whether it is such a config.
+
+    Raises:
+        UsageError: the strategy is unknown or does not fit the launcher or the rest of the config.
+    """
+    if cfg.get('strategy') is None and cfg.get('runner_type') != 'FlexibleRunner':
+        return False
+    if cfg.setdefault('runner_type', 'FlexibleRunner') != 'FlexibleRunner':
+        raise UsageError(f"runner_type='{cfg.runner_type}' knows no strategy: leave runner_type or strategy out")
+    if cfg.get('strategy') is None:
+        cfg.strategy = ConfigDict(type=_SINGLE if cfg.launcher == 'none' else 'DDPStrategy')
+    strategy, name = cfg.strategy, strategy_name(cfg)
+    if (cfg.launcher == 'none') != (name == _SINGLE):
+        many = 'is for several processes: start them with tools/dist_train.sh or tools/slurm_train.sh'
+        one = 'is for one process: leave --launcher out, or take DDPStrategy or FSDPStrategy'
+        raise UsageError(f'strategy.type={name} {one if name == _SINGLE else many}')
+    strategy.type = _STRATEGIES[name]
+    _move_settings(cfg, name)
+    _refuse_hooks(cfg)
+    if not torch.cuda.is_available() and name != _SINGLE:
+        _distribute_on_cpu(strategy)
+    return True
+
+
+def strategy_name(cfg: Config) -> str:
+    """The name of the config's strategy, one of those known here."""
+    if not isinstance(cfg.strategy, dict):
+        raise UsageError(f'strategy takes a dict: --cfg-options strategy.type={cfg.strategy}')
+    name = cfg.strategy.get('type')
+    if name not in _STRATEGIES:
+        known = [known for known in _STRATEGIES if '.' not in known]
+        raise UsageError(f'strategy.type={name} is none of {", ".join(known)}{suggest(str(name), known)}')
+    return name
+
+
+def drop_strategy(cfg: Config) -> None:
+    """Test in one process without the strategy for several that a model was trained with: its checkpoints are whole."""
+    if cfg.get('strategy') is not None and cfg.launcher == 'none' and strategy_name(cfg) != _SINGLE:
+        print(f'One process: tested without the {cfg.strategy.type} that the config trains with.')
+        cfg.pop('strategy')
+        cfg.pop('runner_type', None)
+
+
+def _move_settings(cfg: Config, name: str) -> None:
+    """Settings of the ordinary runner that the FlexibleRunner would not read go to their place in the strategy."""
+    for key in ('model_wrapper_cfg', 'efficient_conv_bn_eval'):
+        if cfg.get(key):
+            where = 'write it into strategy.model_wrapper' if key == 'model_wrapper_cfg' else 'leave it or strategy out'
+            raise UsageError(f'{key} has no effect with a strategy: {where}')
+    for key in ('find_unused_parameters', 'sync_bn'):
+        if not cfg.get(key) or name == _SINGLE:
+            continue
+        if name != 'DDPStrategy':
+            raise UsageError(f'{key} has no effect with {name}: leave it out')
+        if key == 'sync_bn':
+            cfg.strategy.setdefault(key, cfg[key])
+        else:
+            wrapper = cfg.strategy.setdefault('model_wrapper', ConfigDict(broadcast_buffers=False))
+            wrapper.setdefault(key, True)
+
+
+def _refuse_hooks(cfg: Config) -> None:
+    """The FlexibleRunner loads checkpoints before hooks are ready, and with FSDP no hook sees whole weights."""
+    for hook in cfg.get('custom_hooks') or ():
+        if isinstance(hook, dict) and str(hook.get('type')).endswith('EMAHook'):
+            raise UsageError(
+                'the average of the weights (EMAHook) does not work with a strategy: leave strategy out, '
+                'tools/dist_train.sh distributes without it too, or train without the average: custom_hooks=[]'
+            )
+
+
+def _distribute_on_cpu(strategy: ConfigDict) -> None:
+    """mmengine would take a GPU for each process."""
+    wrapper = strategy.setdefault('model_wrapper', ConfigDict())
+    if strategy.type == 'DDPStrategy':
+        wrapper.setdefault('broadcast_buffers', False)  # mmengine's default, but for the GPU
+        wrapper.setdefault('device_ids', None)
+    else:
+        wrapper.setdefault('device_id', 'cpu')
+
+
+def build_flexible_runner(cfg: Config) -> FlexibleRunner:
+    """The FlexibleRunner of a config that :func:`choose_strategy` made ready."""
+    # What a test needs is in its checkpoint.
+    cfg.setdefault('init_weights_for_test_or_val', False)
+    cfg.setdefault('env_cfg', ConfigDict(dist_cfg=dict(backend='nccl')))
+    runner = RUNNERS.build(cfg)
+    if cfg.get('compile'):
+        # The runner takes this setting but does not read it from a config. The forward, as without a strategy.
+        runner._compile = dict(target='forward', **({} if cfg.compile is True else cfg.compile))
+    modules = cfg.get('activation_checkpointing')
+    if modules:
+        build = runner.strategy.build_model
+
+        def build_checkpointed(model: torch.nn.Module | dict) -> torch.nn.Module:
+            model = build(model)
+            turn_on_activation_checkpointing(model, modules)
+            return model
+
+        runner.strategy.build_model = build_checkpointed
+    return runner

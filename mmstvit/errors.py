@@ -1,0 +1,152 @@
+"""What a user can mend, told in one line: the commands print no traceback for it."""
+
+import contextlib
+import difflib
+import inspect
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+
+from mmengine.logging import MMLogger
+from mmengine.registry import Registry
+
+TRACEBACK = 'MMSTVIT_TRACEBACK'
+
+
+class UsageError(Exception):
+    """Something the user can mend; its text is one line that says how."""
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with exit code 2 and one line for what the user can mend, 130 for Ctrl-C.
+
+    The traceback goes into the run's log file, and to the terminal too where the variable ``MMSTVIT_TRACEBACK`` is
+    set. Errors from inside torch (a kernel, a CUDA device) keep their traceback.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (UsageError, OSError, ImportError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        print(f'error: {describe(error)}', file=sys.stderr)
+        sys.exit(2)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The one of the known names that is most like ``name``, or ``None`` where all are far from it."""
+    by_lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return by_lower[near[0]] if near else None
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """``'; did you mean X?'`` for the nearest of the known names, or nothing."""
+    near = nearest(name, known)
+    return f'; did you mean {near}?' if near else ''
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    if isinstance(error, UsageError):
+        return one_line(error)
+    explained = _explain(error)
+    if explained:
+        return explained
+    log = _log_traceback(error)
+    where = f'the traceback is in {log}' if log else f'{TRACEBACK}=1 shows the traceback'
+    return f'{one_line(error)} ({type(error).__name__}; {where})'
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an exception without line breaks."""
+    if isinstance(error, KeyError) and len(error.args) == 1:
+        text = str(error.args[0])  # str() of a KeyError is a repr
+    elif isinstance(error, OSError) and error.strerror and error.filename:
+        text = f'{error.strerror}: {error.filename}'
+    else:
+        text = str(error)
+    if re.match(r'Caught \w+ in DataLoader worker', text):
+        # What goes before is the worker's traceback, the last line of which names the type again.
+        text = re.sub(r'^[\w.]+Error: ', '', text.strip().splitlines()[-1])
+    return ' '.join(text.split()) or type(error).__name__
+
+
+def _log_traceback(error: BaseException) -> str | None:
+    """Write the traceback into the log file of the run, and return its path."""
+    for handler in MMLogger.get_current_instance().handlers:
+        if isinstance(handler, logging.FileHandler) and handler.stream:
+            try:
+                handler.stream.write(''.join(traceback.format_exception(error)))
+                handler.stream.flush()
+            except OSError:  # the disk is full
+                return None
+            return os.path.relpath(handler.baseFilename)
+    return None
+
+
+def _explain(error: BaseException) -> str | None:
+    """A better line for the two commonest faults of a config: an unknown setting, an unknown type."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    # Where mmengine builds an object from its config; the innermost such frame knows the class and the settings.
+    building = [frame.f_locals for frame in frames if frame.f_code.co_name == 'build_from_cfg']
+    built = building[-1] if building else {}
+    if isinstance(error, TypeError):
+        refused = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        if refused:
+            line = _unknown_settings(built.get('obj_cls'), built.get('args', ()))
+            # The runner builds its loops without the registry.
+            return line or _unknown_settings(frames[-1].f_globals.get(refused[1]), [refused[2]])
+    if isinstance(error, KeyError) and 'obj_cls' in built and built['obj_cls'] is None:
+        return unknown_type(built['obj_type'], built['registry'])
+    return None
+
+
+def unknown_type(name: str, registry: Registry) -> str:
+    """The line for a ``type`` that nothing is registered under."""
+    known = {}
+    for full in _registered(registry):
+        # A name without its scope is compared with names without theirs.
+        known.setdefault(full if '.' in name else full.split('.')[-1], full)
+    near = nearest(name, known)
+    hint = f'did you mean {known[near]}?' if near else 'what registers it must be named in custom_imports'
+    return f"{registry.scope} knows no {registry.name} of type='{name}'; {hint}"
+
+
+def _unknown_settings(cls: type | None, given: Iterable[str]) -> str | None:
+    known = _settings(cls) if inspect.isclass(cls) else []
+    unknown = [name for name in given if name not in known]
+    if not known or not unknown:
+        return None  # refused further down, by something that this class builds
+    what = ' and '.join(f'{name}{suggest(name, known)}' for name in unknown)
+    line = f'{cls.__name__} has no setting {what}'
+    return line if 'did you mean' in line else f'{line}; it takes {", ".join(known)}'
+
+
+def _settings(cls: type) -> list[str]:
+    """The arguments of a class, with those of its bases where it hands on what it does not know."""
+    names = []
+    for base in inspect.getmro(cls):
+        if '__init__' not in vars(base):
+            continue
+        parameters = inspect.signature(base).parameters.values()
+        names += [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return list(dict.fromkeys([*names, *getattr(cls, 'flat_options', ())]))
+
+
+def _registered(registry: Registry) -> list[str]:
+    """All names that may stand as ``type`` where ``registry`` is asked."""
+    names = list(registry.module_dict)
+    root = registry
+    while root.parent is not None:
+        root = root.parent
+        names += root.module_dict
+    names += [f'{scope}.{name}' for scope, child in root.children.items() for name in child.module_dict]
+    return names

@@ -1,0 +1,144 @@
+"""The pipelines of image data sets, made to say in one line with the file's name what is wrong with an image."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from mmengine.fileio import LocalBackend
+
+from ..paths import is_address
+from .image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
+from .roots import TRUST_DATA, leads_outside
+
+
+def guard_images(
+    steps: Sequence[Callable], roots: Sequence[str] = (), num_classes: int | None = None
+) -> list[Callable]:
+    """The steps of a built pipeline, of which those that load and resize tell what is wrong with a file.
+
+    They raise :class:`ImageError` where a file is outside ``roots``, cannot be read, has a label that the model has no
+    class for, or would become a picture of no pixels or of too many. The other steps stay as they are.
+    """
+    guarded = []
+    for step in steps:
+        name = type(step).__name__
+        if name == 'LoadImageFromFile':
+            step = _Loading(step, roots, num_classes)
+        elif name == 'LoadAnnotations':
+            step = _Annotating(step)
+        elif name == 'RawFrameDecode':
+            step = _LoadingFrames(step, roots)
+        elif 'Resize' in name:
+            step = _Resizing(step)
+        guarded.append(step)
+    return guarded
+
+
+class _Loading:
+    def __init__(self, step: Callable, roots: Sequence[str], num_classes: int | None) -> None:
+        self.step, self.roots, self.num_classes = step, roots, num_classes
+
+    def __call__(self, results: dict) -> dict | None:
+        filename = results['img_path']
+        for path in (filename, results.get('seg_map_path')):
+            if path:
+                _check_place(path, self.roots)
+        label = results.get('gt_label')
+        if self.num_classes is not None and isinstance(label, int) and not 0 <= label < self.num_classes:
+            raise ImageError(
+                f"{filename}: it has the label {label}, and the model's classes end at {self.num_classes - 1}"
+            )
+        elsewhere = getattr(self.step, 'backend_args', None) or getattr(self.step, 'file_client_args', None)
+        if not elsewhere and not is_address(filename):
+            check_image_file(filename)
+        try:
+            return self.step(results)
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # whatever a broken file raises, it is the file's fault
+            raise ImageError(f'{filename}: {NOT_DECODED}') from error
+
+
+def _check_place(path: str, roots: Sequence[str]) -> None:
+    real = leads_outside(path, roots)
+    if real:
+        raise ImageError(f"{path}: it leads out of the data set's folder, to {real}; {TRUST_DATA}")
+
+
+class _LoadingFrames:
+    """mmaction2's step that loads the frames of a video from image files."""
+
+    def __init__(self, step: Callable, roots: Sequence[str]) -> None:
+        self.step, self.files = step, None
+        if step.io_backend == 'disk':
+            self.files = step.file_client = _CheckedFiles(roots)
+
+    def __call__(self, results: dict) -> dict:
+        try:
+            results = self.step(results)
+            broken = any(frame.dtype != np.uint8 for frame in results['imgs'])  # of flow
+        except (ImportError, MemoryError, ImageError):
+            raise
+        except Exception as error:
+            raise ImageError(f'{self.files.last if self.files else results["frame_dir"]}: {NOT_DECODED}') from error
+        if broken:
+            raise ImageError(f'{results["frame_dir"]}: an image in it cannot be decoded')
+        return results
+
+
+class _CheckedFiles(LocalBackend):
+    """Image files, which are looked at before they are read."""
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self.roots, self.last = roots, ''
+
+    def get(self, filepath: str) -> bytes:
+        self.last = filepath
+        _check_place(filepath, self.roots)
+        check_image_file(filepath)
+        return super().get(filepath)
+
+
+class _Annotating:
+    def __init__(self, step: Callable) -> None:
+        self.step, self.with_mask = step, getattr(step, 'with_mask', False)
+
+    def __call__(self, results: dict) -> dict | None:
+        try:
+            return self.step(results)
+        except (ImportError, MemoryError):
+            raise
+        except Exception as error:  # masks are unpacked here
+            raise ImageError(
+                f'{results["img_path"]}: its annotations cannot be read ({" ".join(str(error).split())})'
+            ) from error
+
+
+class _Resizing:
+    def __init__(self, step: Callable) -> None:
+        self.step = step
+
+    def __call__(self, results: dict) -> dict | None:
+        if 'img' not in results:  # frames of a video
+            return self.step(results)
+        name, (height, width) = results.get('img_path') or 'the image', results['img'].shape[:2]
+        if type(self.step).__name__ == 'ResizeEdge':
+            check_pixels(name, *_resized(width, height, self.step.edge, self.step.scale), 'it would be resized to')
+        try:
+            return self.step(results)
+        except cv2.error as error:
+            raise ImageError(
+                f'{name}: {width} x {height} pixels cannot be resized as the config asks ({_reason(error)})'
+            ) from error
+
+
+def _resized(width: int, height: int, edge: str, scale: int) -> tuple[int, int]:
+    """Width and height that mmpretrain's ``ResizeEdge`` gives."""
+    by_width = {'short': width < height, 'long': width > height, 'width': True, 'height': False}[edge]
+    return (scale, scale * height // width) if by_width else (scale * width // height, scale)
+
+
+def _reason(error: cv2.error) -> str:
+    found = re.search(r'error: \([^)]*\) ?(.*)', ' '.join(str(error).split()))
+    return found[1][:120] if found else 'OpenCV refuses'

@@ -1,0 +1,122 @@
+"""Multiply-adds, parameters and tokens of a network, as tables."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from .complexity import Complexity, Part, count
+from .networks import Inputs, Network, input_shape
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A network, its input, and what it costs there."""
+
+    label: str
+    shape: tuple[int, ...]
+    whole: Complexity
+    backbone: int
+    backbone_parameters: int
+
+    def as_dict(self) -> dict:
+        """For JSON."""
+        whole = self.whole
+        return dict(
+            network=self.label,
+            shape=list(self.shape),
+            multiply_adds=whole.multiply_adds,
+            flops=whole.flops,
+            parameters=whole.parameters,
+            backbone=dict(multiply_adds=self.backbone, flops=2 * self.backbone, parameters=self.backbone_parameters),
+            parts=[dict(asdict(part), flops=part.flops, stage=part.stage) for part in whole.parts],
+            not_counted=list(whole.not_counted),
+        )
+
+
+def figures(network: Network, shape: Sequence[int] | None = None) -> Figures:
+    """Count one network on one input, on the CPU.
+
+    Args:
+        network: whole; its backbone is taken out of the same count, of timm's networks all but the classifier.
+        shape: see :func:`mmstvit.measure.networks.input_shape`.
+    """
+    shape = input_shape(network, shape)
+    inputs = Inputs(network, shape, 1)
+    with torch.no_grad():
+        whole = count(inputs.run, module=network.model)
+    if network.has_backbone:
+        parameters = sum(p.numel() for p in network.model.backbone.parameters())
+        return Figures(network.label, shape, whole, whole.of('backbone'), parameters)
+    names = {module: name for name, module in network.model.named_modules()}
+    classifier = network.model.get_classifier()
+    parameters = whole.parameters - sum(p.numel() for p in classifier.parameters())
+    return Figures(network.label, shape, whole, whole.multiply_adds - whole.of(names[classifier]), parameters)
+
+
+def readable(number: int) -> str:
+    """A count with its unit: G, M, k or none."""
+    for unit, size in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
+        if number >= size:
+            return f'{number / size:.2f} {unit}'
+    return str(number)
+
+
+def part_table(found: Figures) -> Table:
+    """The parts of a network, stage by stage."""
+    size = ' x '.join(map(str, found.shape))
+    table = Table('part', 'input', 'tokens', 'multiply-adds', 'FLOPs', 'parameters', title=f'{found.label}, {size}')
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    for stage, group in groupby(found.whole.parts, key=lambda part: part.stage):
+        parts = list(group)
+        if len(parts) > 1:
+            sums = [sum(getattr(part, name) for part in parts) for name in ('multiply_adds', 'flops', 'parameters')]
+            table.add_row(stage, '', '', *map(readable, sums), style='bold')
+        for part in parts:
+            name = part.name if len(parts) == 1 else f'  {part.name.removeprefix(stage).removeprefix(".")}'
+            table.add_row(name or 'parameters and products outside these', *entering(part), *_costs(part))
+    table.add_section()
+    table.add_row(
+        'backbone', '', '', readable(found.backbone), readable(2 * found.backbone), readable(found.backbone_parameters)
+    )
+    table.add_row('in all', '', '', *_costs(found.whole), style='bold')
+    return table
+
+
+def entering(part: Part) -> tuple[str, str]:
+    """What enters a part: the shape of its input, and its tokens."""
+    shape = '' if part.input is None else ' x '.join(map(str, part.input))
+    tokens = '' if part.tokens is None else str(part.tokens)
+    return shape, tokens if part.context is None else f'{tokens} seeing {part.context}'
+
+
+def _costs(of: Part | Complexity) -> tuple[str, str, str]:
+    return readable(of.multiply_adds), readable(of.flops), readable(of.parameters)
+
+
+def comparison(all_found: Sequence[Figures]) -> Table:
+    """Several networks, with ratios to the first."""
+    table = Table('network', 'input', 'multiply-adds', 'FLOPs', 'parameters', 'multiply-adds of the backbone')
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    first = all_found[0]
+    for found in all_found:
+        values = [
+            (found.whole.multiply_adds, first.whole.multiply_adds),
+            (found.whole.flops, first.whole.flops),
+            (found.whole.parameters, first.whole.parameters),
+            (found.backbone, first.backbone),
+        ]
+        cells = [f'{readable(value)} ({value / base:.2f} x)' for value, base in values]
+        table.add_row(found.label, ' x '.join(map(str, found.shape)), *cells)
+    return table
+
+
+def console() -> Console:
+    """Where tables are printed: as wide as they need where the output is no terminal, so that nothing is cut."""
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=200)

@@ -1,0 +1,289 @@
+"""Networks of all toolboxes and of timm by a short name, and random inputs for them: what is counted and timed."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from torch import Tensor
+
+from ..apis.configs import find_config
+from ..apis.models import TOOLBOXES, toolbox_of
+from ..apis.weights import untrained_model
+from ..compat.requires import require
+from ..errors import UsageError, one_line, suggest
+
+SPECS = (
+    'CONFIG is the path of a config, its path below configs/, or a name of the model index; mmpretrain:NAME, '
+    'mmdet:NAME and mmaction:NAME are configs of those packages, by file name without .py; timm:NAME is one of timm.'
+)
+BOXES = 7  # objects of an image in a training step of a detector, about the mean of COCO
+
+
+@dataclass
+class Network:
+    """A built network with random weights, in evaluation mode.
+
+    Attributes:
+        label: how it is called in tables.
+        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmaction'``, ``'timm'`` or ``'onnx'``.
+        model: the toolbox's model.
+        size: of its input: ``(height, width)``, for clips ``(frames, height, width)``.
+        top1: its top-1 accuracy on its data set in per cent, where a metafile has it.
+        stated: its multiply-adds at that size and its parameters, where the file tells them and they cannot be counted.
+    """
+
+    label: str
+    toolbox: str
+    model: nn.Module
+    size: tuple[int, ...]
+    top1: float | None = None
+    stated: tuple[int, int] | None = None
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether the backbone can be run alone: timm's models have no such part."""
+        return hasattr(self.model, 'backbone')
+
+    def part(self, name: str) -> nn.Module:
+        """The ``'model'``, or its ``'backbone'`` alone."""
+        return self.model.backbone if name == 'backbone' else self.model
+
+    @property
+    def takes_clips(self) -> bool:
+        """Whether an input has an axis of time."""
+        return self.toolbox == 'mmaction' or len(self.size) == 3
+
+
+def quieten() -> None:
+    """Keep what the toolboxes log while networks are built out of the tables."""
+    MMLogger.get_current_instance().setLevel(logging.ERROR)
+
+
+def load_network(spec: str) -> Network:
+    """Build a network from what a command was given, see ``SPECS``.
+
+    Raises:
+        UsageError: there is no such network, or its toolbox is not installed.
+    """
+    package, _, name = spec.partition(':')
+    if package == 'timm' and name:
+        return _from_timm(name)
+    if package in TOOLBOXES and name:
+        path = _config_of_package(package, name)
+    else:
+        path = find_config(spec)
+    try:
+        cfg = Config.fromfile(path)
+        toolbox_of(cfg)
+    except Exception as error:  # a config is a program: it may raise anything
+        raise UsageError(f'{path} is no valid config: {one_line(error)} ({type(error).__name__})') from error
+    network = network_of(cfg, spec if name else path.stem)
+    network.top1 = _top1(path)
+    return network
+
+
+def network_of(cfg: Config, label: str, model: nn.Module | None = None) -> Network:
+    """The network of a config.
+
+    Args:
+        cfg: the config.
+        label: how it is called.
+        model: the toolbox's model where it is built already, by default one with random weights.
+    """
+    return Network(label, toolbox_of(cfg), untrained_model(cfg) if model is None else model, default_size(cfg))
+
+
+def _from_timm(name: str) -> Network:
+    try:
+        import timm
+    except ImportError as error:
+        raise UsageError(f'timm:{name} needs timm: pip install timm') from error
+    if not timm.is_model(name):
+        raise UsageError(f'timm has no model {name}{suggest(name, timm.list_models())}')
+    model = timm.create_model(name, pretrained=False).eval()
+    return Network(f'timm:{name}', 'timm', model, tuple(model.pretrained_cfg['input_size'][1:]))
+
+
+def _config_of_package(package: str, name: str) -> Path:
+    """A config file that an OpenMMLab package brings along, by its name, or by its path below ``configs``."""
+    try:
+        require(package, TOOLBOXES[package], f'{package}:{name}')
+    except ImportError as error:
+        raise UsageError(one_line(error)) from error
+    root = Path(find_spec(package).origin).parent / '.mim' / 'configs'
+    wanted = name.removesuffix('.py')
+    known = {p.stem: p for p in root.rglob('*.py') if '_base_' not in p.parts}
+    path = root / f'{wanted}.py' if '/' in wanted else known.get(wanted)
+    if path is None or not path.is_file():
+        raise UsageError(f'{package} has no config {name}{suggest(wanted, known)}')
+    return path
+
+
+def _top1(config: Path) -> float | None:
+    """What the metafile beside a config says."""
+    metafile = config.parent / 'metafile.yml'
+    if not metafile.is_file():
+        return None
+    for entry in mmengine.load(metafile).get('Models', ()):
+        if Path(entry.get('Config', '')).name == config.name:
+            for result in entry.get('Results') or ():
+                found = [v for k, v in (result.get('Metrics') or {}).items() if k.lower() == 'top 1 accuracy']
+                if found:
+                    return float(found[0])
+    return None
+
+
+def default_size(cfg: Config) -> tuple[int, ...]:
+    """The input size that a config's test pipeline leads to; of a detector, the largest.
+
+    Returns:
+        (height, width), of clips (frames, height, width); nothing where it depends on the input.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'pipeline' not in dataset and isinstance(dataset.get('dataset'), dict):
+        dataset = dataset['dataset']
+    steps = dataset.get('pipeline') or []
+    size: tuple[int, ...] = ()  # (width, height)
+    for step in steps:
+        given = step.get('crop_size') or step.get('scale')
+        if given is not None:
+            size = (given, given) if isinstance(given, int) else tuple(given)
+            if -1 in size or 'ResizeEdge' in str(step['type']):
+                size = ()
+    if not size:
+        return ()
+    if cfg.default_scope == 'mmdet':
+        divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
+        return tuple(-(-n // divisor) * divisor for n in sorted(size))
+    if cfg.default_scope == 'mmaction':
+        sampled = next((step for step in steps if 'clip_len' in step), {})
+        frames = sampled.get('clip_len', 1)
+        return (frames if frames > 1 else sampled.get('num_clips', 1), *size[::-1])
+    return size[::-1]
+
+
+def input_shape(network: Network, shape: Sequence[int] | None) -> tuple[int, ...]:
+    """The shape (channels, ...) of one input, by default as in the config's test pipeline.
+
+    Args:
+        network: whose input it is.
+        shape: ``H W`` of images; ``T H W`` or ``C T H W`` of clips; ``None`` for the default.
+
+    Raises:
+        UsageError: the numbers do not fit the network.
+    """
+    size = tuple(shape or network.size)
+    video = network.takes_clips
+    if not size:
+        raise UsageError(f'{network.label} has no input size in its test pipeline: give --shape')
+    if len(size) not in ((3, 4) if video else (2,)) or min(size) < 1:
+        form = 'T H W or C T H W for clips' if video else 'H W for images'
+        raise UsageError(f'--shape {" ".join(map(str, size))} does not fit {network.label}: give {form}')
+    return size if len(size) == 4 else (3, *size)
+
+
+class Inputs:
+    """Random inputs of a network, what it computes on them, and its loss there.
+
+    Networks are run as they come out of the toolbox: an image classifier with neck and head to its scores, a recogniser
+    likewise on one clip, a detector with its neck and all heads but without decoding boxes and without non-maximum
+    suppression; the second stage of one gets as many random proposals as the config lets through.
+
+    Args:
+        network: whose inputs.
+        shape: (channels, ...) of one, see :func:`input_shape`.
+        batch: number of them.
+        device: where they are to be.
+    """
+
+    def __init__(self, network: Network, shape: Sequence[int], batch: int, device: str | torch.device = 'cpu') -> None:
+        self.network, self.model = network, network.model
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(batch, *shape, generator=generator).to(device)
+        self.samples = None
+        if network.toolbox == 'mmdet':
+            self.samples = _scenes(batch, shape, device)
+            if getattr(self.model, 'with_rpn', False) and getattr(self.model, 'with_roi_head', False):
+                self.proposals = self._proposals(batch, shape[-2:], device, generator)
+        elif network.toolbox == 'mmaction':
+            # One view (B, 1, C, T, H, W); a 2D recogniser takes frames (B, T, C, H, W).
+            frames = self.model.data_preprocessor.format_shape == 'NCHW'
+            images = images.transpose(1, 2) if frames else images.unsqueeze(1)
+        self.images = images
+
+    def _proposals(self, batch: int, size: Sequence[int], device: Any, generator: torch.Generator) -> list:
+        from mmengine.structures import InstanceData
+
+        number = self.model.test_cfg.rpn.max_per_img
+        extent = torch.tensor(size[::-1])
+        corners = torch.rand(batch, number, 2, 2, generator=generator).sort(dim=2).values * extent
+        return [InstanceData(bboxes=boxes.flatten(1).to(device)) for boxes in corners]
+
+    def run(self, part: str = 'model') -> Any:
+        """Run the network or its ``'backbone'`` alone."""
+        toolbox, model = self.network.toolbox, self.model
+        if part == 'backbone':
+            return model.backbone(self.images.flatten(0, 1) if toolbox == 'mmaction' else self.images)
+        if toolbox in ('timm', 'onnx'):
+            return model(self.images)
+        if toolbox == 'mmaction':
+            return model(self.images, mode='tensor', stage='head')
+        if toolbox == 'mmpretrain':
+            return model(self.images, mode='tensor')
+        if not hasattr(self, 'proposals'):
+            return model(self.images, self.samples, mode='tensor')
+        return self._run_two_stages()
+
+    def _run_two_stages(self) -> Any:
+        head = self.model.rpn_head
+
+        def predict(features: Sequence[Tensor], *args: Any, **kwargs: Any) -> list:
+            head(features)
+            return self.proposals
+
+        head.predict = predict
+        try:
+            return self.model(self.images, self.samples, mode='tensor')
+        finally:
+            del head.predict
+
+    def loss(self) -> Tensor:
+        """The loss of the config, on labels of no meaning."""
+        toolbox, model, batch = self.network.toolbox, self.model, len(self.images)
+        if toolbox == 'timm':
+            return F.cross_entropy(
+                model(self.images), torch.arange(batch, device=self.images.device) % model.num_classes
+            )
+        if toolbox != 'mmdet' and self.samples is None:
+            head = model.head if toolbox == 'mmpretrain' else model.cls_head
+            self.samples = _labelled(toolbox, batch, head.num_classes, self.images.device)
+        return model.parse_losses(model(self.images, self.samples, mode='loss'))[0]
+
+
+def _labelled(toolbox: str, batch: int, classes: int, device: Any) -> list:
+    if toolbox == 'mmpretrain':
+        from mmpretrain.structures import DataSample as Sample
+    else:
+        from mmaction.structures import ActionDataSample as Sample
+    return [Sample().set_gt_label(i % classes).to(device) for i in range(batch)]
+
+
+def _scenes(batch: int, shape: Sequence[int], device: Any) -> list:
+    """Images with random boxes and masks, as mmdet's own tests have them."""
+    from mmdet.testing import demo_mm_inputs
+
+    demo = demo_mm_inputs(batch, tuple(shape), num_items=[BOXES] * batch, num_classes=2, with_mask=True)
+    samples = demo['data_samples']
+    for sample in samples:
+        sample.gt_instances.labels.zero_()  # there for any number of classes; the cost does not depend on it
+        sample.set_metainfo(dict(batch_input_shape=tuple(shape[-2:]), pad_shape=tuple(shape[-2:])))
+    return [sample.to(device) for sample in samples]

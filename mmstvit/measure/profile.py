@@ -1,0 +1,89 @@
+"""Where the time of a network goes, part by part: what bounds its speed."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import torch
+import torch.nn as nn
+from rich.table import Table
+
+from .complexity import Part, count
+from .figures import entering, readable
+from .timing import Job
+
+
+@contextlib.contextmanager
+def _timed(modules: Sequence[nn.Module], device: torch.device) -> Iterator[list[float]]:
+    """Sum up the seconds between entering and leaving each module; on a GPU it is waited for at both."""
+    taken, begun = [0.0] * len(modules), [0.0] * len(modules)
+
+    def now() -> float:
+        if device.type == 'cuda':
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    def enter(i: int):
+        return lambda *_: begun.__setitem__(i, now())
+
+    def leave(i: int):
+        return lambda *_: taken.__setitem__(i, taken[i] + now() - begun[i])
+
+    handles = [module.register_forward_pre_hook(enter(i)) for i, module in enumerate(modules)]
+    handles += [module.register_forward_hook(leave(i)) for i, module in enumerate(modules)]
+    try:
+        yield taken
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def profile_parts(job: Job, rounds: int) -> list[dict]:
+    """Time the parts of a network, as ``get_flops.py`` shows them.
+
+    Args:
+        job: the network on a batch.
+        rounds: runs.
+
+    Returns:
+        For each part its name, tokens and multiply-adds of the batch, and the median of its seconds; the last, without
+        a name, is all that lies outside them.
+    """
+    with torch.no_grad():
+        counted = count(job.inputs.run, job.args.part, module=job.called)
+    named = dict(job.called.named_modules())
+    # A part that was not called has no time.
+    parts = [part for part in counted.parts if part.name and part.multiply_adds]
+    rest = counted.multiply_adds - sum(part.multiply_adds for part in parts)
+    seconds = []
+    for _ in range(rounds):
+        with _timed([named[part.name] for part in parts], job.args.device) as taken:
+            whole = job.seconds(1)
+        seconds.append([*taken, whole - sum(taken)])
+    medians = [statistics.median(column) for column in zip(*seconds)]
+    return [dict(asdict(part), seconds=t) for part, t in zip([*parts, Part('', rest, 0)], medians, strict=True)]
+
+
+def profile_table(network: str, batch: int, parts: Sequence[dict]) -> Table:
+    """The parts with their shares of the time, and the rate at which each multiplies and adds."""
+    table = Table(
+        *('part', 'input', 'tokens', 'multiply-adds', 'ms', 'share', 'G multiply-adds a second'),
+        title=f'{network}, batch {batch}',
+    )
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    whole = sum(part['seconds'] for part in parts)
+    for found in parts:
+        part = Part(**{key: value for key, value in found.items() if key != 'seconds'})
+        seconds = found['seconds']
+        table.add_row(
+            part.name or 'outside these',
+            *entering(part),
+            readable(part.multiply_adds),
+            f'{1000 * seconds:.2f}',
+            f'{seconds / whole:.1%}',
+            f'{part.multiply_adds / seconds / 1e9:.1f}' if part.multiply_adds and seconds > 0 else '',
+        )
+    return table

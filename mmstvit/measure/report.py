@@ -1,0 +1,131 @@
+"""What a benchmark shows: a table, where it was measured, and a plot."""
+
+import argparse
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from ..version import __version__
+from .figures import readable
+from .timing import Spread
+
+
+def environment(args: argparse.Namespace, shape: Sequence[int], baseline: str) -> dict:
+    """What was measured, and on what."""
+    on_gpu = args.device.type == 'cuda'
+    return dict(
+        measured='training step' if args.train_step else 'inference',
+        part=args.part,
+        input=' x '.join(map(str, shape)),
+        baseline=baseline,
+        dtype=args.dtype,
+        compiled=args.compile,
+        rounds=args.rounds,
+        min_time=args.min_time,
+        device=torch.cuda.get_device_name(args.device) if on_gpu else cpu_name(),
+        threads=None if on_gpu else torch.get_num_threads(),
+        torch=torch.__version__,
+        python=platform.python_version(),
+        mmstvit=__version__,
+        commit=commit(),
+    )
+
+
+def cpu_name() -> str:
+    """The name of the CPU, where the system tells it."""
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.is_file() else ()
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the checkout that mmstvit runs from, with ``+`` where files differ from it; else ``None``."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / '.git').exists():
+        return None
+
+    def git(*command: str) -> str:
+        return subprocess.run(['git', '-C', str(root), *command], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git('rev-parse', 'HEAD').strip()[:12] + ('+' if git('status', '--porcelain', '-uno') else '')
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def table(results: Sequence[dict], baseline: dict) -> Table:
+    """One row for each network and batch size."""
+    unit = 'clips' if baseline['toolbox'] == 'mmaction' else 'images'
+    heads = ('network', 'batch', 'ms a run', f'{unit} a second', 'times as fast', 'multiply-adds (share)', 'memory')
+    made = Table(
+        *heads, title=f'median (quartiles) of {len(baseline["rounds"])} rounds; baseline: {baseline["network"]}'
+    )
+    for column in made.columns[1:]:
+        column.justify = 'right'
+    for row in results:
+        spreads = {name: Spread(**row[name]) for name in ('seconds', 'images_per_second', 'ratio')}
+        counted = row['multiply_adds'] and baseline['multiply_adds']
+        share = row['multiply_adds'] / baseline['multiply_adds'] if counted else None
+        made.add_row(
+            row['network'],
+            str(row['batch_size']),
+            f'{Spread(*(1000 * t for t in row["seconds"].values())):.1f}',
+            f'{spreads["images_per_second"]:.1f}',
+            f'{spreads["ratio"]:.2f}',
+            f'{readable(row["multiply_adds"])} ({share:.2f})' if counted else '-',
+            f'{row["peak_memory"] / 2**20:.0f} MiB' if row['peak_memory'] else '-',
+        )
+    return made
+
+
+def draw(results: Sequence[dict], setting: dict, path: str) -> None:
+    """Draw images per second against top-1, where all have one, or against multiply-adds; one panel a batch size.
+
+    Args:
+        results: of all networks and batch sizes.
+        setting: of :func:`environment`.
+        path: the file to write.
+    """
+    import matplotlib
+
+    matplotlib.use('agg')
+    import matplotlib.pyplot as plt
+
+    batches = list(dict.fromkeys(row['batch_size'] for row in results))
+    against_top1 = all(row['top1'] is not None for row in results)
+    names = list(dict.fromkeys(row['network'] for row in results))
+    unit = 'clips' if any(row['toolbox'] == 'mmaction' for row in results) else 'images'
+    figure, panels = plt.subplots(
+        1, len(batches), figsize=(2 + 3.6 * len(batches), 3.6 + 0.25 * len(names)), layout='constrained', squeeze=False
+    )
+    for panel, batch in zip(panels[0], batches):
+        for row in (row for row in results if row['batch_size'] == batch):
+            number, speed = names.index(row['network']), row['images_per_second']
+            panel.errorbar(
+                row['top1'] if against_top1 else row['multiply_adds'] / 1e9,
+                speed['median'],
+                [[speed['median'] - speed['low']], [speed['high'] - speed['median']]],
+                fmt='D' if row['network'] == setting['baseline'] else 'o',
+                color=f'C{number % 10}',
+                capsize=3,
+                label=row['network'] + (' (baseline)' if row['network'] == setting['baseline'] else ''),
+            )
+        panel.margins(0.15)
+        panel.set_ylim(bottom=0)
+        if not against_top1:
+            panel.set_xlim(left=0)
+        panel.set_title(f'batch size {batch}', fontsize=10)
+        panel.set_xlabel('top-1 accuracy, %' if against_top1 else 'multiply-adds of a forward, G')
+        panel.grid(alpha=0.3)
+        panel.spines[['top', 'right']].set_visible(False)
+    panels[0][0].set_ylabel(f'{unit} a second, {setting["measured"]}')
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc='outside lower center', frameon=False)
+    threads = f', threads: {setting["threads"]}' if setting['threads'] else ''
+    figure.suptitle(f'{setting["device"]}{threads}, {setting["dtype"]}, input {setting["input"]}', fontsize=10)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

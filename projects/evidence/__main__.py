@@ -1,0 +1,194 @@
+"""Train, measure and judge: ``make evidence`` or ``python -m projects.evidence``, see ``--help``."""
+
+import argparse
+import fnmatch
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmstvit.errors import UsageError, one_line_errors
+
+from .measure import Measurements
+from .plan import SEEDS, Run, as_typed, option_args, plan
+from .plots import plot_pairs, plot_study
+from .report import PAIRS_PLOT, STUDY_PLOT, render
+from .runs import Crew, Estimate, duration
+from .store import Busy, config_path, exclusive, read_json, read_runs, take_up, write_json
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments of the command."""
+    parser = argparse.ArgumentParser(
+        description='Train networks on semantic tokens beside their dense twins on the digits, count and time them, '
+        'and write docs/evidence.md. What is finished is not repeated, what was interrupted goes on; so the same '
+        'command may be given until nothing is left, in another checkout too: the JSON file beside the page has the '
+        'results.',
+    )
+    parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings side by side, default %(default)s')
+    parser.add_argument('--only', metavar='PATTERN', help='train only runs whose name has it; * and ? are wildcards')
+    parser.add_argument(
+        '--study-seeds',
+        type=int,
+        default=len(SEEDS),
+        metavar='N',
+        help=f'seeds of each trial of the token-budget study, 1 to {len(SEEDS)}, default %(default)s',
+    )
+    parser.add_argument('--list', action='store_true', help='show the runs and what they would take, do nothing')
+    parser.add_argument('--report-only', action='store_true', help='train nothing: measure and write the page')
+    parser.add_argument(
+        '--page-only',
+        action='store_true',
+        help='measure nothing either: write the page from the JSON file beside it',
+    )
+    parser.add_argument('--measure-again', action='store_true', help='count and time anew what has been measured')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/evidence'), help='default %(default)s')
+    parser.add_argument(
+        '--out', type=Path, default=Path('docs/evidence.md'), help='the page; a JSON file and plots go beside it'
+    )
+    return parser.parse_args(argv)
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse what cannot take effect.
+
+    Raises:
+        UsageError: a number out of range, or options that exclude each other.
+    """
+    if args.jobs < 1 or not 1 <= args.study_seeds <= len(SEEDS):
+        raise UsageError(f'--jobs must be at least 1, and --study-seeds 1 to {len(SEEDS)}')
+    if args.list + args.report_only + args.page_only > 1:
+        raise UsageError('give one of --list, --report-only and --page-only')
+    if args.only and (args.report_only or args.page_only):
+        raise UsageError('--only chooses what is trained: with --report-only or --page-only it has no effect')
+    if args.measure_again and (args.page_only or args.list):
+        raise UsageError('--measure-again has no effect with --page-only or --list')
+    if args.out.suffix != '.md':
+        raise UsageError(f'--out {args.out}: name it *.md')
+
+
+def say(text: str) -> None:
+    """A line of progress, with the time of day."""
+    print(f'{time.strftime("%H:%M:%S")} {text}', flush=True)
+
+
+def chosen(runs: Sequence[Run], pattern: str | None) -> list[Run]:
+    """The runs whose name fits.
+
+    Raises:
+        UsageError: none does.
+    """
+    found = [run for run in runs if pattern is None or fnmatch.fnmatch(run.name, f'*{pattern}*')]
+    if not found:
+        raise UsageError(f'--only {pattern}: no run has it in its name; --list shows them')
+    return found
+
+
+def show(runs: Sequence[Run], root: Path, jobs: int) -> None:
+    """The runs, which of them are finished, and the time of the others."""
+    done = {run['name']: run['seconds'] for run in read_runs(root, runs, say)}
+    estimate = Estimate([(run, done[run.name]) for run in runs if run.name in done])
+    for run in runs:
+        state = (
+            f'finished in {duration(done[run.name])}'
+            if run.name in done
+            else f'about {duration(estimate.seconds(run))}'
+        )
+        command = as_typed(['', 'tools/train.py', f'configs/digits/{run.config}.py', *option_args(run.overrides)], root)
+        print(f'{run.name}: {state}\n    {command}')
+    left = estimate.remaining([run for run in runs if run.name not in done], [], jobs)
+    print(f'{len(runs)} runs, {len(done)} finished; about {duration(left)} left, {jobs} at a time')
+
+
+def gather(args: argparse.Namespace, timing: bool) -> tuple[dict[str, Any], dict[str, str]]:
+    """Everything that has been found out, measured where it has not been, and what could not be measured."""
+    runs = read_runs(args.work_dir, plan(len(SEEDS)), say)
+    measured, failures = Measurements(args.work_dir, say, args.measure_again, timing).take()
+    return {'runs': runs, 'measured': measured}, failures
+
+
+def write_page(evidence: dict[str, Any], out: Path) -> None:
+    """The page and its plots."""
+    plots = {PAIRS_PLOT: plot_pairs, STUDY_PLOT: plot_study}
+    pictures = [name for name, plot in plots.items() if plot(evidence, out.parent / 'images' / name)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(render(evidence, pictures), encoding='utf-8')
+    say(f'written: {out}')
+
+
+def _report(args: argparse.Namespace, timing: bool = True) -> dict[str, str]:
+    evidence, failures = gather(args, timing)
+    if not evidence['runs'] and not evidence['measured']:
+        raise UsageError(f'nothing has been found out yet in {args.work_dir}: run without --report-only')
+    write_json(args.out.with_suffix('.json'), evidence)
+    write_page(evidence, args.out)
+    return failures
+
+
+def _report_alone(args: argparse.Namespace) -> dict[str, str]:
+    """The page as it is by now; speeds are left for later while trainings use the machine."""
+    try:
+        with exclusive(args.work_dir):
+            return _report(args)
+    except Busy:
+        say('trainings are at work: speeds are not measured now')
+        return _report(args, timing=False)
+
+
+def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
+    runs = chosen(plan(args.study_seeds), args.only)
+    missing = [run for run in runs if not config_path(run.config).is_file()]
+    for config in dict.fromkeys(run.config for run in missing):
+        say(f'configs/digits/{config}.py is not there')
+    with exclusive(args.work_dir) as lock:
+        failures = Crew(args.work_dir, args.jobs, say, lock).carry_out(runs)
+        return failures | _report(args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked for; the exit code is 1 where a part of it failed.
+
+    Raises:
+        UsageError: it cannot be done.
+    """
+    check_args(args)
+    kept = args.out.with_suffix('.json')
+    if not args.page_only:
+        take_up(kept, args.work_dir)
+    if args.list:
+        show(chosen(plan(args.study_seeds), args.only), args.work_dir, args.jobs)
+        return 0
+    if args.page_only:
+        evidence = read_json(kept)
+        if evidence is None:
+            raise UsageError(f'there are no results in {kept}: run without --page-only')
+        write_page(evidence, args.out)
+        return 0
+    failures = _report_alone(args) if args.report_only else _train_and_report(args)
+    if failures:
+        say(f'{len(failures)} failed; the same command tries them again:')
+        for name, text in failures.items():
+            print(f'  {name}: {text}')
+    return bool(failures)
+
+
+def _end(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    with one_line_errors():
+        before = signal.signal(signal.SIGTERM, _end)  # so that trainings are ended with the command
+        try:
+            code = run(parse_args(argv))
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    if code:
+        sys.exit(code)
+
+
+if __name__ == '__main__':
+    main()

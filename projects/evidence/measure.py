@@ -1,0 +1,216 @@
+"""Counts and times the networks of the evidence: those that were trained, and those of full size beside their twins.
+
+Each figure is kept as JSON and taken again only where a config or the way of measuring has changed.
+"""
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mmstvit.apis.twins import dense_twin
+from mmstvit.cli import benchmark
+from mmstvit.errors import one_line
+from mmstvit.measure.complexity import count
+from mmstvit.measure.figures import figures
+from mmstvit.measure.networks import load_network
+from mmstvit.paths import package_data
+from mmstvit.registry import MODELS
+
+from .plan import PAIRS, STUDY, Run, trial_name
+from .store import config_path, fingerprint, read_json, write_json
+
+# Of the trained networks and of those of full size: inputs of a run, rounds.
+DIGITS_TIMING = (16, 11)
+FULL_TIMING = (16, 5)
+DETECTOR_SIZE = (800, 1216)
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A network of full size and the same without semantic tokens; neither is trained.
+
+    Attributes:
+        name: of the semantic one.
+        config: below ``configs/``.
+        size: height and width of the image.
+        timed: whether the two are timed too.
+    """
+
+    name: str
+    config: str
+    size: tuple[int, int] = (224, 224)
+    timed: bool = True
+
+
+def _twins() -> tuple[Twins, ...]:
+    detectors = {
+        'T': 'mask-rcnn_stvit-r-swin-t_fpn_1x_coco',
+        'S': 'mask-rcnn_stvit-r-swin-s_fpn_1x_coco',
+        'B': 'cascade-mask-rcnn_stvit-r-swin-b_fpn_ms-480-800-giou-4conv1f-3x_coco',
+    }
+    return (
+        *(Twins(f'STViT-{s}', f'stvit/stvit-{s.lower()}_8xb128_in1k.py') for s in detectors),
+        *(Twins(f'STViTSwin-{s}', f'stvit/stvit-swin-{s.lower()}_16xb64_in1k.py') for s in detectors),
+        *(Twins(f'dense STViT-R-{s}', f'stvit_r/{detectors[s]}.py', DETECTOR_SIZE, timed=False) for s in detectors),
+    )
+
+
+TWINS = _twins()
+
+# Networks whose parameters and multiply-adds others have published; they are counted whole at 224 px.
+PUBLISHED = {
+    'STViT-R-Swin-S': 'stvit_r/stvit-r-swin-s_8xb128_in1k_published.py',
+    'STViT-R-Swin-B': 'stvit_r/stvit-r-swin-b_8xb128_in1k_published.py',
+    **{f'T2T-ViT-{n}': f't2t_vit/t2t-vit-{n}_8xb64_in1k.py' for n in (7, 10, 12, 14, 19, 24)},
+}
+
+
+class Measurements:
+    """All figures, taken one by one; :meth:`take` returns what went wrong.
+
+    Args:
+        root: folder of everything that is kept.
+        say: takes a line of progress.
+        again: take figures anew that are there.
+        timing: whether speeds are measured; else those that are there are used.
+    """
+
+    def __init__(self, root: Path, say: Callable[[str], None], again: bool = False, timing: bool = True) -> None:
+        self.root, self.say, self.again, self.timing = root, say, again, timing
+        self.failures: dict[str, str] = {}
+
+    def take(self) -> tuple[dict[str, dict], dict[str, str]]:
+        """The figures by name, and what could not be measured."""
+        warnings.filterwarnings('ignore', message='checkpoint is None')
+        found = {}
+        for name, key, timed, work in self._all():
+            kept = read_json(self.root / 'measured' / f'{name}.json')
+            fits = kept is not None and kept.get('key') == key
+            if timed and not self.timing:
+                if fits:
+                    found[name] = kept
+                continue
+            if not fits or self.again:
+                self.say(f'measuring {name}')
+                try:
+                    kept = {'name': name, 'key': key, **work()}
+                except (Exception, SystemExit) as error:  # whatever it was, the others go on
+                    self.failures[name] = one_line(error) if isinstance(error, Exception) else 'see the line above'
+                    self.say(f'FAILED measuring {name}: {self.failures[name]}')
+                    continue
+                write_json(self.root / 'measured' / f'{name}.json', kept)
+            found[name] = kept
+        return found, self.failures
+
+    def _all(self) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
+        """(name, hash of what it depends on, whether it is a speed, what measures it) of each figure."""
+        trials = {trial_name(config, {}): (config, {}) for pair in PAIRS for config in pair.configs}
+        for factor in STUDY:
+            for label, _ in factor.values:
+                options = factor.options(label)
+                trials[trial_name(factor.config, options)] = (factor.config, options)
+        for config, options in trials.values():
+            yield from self._trial(config, options)
+        for pair in PAIRS:
+            cfgs = [c for c in (self._config(config_path(name), {}) for name in pair.configs) if c]
+            if len(cfgs) == len(pair.configs):
+                paths = [config_path(name) for name in pair.configs]
+                key = fingerprint([[fingerprint(c) for c in cfgs], DIGITS_TIMING])
+                yield f'speed_{pair.dense}', key, True, lambda p=paths: self._speed(p, *DIGITS_TIMING)
+        for name, config in PUBLISHED.items():
+            path = package_data() / 'configs' / config
+            if cfg := self._config(path, {}):
+                yield f'published_{name}', fingerprint(cfg), False, lambda p=path: self._cost(str(p), (224, 224))
+        for twins in TWINS:
+            yield from self._twins(twins)
+
+    def _config(self, path: Path, options: dict[str, Any]) -> Config | None:
+        """A config, or ``None`` and a failure noted."""
+        try:
+            cfg = Config.fromfile(path)
+            cfg.merge_from_dict(dict(options))
+            return cfg
+        except Exception as error:  # a config is a program: it may raise anything
+            self.failures[path.stem] = one_line(error)
+            return None
+
+    def _trial(self, config: str, options: dict[str, Any]) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
+        if cfg := self._config(config_path(config), options):
+            name = trial_name(config, options)
+            yield f'cost_{name}', fingerprint(cfg), False, lambda: self._cost(self._dump(cfg, name))
+
+    def _twins(self, twins: Twins) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
+        path = package_data() / 'configs' / twins.config
+        own = self._config(path, {})
+        if own is None:
+            return
+        dense = dense_twin(own)
+        key = fingerprint([fingerprint(own), fingerprint(dense), twins.size])
+        name = twins.name.replace(' ', '-')
+
+        def reduction() -> dict:
+            costs = [self._backbone(cfg, twins.size) for cfg in (own, dense)]
+            return dict(size=list(twins.size), semantic=costs[0], dense=costs[1])
+
+        yield f'full_{name}', key, False, reduction
+        if twins.timed:
+            yield (
+                f'speed_{name}',
+                fingerprint([key, FULL_TIMING]),
+                True,
+                lambda: self._speed([self._dump(own, name), self._dump(dense, f'{name}_dense')], *FULL_TIMING),
+            )
+
+    def _dump(self, cfg: Config, name: str) -> str:
+        path = self.root / 'configs' / f'{name}.py'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cfg.dump(path)
+        return str(path)
+
+    @staticmethod
+    def _cost(spec: str, shape: Sequence[int] | None = None) -> dict:
+        found = figures(load_network(spec), shape)
+        return dict(
+            multiply_adds=found.whole.multiply_adds,
+            parameters=found.whole.parameters,
+            backbone=found.backbone,
+            shape=list(found.shape),
+        )
+
+    @staticmethod
+    def _backbone(cfg: Config, size: Sequence[int]) -> int:
+        """Multiply-adds of the backbone alone."""
+        settings = {key: value for key, value in cfg.model.backbone.items() if key != 'init_cfg'}
+        return count(MODELS.build(settings).eval(), torch.zeros(1, 3, *size)).multiply_adds
+
+    def _speed(self, specs: Sequence[str | Path], batch: int, rounds: int) -> dict:
+        """Networks timed side by side, the last of them the baseline."""
+        out = self.root / 'measured' / 'benchmark.json'
+        out.unlink(missing_ok=True)
+        options = ['--batch-size', str(batch), '--rounds', str(rounds), '--json', str(out)]
+        names = [str(spec) for spec in specs]
+        with contextlib.redirect_stdout(io.StringIO()):
+            benchmark.main([*names[:-1], '--baseline', names[-1], *options])
+        measured = json.loads(out.read_text())
+        out.unlink()
+        return measured
+
+
+def cost_of(measured: dict[str, dict], run: Run | str, options: dict[str, Any] | None = None) -> dict | None:
+    """The multiply-adds and parameters of a trained config."""
+    name = run.trial if isinstance(run, Run) else trial_name(run, options or {})
+    return measured.get(f'cost_{name}')
+
+
+def speed_of(measured: dict[str, dict], key: str, network: str) -> dict | None:
+    """The speed of a network in a side by side timing."""
+    rows = (measured.get(f'speed_{key}') or {}).get('results', ())
+    return next((row for row in rows if row['network'] == network), None)

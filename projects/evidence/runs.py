@@ -1,0 +1,302 @@
+"""Trains and tests the runs of a plan by the real commands, several side by side.
+
+A run that is finished is not repeated while its config has the same contents; one that was interrupted goes on from its
+last checkpoint.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from mmstvit.measure.report import commit, cpu_name
+from mmstvit.paths import package_data
+
+from .plan import Run, as_typed, option_args
+from .store import config_path, fingerprint, finished, read_config, read_json, result_path, versions, write_json
+
+
+class Stopped(Exception):
+    """The run was ended from outside; it goes on next time."""
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+class Estimate:
+    """How long runs take: as those of the same config did, else the stated minutes, scaled as the finished ones were.
+
+    Args:
+        done: finished runs with their seconds.
+    """
+
+    def __init__(self, done: Sequence[tuple[Run, float]] = ()) -> None:
+        self.done = list(done)
+
+    def seconds(self, run: Run) -> float:
+        """The expected time of one run."""
+        same = [seconds for other, seconds in self.done if other.config == run.config]
+        if same:
+            return sum(same) / len(same)
+        stated = sum(60 * other.minutes for other, _ in self.done)
+        return 60 * run.minutes * (sum(seconds for _, seconds in self.done) / stated if stated else 1)
+
+    def left(self, run: Run, taken: float, share: float = 0.0) -> float:
+        """The expected rest of a run that is at work.
+
+        Args:
+            run: which.
+            taken: seconds so far.
+            share: of its epochs that it has done in them, 0 to 1; where there are some, they tell more than other runs.
+        """
+        return taken * (1 - share) / share if share else max(0.0, self.seconds(run) - taken)
+
+    def remaining(self, waiting: Sequence[Run], left: Sequence[float], jobs: int) -> float:
+        """Seconds until all are finished.
+
+        Args:
+            waiting: runs that have not begun.
+            left: seconds that those at work still need.
+            jobs: runs side by side.
+        """
+        waits = [self.seconds(run) for run in waiting]
+        return max([(sum(left) + sum(waits)) / jobs, *left, *waits])
+
+
+class Crew:
+    """Carries out runs, ``jobs`` at a time.
+
+    Args:
+        root: folder of everything that is kept.
+        jobs: runs side by side; each gets its share of the cores.
+        say: takes a line of progress.
+        lock: file that the trainings inherit, see :func:`exclusive`.
+        interval: seconds between lines of progress.
+    """
+
+    def __init__(
+        self, root: Path, jobs: int, say: Callable[[str], None], lock: int | None = None, interval: float = 60
+    ) -> None:
+        self.root, self.jobs, self.say, self.lock, self.interval = root, jobs, say, lock, interval
+        self.threads = max(1, cores() // jobs)
+        self.stopping = False
+        self.processes: set[subprocess.Popen] = set()
+        self.guard = threading.Lock()
+        self.began: dict[Run, tuple[float, int]] = {}  # when, and after how many epochs
+        self.epochs: dict[Run, int] = {}  # of the whole training
+
+    def carry_out(self, runs: Sequence[Run]) -> dict[str, str]:
+        """Finish all runs that are not; returns what went wrong, by the run's name."""
+        hashes, failures, waiting, estimate = {}, {}, [], Estimate()
+        for run in runs:
+            try:
+                cfg = read_config(run)
+                hashes[run], self.epochs[run] = fingerprint(cfg), (cfg.get('train_cfg') or {}).get('max_epochs', 0)
+            except Exception as error:  # a config is a program: it may raise anything
+                failures[run.name] = f'{config_path(run.config)}: {error}'
+                self.say(f'FAILED {run.name}: {failures[run.name]}')
+                continue
+            result = finished(self.root, run, hashes[run])
+            if result:
+                estimate.done.append((run, result['seconds']))
+            else:
+                waiting.append(run)
+        self.say(f'{len(runs)} runs: {len(estimate.done)} finished before, {len(waiting)} to do, {self.jobs} at a time')
+        failures |= self._prepare_data(waiting)
+        waiting = [run for run in waiting if run.name not in failures]
+        failures |= self._work(waiting, hashes, estimate, len(runs))
+        return failures
+
+    def _prepare_data(self, runs: Sequence[Run]) -> dict[str, str]:
+        """Make the data sets that the configs name a command for; it leaves alone what is there."""
+        failed, makers = {}, {}
+        for run in runs:
+            if command := read_config(run).get('prepare_data'):
+                makers.setdefault(command, []).append(run)
+        for command, users in makers.items():
+            words = shlex.split(command)
+            words = [sys.executable, str(package_data() / words[1]), *words[2:]]
+            log = self.root / 'logs' / f'{Path(words[1]).stem}.txt'
+            self.say(f'data: {command}')
+            if self._call(words, log)[0]:
+                failed |= {run.name: f'its data could not be made, see {log}' for run in users}
+                self.say(f'FAILED {command}: {last_line(log)} ({log})')
+        return failed
+
+    def _work(self, waiting: list[Run], hashes: dict[Run, str], estimate: Estimate, total: int) -> dict[str, str]:
+        failures, waiting = {}, list(waiting)
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures: dict[Future, Run] = {pool.submit(self._finish, run, hashes[run]): run for run in waiting}
+            try:
+                while futures:
+                    done, _ = wait(futures, timeout=self.interval, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        run = futures.pop(future)
+                        try:
+                            result = future.result()
+                            estimate.done.append((run, result['seconds']))
+                            self.say(f'finished {run.name}: {_metrics_line(result)}')
+                        except Exception as error:  # whatever it was, the others go on
+                            failures[run.name] = str(error)
+                            self.say(f'FAILED {run.name}: {error}')
+                    self._progress(list(futures.values()), estimate, total, len(failures))
+            except BaseException:
+                self._stop(futures)
+                raise
+        return failures
+
+    def _progress(self, unfinished: Sequence[Run], estimate: Estimate, total: int, failed: int) -> None:
+        if not unfinished:
+            return
+        now = time.monotonic()
+        with self.guard:
+            running = {run: self.began[run] for run in unfinished if run in self.began}
+        left, names = [], []
+        for run, (start, first) in running.items():
+            epoch, last = self._epochs(run), self.epochs.get(run, 0)
+            # A resumed run tells by the epochs that it has done since.
+            share = (epoch - first) / (last - first) if last > first else 0.0
+            left.append(estimate.left(run, now - start, share))
+            names.append(f'{run.name} (epoch {epoch} of {last} done, {(now - start) / 60:.0f} min)')
+        left = estimate.remaining([run for run in unfinished if run not in running], left, self.jobs)
+        trouble = f', {failed} failed' if failed else ''
+        self.say(
+            f'[{total - len(unfinished) - failed}/{total}{trouble}] about {duration(left)} left; now {", ".join(names)}'
+        )
+
+    def _epochs(self, run: Run) -> int:
+        """Epochs that a training has done, from the checkpoints that it has left."""
+        files = (self.root / 'runs' / run.name).glob('epoch_*.pth')
+        return max([int(path.stem.rpartition('_')[2]) for path in files], default=0)
+
+    def _stop(self, futures: dict[Future, Run]) -> None:
+        self.stopping = True
+        for future in futures:
+            future.cancel()
+        with self.guard:
+            for process in self.processes:
+                process.terminate()
+
+    def _finish(self, run: Run, config_hash: str) -> dict:
+        """Train and test one run.
+
+        Raises:
+            Stopped: it was ended from outside.
+            RuntimeError: a command failed; the text names its log.
+        """
+        if self.stopping:
+            raise Stopped
+        folder = self.root / 'runs' / run.name
+        state = read_json(folder / 'evidence.json') or {}
+        if state.get('config_hash') != config_hash and folder.exists():
+            shutil.rmtree(folder)  # of another config: its checkpoints are nothing to go on from
+            state = {}
+        state = {'config_hash': config_hash, 'seconds': 0.0, 'memory': 0, 'commits': [], **state}
+        current = commit() or 'unknown'
+        state['commits'] = [*(c for c in state['commits'] if c != current), current]
+        write_json(folder / 'evidence.json', state)
+        with self.guard:
+            self.began[run] = time.monotonic(), self._epochs(run)
+
+        tools, config = package_data() / 'tools', config_path(run.config)
+        options = option_args(run.overrides)
+        train = [sys.executable, tools / 'train.py', config, '--work-dir', folder, '--resume', *options]
+        self._step(train, folder, 'train', state)
+        last = folder / 'last_checkpoint'
+        if not last.is_file():
+            raise RuntimeError(f'training left no checkpoint, see {folder / "train.txt"}')
+        checkpoint, metrics = Path(last.read_text().strip()), folder / 'metrics.json'
+        metrics.unlink(missing_ok=True)
+        test = [sys.executable, tools / 'test.py', config, checkpoint, '--out', metrics]
+        self._step([*test, '--work-dir', folder / 'test', *options], folder, 'test', state)
+        found = read_json(metrics)
+        if not found:
+            raise RuntimeError(f'the test left no metrics, see {folder / "test.txt"}')
+        for path in folder.glob('*.pth'):
+            if path.name != checkpoint.name:
+                path.unlink()
+        place = package_data()
+        result = dict(
+            name=run.name,
+            config=f'configs/digits/{run.config}.py',
+            options=run.options,
+            seed=run.seed,
+            config_hash=config_hash,
+            metrics=found,
+            command=as_typed([*train[:3], *options], place),
+            test_command=as_typed([*test[:3], f'work_dirs/{run.config}/{checkpoint.name}', *options], place),
+            commit=', '.join(state['commits']),
+            seconds=round(state['seconds'], 1),
+            memory=state['memory'],
+            threads=self.threads,
+            jobs=self.jobs,
+            cpu=cpu_name(),
+            versions=versions(),
+        )
+        write_json(result_path(self.root, run), result)
+        return result
+
+    def _step(self, command: Sequence[str | Path], folder: Path, name: str, state: dict) -> None:
+        """One command of a run; its time counts whether it ends well or not."""
+        log, start = folder / f'{name}.txt', time.monotonic()
+        code, memory = self._call(command, log)
+        state['seconds'] += time.monotonic() - start
+        state['memory'] = max(state['memory'], memory if name == 'train' else 0)
+        write_json(folder / 'evidence.json', state)
+        if self.stopping:
+            raise Stopped
+        if code:
+            raise RuntimeError(f'{name}.py ended with {code}: {last_line(log)} (see {log})')
+
+    def _call(self, command: Sequence[str | Path], log: Path) -> tuple[int, int]:
+        """Run a command with its output added to ``log``; its exit code and its peak memory in bytes."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        env = {**os.environ, 'OMP_NUM_THREADS': str(self.threads), 'OMP_WAIT_POLICY': 'PASSIVE'}
+        env['MKL_NUM_THREADS'] = env['OMP_NUM_THREADS']
+        with log.open('ab') as file:
+            with self.guard:
+                # Asked and started under one guard, or a stop in between would miss the new process.
+                if self.stopping:
+                    raise Stopped
+                process = subprocess.Popen(
+                    [str(word) for word in command],
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env=env,
+                    pass_fds=[] if self.lock is None else [self.lock],
+                )
+                self.processes.add(process)
+            try:
+                _, status, usage = os.wait4(process.pid, 0)
+            finally:
+                with self.guard:
+                    self.processes.discard(process)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        return process.returncode, usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log, which is the error of a command that failed."""
+    lines = log.read_text(errors='replace').strip().splitlines()
+    return lines[-1][:300] if lines else 'no output'
+
+
+def duration(seconds: float) -> str:
+    """A time for reading."""
+    minutes = round(seconds / 60)
+    return f'{minutes // 60} h {minutes % 60:02} min' if minutes >= 60 else f'{minutes} min'
+
+
+def _metrics_line(result: dict) -> str:
+    numbers = [f'{key} {value:.4g}' for key, value in result['metrics'].items() if isinstance(value, (int, float))]
+    shown = [n for n in numbers if n.split()[0].endswith(('top1', 'bbox_mAP', 'segm_mAP'))] or numbers[:3]
+    return f'{", ".join(shown)}, {duration(result["seconds"])}'

@@ -1,0 +1,148 @@
+"""What the evidence keeps: results of runs as JSON, each with the contents of its config as a hash."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmstvit.errors import UsageError, one_line
+from mmstvit.io.files import write_whole
+from mmstvit.paths import package_data
+
+from .plan import Run
+
+_PACKAGES = {
+    'mmstvit': ('mmstvit',),
+    'torch': ('torch',),
+    'mmengine': ('onedl-mmengine', 'mmengine'),
+    'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite'),
+    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+    'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmaction': ('mmaction2',),
+}
+
+
+class Busy(UsageError):
+    """Another command is at work in the folder."""
+
+
+def config_path(name: str) -> Path:
+    """The file of a config of ``configs/digits``."""
+    return package_data() / 'configs' / 'digits' / f'{name}.py'
+
+
+def read_config(run: Run) -> Config:
+    """The config of a run, overrides and all.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = config_path(run.config)
+    if not path.is_file():
+        raise UsageError(f'there is no config {path}')
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(run.overrides)
+    return cfg
+
+
+def fingerprint(contents: Any) -> str:
+    """A hash of what a config (or anything JSON can hold) contains, wherever it stands."""
+    contents = contents.to_dict() if isinstance(contents, Config) else contents
+    return hashlib.sha256(json.dumps(contents, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Of what a training depends on, where it is installed."""
+    found = {'python': '.'.join(map(str, sys.version_info[:3]))}
+    for package, distributions in _PACKAGES.items():
+        for name in distributions:
+            with contextlib.suppress(PackageNotFoundError):
+                found[package] = version(name)
+                break
+    return found
+
+
+def write_json(path: Path, contents: Any) -> None:
+    """Write a file whole or not at all: a kill in between leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, f'{json.dumps(contents, indent=1)}\n'.encode())
+
+
+def read_json(path: Path) -> Any:
+    """What a file holds, ``None`` where it is not there or broken."""
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None
+
+
+def result_path(root: Path, run: Run) -> Path:
+    """The file of a finished run."""
+    return root / 'results' / f'{run.name}.json'
+
+
+def finished(root: Path, run: Run, config_hash: str) -> dict | None:
+    """The result of a run, if it was made with a config of the same contents."""
+    result = read_json(result_path(root, run))
+    return result if result and result.get('config_hash') == config_hash else None
+
+
+def read_runs(root: Path, runs: Sequence[Run], say: Callable[[str], None]) -> list[dict]:
+    """The results that are there; those of another config are named and left out."""
+    found = []
+    for run in runs:
+        result = read_json(result_path(root, run))
+        if result is None:
+            continue
+        try:
+            current = fingerprint(read_config(run))
+        except Exception as error:  # a config is a program: it may raise anything
+            say(f'left out {run.name}: {one_line(error)}')
+            continue
+        if result.get('config_hash') == current:
+            found.append(result)
+        else:
+            say(f'left out {run.name}: its config has changed since, run it again')
+    return found
+
+
+def take_up(kept: Path, root: Path) -> None:
+    """Bring the results that a page was written from into the folder where it lacks them, as in a fresh checkout.
+
+    Args:
+        kept: the JSON file beside the page; nothing happens where there is none.
+        root: folder of everything that is kept.
+    """
+    evidence = read_json(kept) or {}
+    results = {'results': evidence.get('runs', []), 'measured': evidence.get('measured', {}).values()}
+    for folder, found in results.items():
+        for result in found:
+            path = root / folder / f'{result["name"]}.json'
+            if not path.exists():
+                write_json(path, result)
+
+
+@contextlib.contextmanager
+def exclusive(root: Path) -> Iterator[int]:
+    """Hold the folder for this command and the trainings that it starts; gives the file that they inherit.
+
+    Raises:
+        Busy: another command, or a training that outlived its own, is at work there.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / 'lock').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Busy(
+                f'another run of this command, or a training that it left behind, is at work in {root}: wait for its '
+                'end or name another --work-dir'
+            ) from error
+        yield lock.fileno()

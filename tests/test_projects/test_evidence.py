@@ -1,0 +1,370 @@
+"""The evidence: what is trained, that nothing is trained twice, how claims are judged, and the page."""
+
+import argparse
+import json
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import mmengine
+import pytest
+from mmengine.config import Config, DictAction
+from run_helpers import ROOT, TINY, read_scalars, tool_env
+
+from mmstvit.apis.twins import dense_twin
+from mmstvit.layers.steps import Generation
+from mmstvit.registry import MODELS
+from projects.evidence import claims, measure, store
+from projects.evidence.__main__ import main, write_page
+from projects.evidence.claims import HELD, NOT_HELD, NOT_TESTABLE, Score
+from projects.evidence.measure import TWINS, Measurements
+from projects.evidence.plan import MINUTES, PAIRS, SEEDS, STUDY, Run, option_args, plan
+from projects.evidence.report import render
+from projects.evidence.runs import Crew, Estimate
+
+# What is trained
+
+
+def test_every_pair_has_three_seeds():
+    runs = plan()
+    assert len({run.name for run in runs}) == len(runs)
+    for pair in PAIRS:
+        for config in pair.configs:
+            assert [r.seed for r in runs if r.config == config and not r.options] == list(SEEDS)
+            assert config in MINUTES and (ROOT / 'configs/digits' / f'{config}.py').is_file()
+
+
+def test_study_changes_one_setting_at_a_time():
+    for factor in STUDY:
+        default = Config.fromfile(ROOT / 'configs/digits' / f'{factor.config}.py')
+        for label, value in factor.values:
+            cfg = store.read_config(Run(factor.config, 0, factor.options(label)))
+            backbone = MODELS.build({k: v for k, v in cfg.model.backbone.items() if k != 'init_cfg'})
+            changed = {k for k, v in cfg.model.backbone.items() if default.model.backbone.get(k) != v}
+            assert changed == (set() if label == factor.default else {factor.option.rpartition('.')[2]})
+            if factor.title == 'semantic tokens':
+                (step,) = (step for step in backbone.encoder.steps if isinstance(step, Generation))
+                assert step.cells == value and value[0] * value[1] == int(label)
+            elif factor.title == 'STGM after layer':
+                assert [isinstance(step, Generation) for step in backbone.encoder.steps].index(True) == value
+    trials = [run for run in plan(1) if run.options]
+    assert len(trials) == sum(len(f.values) - 1 for f in STUDY) and {run.seed for run in trials} == {0}
+    assert {run.seed for run in plan() if run.options} == set(SEEDS)
+
+
+def test_options_come_back_from_the_command_line():
+    for run in plan():
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+        assert parser.parse_args(option_args(run.overrides)).cfg_options == run.overrides
+
+
+def test_full_size_twins_are_dense():
+    for twins in TWINS:
+        if 'rcnn' in twins.config:
+            pytest.importorskip('mmdet')
+        cfg = Config.fromfile(ROOT / 'configs' / twins.config)
+        backbone = dense_twin(cfg).model.backbone
+        assert backbone.arch == cfg.model.backbone.arch
+        assert backbone.get('reduce', 0) is None or backbone.get('semantic_size', 0) is None
+
+
+# Carrying out
+
+EPOCHS = 4
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A checkout with the real tools, a config of a small training, and one that cannot be trained."""
+    configs = tmp_path / 'configs/digits'
+    configs.mkdir(parents=True)
+    (tmp_path / 'tools').symlink_to(ROOT / 'tools')
+    text = TINY.replace('max_epochs=4', f'max_epochs={EPOCHS}').replace('indices=600', 'indices=100')
+    (configs / 'stvit-tiny_digits.py').write_text(text)
+    (configs / 'vit-tiny_digits.py').write_text(TINY + "model['backbone'].update(stgm_layer=77)\n")
+    for module in ('store', 'runs'):
+        monkeypatch.setattr(f'projects.evidence.{module}.package_data', lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from projects.evidence import __main__ as command, runs, store
+runs.package_data = store.package_data = Path
+command.main(sys.argv[1:])
+"""
+
+
+def test_a_run_is_stopped_gone_on_with_finished_and_not_repeated(place):
+    """SIGTERM to the command ends its training too; the same runs again go on, and failures are told of their own."""
+    root, run = place / 'w', Run('stvit-tiny_digits', 0)
+    folder = root / 'runs' / run.name
+    args = [sys.executable, '-c', COMMAND, '--only', run.name, '--work-dir', str(root)]
+    process = subprocess.Popen(args, env=tool_env(PYTHONPATH=str(ROOT)), cwd=place)
+    while not (folder / 'epoch_1.pth').exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    with store.exclusive(root):  # the training held it as well
+        pass
+    assert not store.result_path(root, run).exists()
+
+    failing, missing = Run('vit-tiny_digits', 0), Run('swin_digits', 0)
+    failures = Crew(root, 1, print).carry_out([missing, failing, run])
+    assert set(failures) == {missing.name, failing.name}
+    assert str(store.config_path(missing.config)) in failures[missing.name]
+    assert 'stgm_layer=77' in failures[failing.name] and 'train.txt' in failures[failing.name]
+    assert [line['epoch'] for line in read_scalars(folder) if 'loss' in line][0] > 1  # where it had stopped
+    assert [path.name for path in folder.glob('*.pth')] == [f'epoch_{EPOCHS}.pth']
+    path = store.result_path(root, run)
+    result = json.loads(path.read_text())
+    assert 0 <= result['metrics']['accuracy/top1'] <= 100
+    assert result['seconds'] > 0 and result['memory'] > 2**20 and result['seed'] == 0
+
+    before = path.stat()
+    assert not Crew(root, 1, print).carry_out([run])
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert store.read_runs(root, [run], print) == [result]
+    config = place / 'configs/digits/stvit-tiny_digits.py'
+    config.write_text(config.read_text().replace('num_heads=2', 'num_heads=4'))
+    assert store.read_runs(root, [run], print) == []
+
+
+def test_results_beside_the_page_are_taken_up_in_a_fresh_checkout(tmp_path):
+    """Runs and figures that the kept page has are there; what is newer here stays."""
+    runs = [dict(name=name, seconds=1.0) for name in ('one', 'two')]
+    store.write_json(tmp_path / 'evidence.json', dict(runs=runs, measured=dict(cost_a=dict(name='cost_a', adds=1))))
+    store.write_json(tmp_path / 'w/results/two.json', dict(runs[1], seconds=2.0))
+    store.take_up(tmp_path / 'evidence.json', tmp_path / 'w')
+    found = [store.read_json(tmp_path / f'w/{name}.json') for name in ('results/one', 'results/two', 'measured/cost_a')]
+    assert found == [runs[0], dict(runs[1], seconds=2.0), dict(name='cost_a', adds=1)]
+
+
+def test_one_command_at_a_time(tmp_path):
+    with store.exclusive(tmp_path):
+        with pytest.raises(store.Busy), store.exclusive(tmp_path):
+            pass
+    with store.exclusive(tmp_path):
+        pass
+
+
+def test_estimate():
+    swin, vit = Run('swin_digits', 0), Run('vit-tiny_digits', 0)
+    stated = 60 * MINUTES['swin_digits']
+    assert Estimate().seconds(swin) == stated
+    # Twice as slow as stated: so will be the others.
+    slow = Estimate([(vit, 120.0 * MINUTES['vit-tiny_digits'])])
+    assert slow.seconds(swin) == 2 * stated
+    known = Estimate([(Run('swin_digits', 1), 100.0), (Run('swin_digits', 2), 140.0)])
+    assert known.seconds(swin) == 120
+    assert known.remaining([swin, Run('swin_digits', 3)], [], 2) == 120
+    assert known.remaining([swin], [100.0], 1) == 220
+    assert known.remaining([], [100.0, 10.0], 2) == 100
+    assert known.left(swin, 20.0) == 100
+    assert known.left(swin, 500.0) == 0  # late, but never below nothing
+    assert known.left(swin, 500.0, 0.25) == 1500  # what it has done tells more
+
+
+# Judging
+
+
+def test_spread():
+    found = Score((98.0, 99.0, 99.5))
+    assert found.mean == pytest.approx(98.8333, abs=1e-3) and found.spread == 0.75 and found.whole
+    assert not Score((98.0, 99.0)).whole
+
+
+def test_same_and_up_at_their_borders():
+    dense = Score((98.0, 98.5, 99.0))  # 98.5, spread 0.5
+    narrow = lambda mean: Score((mean,) * 3)  # noqa: E731
+    assert claims.judge_same(narrow(98.0), dense) == HELD
+    assert claims.judge_same(narrow(97.99), dense) == NOT_HELD
+    assert claims.judge_same(Score((96.5, 97.5, 98.5)), dense) == HELD  # the larger spread counts, here its own
+    assert claims.judge_up(narrow(99.0), dense) == NOT_HELD  # within the spread
+    assert claims.judge_up(narrow(99.01), dense) == HELD
+    assert claims.judge_up(narrow(100.0), Score((99.0, 99.5, 100.0))) == NOT_TESTABLE  # no room above the spread
+    assert claims.judge_up(narrow(100.0), narrow(100.0)) == NOT_TESTABLE
+
+
+def test_shares_and_speeds_at_their_borders():
+    assert claims.judge_fewer([0.6, 0.55], 0.55, strictly=False) == HELD
+    assert claims.judge_fewer([0.6, 0.549], 0.55, strictly=False) == NOT_HELD
+    assert claims.judge_fewer([0.31, 1 - 0.7], 0.30, strictly=True) == NOT_HELD
+    assert claims.judge_faster([2.01, 2.0], 2.0, strictly=True) == NOT_HELD
+    assert claims.judge_faster([2.01], 2.0, strictly=True) == HELD
+    assert claims.judge_faster([1.15], 1.15, strictly=False) == HELD
+
+
+def test_published_figures_at_their_borders():
+    assert claims.agrees(1.15, '1.1') and not claims.agrees(1.151, '1.1')  # half a unit of the last digit
+    assert claims.agrees(50.6, '49.626') and not claims.agrees(50.62, '49.626')  # 2 %
+
+
+# The page
+
+
+def made_evidence(tops=None, ratio=2.5):
+    """Results as the commands leave them, with numbers of no meaning."""
+    tops = tops or {}
+    runs = []
+    for run in plan(study_seeds=1):
+        first, second = tops.get(run.config, (99.0, 99.2, 99.4))[run.seed], 0.75 + run.seed / 100
+        metrics = {'accuracy/top1': first, 'acc/top1': first / 100, 'coco/bbox_mAP': second, 'coco/segm_mAP': 0.8}
+        command = f'python tools/train.py configs/digits/{run.config}.py --cfg-options randomness.seed={run.seed}'
+        runs.append(
+            dict(
+                name=run.name, config=f'configs/digits/{run.config}.py', options=run.options, seed=run.seed,
+                config_hash='0', metrics=metrics, command=command, commit='abc123', seconds=90.0, memory=2**30,
+                threads=1, jobs=2, cpu='a CPU', versions={'torch': '2.12'},
+            )
+        )  # fmt: skip
+    measured = {}
+    for run in runs:
+        name = run['name'].rpartition('_seed-')[0]
+        dense = name in [pair.dense for pair in PAIRS]
+        measured[f'cost_{name}'] = dict(multiply_adds=20e6 if dense else 12e6, backbone=10e6, parameters=1e6)
+    environment = dict(device='a CPU', threads=2, dtype='float32', rounds=11)
+    spread = dict(median=ratio, low=ratio - 0.1, high=ratio + 0.1)
+    row = dict(batch_size=16, images_per_second=spread, ratio=spread, peak_memory=2**24)
+    for pair in PAIRS:
+        results = [dict(row, network=config) for config in pair.configs]
+        measured[f'speed_{pair.dense}'] = dict(environment=environment, results=results)
+    for twins in TWINS:
+        name = twins.name.replace(' ', '-')
+        measured[f'full_{name}'] = dict(size=list(twins.size), semantic=4e9, dense=1e10)
+        if twins.timed:
+            measured[f'speed_{name}'] = dict(environment=environment, results=[dict(row, network=name)])
+    for name in measure.PUBLISHED:
+        measured[f'published_{name}'] = dict(parameters=21.5e6, multiply_adds=4.8e9)
+    return dict(runs=runs, measured=measured)
+
+
+def verdict_of(evidence, claim):
+    found = [v for v in claims.verdicts(evidence) if claim in v.claim]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_verdicts_follow_the_numbers():
+    worse = made_evidence({'stvit-tiny_digits': (97.0, 97.1, 97.2)}, ratio=1.9)
+    assert verdict_of(made_evidence(), 'keeps its accuracy').verdict == HELD
+    assert verdict_of(worse, 'keeps its accuracy').verdict == NOT_HELD
+    assert verdict_of(made_evidence(), 'more than 100 % faster').verdict == HELD
+    assert verdict_of(worse, 'more than 100 % faster').verdict == NOT_HELD
+    assert verdict_of(worse, 'nearly 60 % fewer FLOPs').verdict == HELD
+    assert verdict_of(worse, 'T2T-ViT-14: 21.5').verdict == HELD
+    assert verdict_of(worse, 'T2T-ViT-24: 64.1').verdict == NOT_HELD
+    assert verdict_of(worse, 'mask AP 44.7').verdict == NOT_TESTABLE
+    fewer = made_evidence()
+    fewer['measured']['full_dense-STViT-R-S']['semantic'] = 7e9  # 30 %, and over 30 is claimed
+    assert verdict_of(fewer, 'down by over 30 %').verdict == NOT_HELD
+
+
+def test_nothing_is_judged_on_a_part():
+    evidence = made_evidence()
+    evidence['runs'] = [run for run in evidence['runs'] if run['name'] != 'vit-tiny_digits_seed-2']
+    del evidence['measured']['speed_STViT-S']
+    for claim in ('keeps its accuracy', 'more than 100 % faster'):
+        assert verdict_of(evidence, claim).verdict == NOT_TESTABLE
+    nothing = dict(runs=[], measured={})
+    assert {v.verdict for v in claims.verdicts(nothing)} == {NOT_TESTABLE}
+    assert 'not run' in render(nothing, [])
+
+
+def test_page(tmp_path):
+    evidence = made_evidence({'stvit-tiny_digits': (98.0, 98.7, 98.9)})
+    write_page(evidence, tmp_path / 'evidence.md')
+    page = (tmp_path / 'evidence.md').read_text()
+    assert '98.5 ± 0.5 (98.0, 98.7, 98.9)' in page
+    assert '76.0 ± 1.0 (75.0, 76.0, 77.0)' in page  # AP in per cent
+    assert '12.00 M (0.60 x)' in page and '2.50 (2.40 - 2.60)' in page
+    assert '`python tools/train.py configs/digits/swin_digits.py --cfg-options randomness.seed=0`' in page
+    for pair in PAIRS:
+        assert all(f'../configs/digits/{config}.py' in page for config in pair.configs)
+    for picture in re.findall(r'\]\(images/(\S+)\)', page):
+        assert 5_000 < (tmp_path / 'images' / picture).stat().st_size < 60_000
+    assert page.count('](images/') == 2
+    # From the JSON file alone comes the same page.
+    (tmp_path / 'evidence.json').write_text(json.dumps(evidence))
+    (tmp_path / 'evidence.md').unlink()
+    main(['--page-only', '--out', str(tmp_path / 'evidence.md')])
+    assert (tmp_path / 'evidence.md').read_text() == page
+
+
+def test_page_in_the_checkout_is_the_one_of_its_results():
+    page, kept = (ROOT / 'docs/evidence.md').read_text(), (ROOT / 'docs/evidence.json').read_text()
+    assert page == render(json.loads(kept), re.findall(r'\]\(images/(\S+)\)', page))
+
+
+def test_metafile_has_the_means_of_all_seeds():
+    runs = json.loads((ROOT / 'docs/evidence.json').read_text())['runs']
+    entries = {m['Name']: m for m in mmengine.load(ROOT / 'configs/digits/metafile.yml')['Models']}
+    for pair in PAIRS:
+        for config in pair.configs:
+            told = [value for result in entries[config]['Results'] for value in result['Metrics'].values()]
+            for (key, _, unit), value in zip(pair.metrics, told, strict=True):
+                own = [run['metrics'][key] for run in runs if run['name'] in {f'{config}_seed-{s}' for s in SEEDS}]
+                assert len(own) == len(SEEDS)
+                digits = 3 if value < 1 else 2
+                assert value == round(statistics.mean(own) * (1 if value < 1 else unit), digits), config
+
+
+# Measuring
+
+
+def test_measurements_are_kept(tmp_path, monkeypatch):
+    pair = PAIRS[0]
+    for name, value in (('PAIRS', (pair,)), ('STUDY', ()), ('PUBLISHED', {}), ('TWINS', ())):
+        monkeypatch.setattr(measure, name, value)
+    monkeypatch.setattr(measure, 'DIGITS_TIMING', (1, 1))
+    found, failures = Measurements(tmp_path, print).take()
+    assert failures == {}
+    # As configs/digits/README.md has them: 12.1 and 22.2 M.
+    costs = [measure.cost_of(found, config)['multiply_adds'] for config in pair.configs]
+    assert costs == pytest.approx([12.1e6, 22.2e6], rel=0.01)
+    speed = measure.speed_of(found, pair.dense, pair.semantic[0])
+    assert speed['batch_size'] == 1 and speed['images_per_second']['median'] > 0
+    assert measure.speed_of(found, pair.dense, pair.dense)['ratio']['median'] == 1
+    again, _ = Measurements(tmp_path, print).take()
+    assert again == found  # the times too
+
+
+def test_failed_measurement_is_told(tmp_path, monkeypatch):
+    for name, value in (('PAIRS', ()), ('STUDY', ()), ('PUBLISHED', {'X': 'digits/absent.py'}), ('TWINS', ())):
+        monkeypatch.setattr(measure, name, value)
+    found, failures = Measurements(tmp_path, print).take()
+    assert found == {} and list(failures) == ['absent']
+
+
+# The command
+
+
+def test_list(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(['--list', '--only', 'vit-tiny', '--work-dir', 'w'])
+    shown = [line.split(':')[0] for line in capsys.readouterr().out.splitlines() if '_seed-' in line]
+    assert shown == [run.name for run in plan() if 'vit-tiny' in run.name]
+
+
+@pytest.mark.parametrize(
+    'args, line',
+    [
+        (['--only', 'nothing'], 'no run has it in its name'),
+        (['--jobs', '0'], 'at least 1'),
+        (['--study-seeds', '4'], '1 to 3'),
+        (['--list', '--page-only'], 'give one of'),
+        (['--only', 'x', '--report-only'], 'has no effect'),
+        (['--measure-again', '--list'], 'has no effect'),
+        (['--out', 'page.txt'], 'name it *.md'),
+        (['--page-only'], 'there are no results in docs/evidence.json'),
+    ],
+)
+def test_wrong_arguments(args, line, fails, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert line in fails(main, *args)
