@@ -26,3 +26,8 @@ class Tokens(NamedTuple):
     image: Tensor | None = None
     size: Tensor | None = None
     trace: tuple[Reduction, ...] = ()
+
+    @property
+    def key_bias(self) -> Tensor | None:
+        """``(B, N)``, added to the logits of each key: one that stands for several patches weighs as those do."""
+        return None if self.size is None else self.size[..., 0].log()

@@ -39,8 +39,8 @@ class SelfAttention(Step):
         """Let the tokens attend to each other; one that stands for several patches weighs as those do."""
         x, layout = tokens.x, tokens.layout
         if tokens.image is None:
-            size = None if tokens.size is None else tokens.size[..., 0].log()
-            return tokens._replace(x=block(x, None, layout.image_attention(x, self.shifted), key_bias=size))
+            attention = layout.image_attention(x, self.shifted)
+            return tokens._replace(x=block(x, None, attention, key_bias=tokens.key_bias))
         attention = layout.semantic_attention(self.across)
         if self.grid is None:
             return tokens._replace(x=block(x, None, attention))

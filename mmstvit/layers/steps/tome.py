@@ -37,8 +37,7 @@ class ToMe(Step):
             return x, (size, reduction)
 
         layout = tokens.layout.image_attention(tokens.x)
-        bias = None if tokens.size is None else tokens.size[..., 0].log()
-        x, (size, reduction) = block(tokens.x, None, layout, key_bias=bias, reduce=reduce)
+        x, (size, reduction) = block(tokens.x, None, layout, key_bias=tokens.key_bias, reduce=reduce)
         return tokens._replace(x=x, size=size, trace=(*tokens.trace, reduction))
 
 
