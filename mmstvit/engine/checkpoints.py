@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,11 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = []
-        if self.max_keep_ckpts > 0 and list(self.keep_ckpt_ids)[-1:] != [step]:
-            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
-                outdated.append(self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
-            self.keep_ckpt_ids.append(step)
+        if self.max_keep_ckpts > 0:
+            # A run of the same name in this process has left its steps in mmengine's message hub: this one may be there.
+            kept = [*(other for other in self.keep_ckpt_ids if other != step), step]
+            outdated = [self.filename_tmpl.format(other) for other in kept[: -self.max_keep_ckpts]]
+            self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :])
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         outdated += [path.name for path in Path(self.out_dir).glob('interrupted_*.pth')]
         self._write(runner, self.filename_tmpl.format(step), meta, outdated=outdated)

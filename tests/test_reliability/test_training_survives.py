@@ -240,6 +240,7 @@ custom_hooks = [dict(type='Disturber')]
 train_dataloader = dict(sampler=dict(type='InfiniteSampler'))
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=6, val_interval=3)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3))
+experiment_name = 'one of that name has run in this process'
 """
 
 
