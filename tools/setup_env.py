@@ -114,7 +114,8 @@ class Setup:
 
     def install(self, what: str, *args: object) -> None:
         """Install packages with uv, or where that fails, with pip, which has other settings of index and proxy."""
-        if not self.step(what, 'uv', 'pip', 'install', *args, fatal=False):
+        # Bytecode, which pip makes too: else each start of Python would compile the toolboxes where it may not keep it.
+        if not self.step(what, 'uv', 'pip', 'install', '--compile-bytecode', *args, fatal=False):
             self.step(f'{what} (uv failed, pip tries)', 'pip', 'install', *args)
 
     def step(self, what: str, module: str, *args: object, fatal: bool = True) -> bool:
