@@ -4,22 +4,15 @@ import functools
 import gc
 import http.server
 import json
-import os
 import subprocess
-import sys
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from run_helpers import DETECTION, ROOT, TINY, VIDEO, one_run, read_scalars, serving, tool_command, tool_env
+from run_helpers import DETECTION, TINY, VIDEO, one_run, read_scalars, serving, tool_command, tool_env
 
 from mmstvit.cli.train import main as train
-
-if sys.dont_write_bytecode:
-    # The toolboxes are 1,500 modules: each process that a test starts would compile them all.
-    sys.dont_write_bytecode, sys.pycache_prefix = False, str(ROOT / '.pytest_cache' / 'bytecode')
-    os.environ.update(PYTHONDONTWRITEBYTECODE='', PYTHONPYCACHEPREFIX=sys.pycache_prefix)
 
 
 def pytest_addoption(parser):

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 import torch
@@ -175,6 +176,39 @@ def run_script(script, *args, folder, path=None, **env):
         env['PATH'] = f'{path}{os.pathsep}{env["PATH"]}'
     command = ['bash', str(ROOT / 'tools' / script), *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
+
+
+def run_ranks(main, *args, output, number=2):
+    """Run a command's ``main`` in several processes of this machine, as torchrun starts them; what all of them print.
+
+    They are forks: starting Python and importing the toolboxes would take most of the time.
+    """
+    environ = dict(WORLD_SIZE=str(number), MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    processes = []
+    for rank in range(number):
+        pid = os.fork()
+        if pid:
+            processes.append(pid)
+            continue
+        code = 1
+        try:
+            os.environ.update(environ, RANK=str(rank), LOCAL_RANK=str(rank))
+            with open(output, 'a') as out:
+                os.dup2(out.fileno(), 1)
+                os.dup2(out.fileno(), 2)
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+            torch.set_num_threads(1)
+            main([*map(str, args), '--launcher', 'pytorch'])
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in processes]
+    said = Path(output).read_text()
+    assert codes == [0] * number, f'exit codes {codes}: {said[-3000:]}'
+    return said
 
 
 def free_port():

@@ -1,6 +1,6 @@
 """The scripts that start several processes, two of them on a CPU, and a Slurm that only takes notes.
 
-Training by ``dist_train.sh`` is in ``test_scale_out.py``.
+Training by ``dist_train.sh``, and what a signal does to it, is in ``test_training_survives.py``.
 """
 
 import os

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from loss_recorder import read_losses
-from run_helpers import ROOT, free_port, read_scalars, run_script
+from run_helpers import read_scalars, run_ranks
 from torch import nn
 
 from mmstvit.cli import test as test_cli
@@ -61,12 +61,7 @@ def close(losses, expected):
 
 
 def train_two(config, work_dir, *args):
-    result = run_script(
-        'dist_train.sh', config, 2, '--work-dir', work_dir, *args, folder=work_dir.parent, PORT=free_port(),
-        PYTHONPATH=str(ROOT / 'tests'),
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
+    return run_ranks(train_cli.main, config, '--work-dir', work_dir, *args, output=work_dir.with_suffix('.txt'))
 
 
 def top1(work_dir):
