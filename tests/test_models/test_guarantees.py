@@ -32,8 +32,8 @@ def step(model, call, image):
     return outs, gradients
 
 
-# The others are parts of these, or differ in a mask.
-@pytest.mark.parametrize('name', [name for name in BACKBONES if name not in ('ViT', 'Swin', 'STViTR published')])
+# The others are parts of these, or differ in a mask or in the rank.
+@pytest.mark.parametrize('name', ['STViT', 'STViT recover', 'T2T-ViT performer', 'STViTSwin 3D', 'STViTR dense'])
 def test_compiles_without_graph_breaks(name):
     """In one graph, and one for its gradients."""
     model, image = build(name), image_of(name)
@@ -122,7 +122,7 @@ def test_few_graphs_serve_many_sizes_without_windows(name):
     model, counter = build(name), CompileCounter()
     compiled = torch.compile(model, fullgraph=True, backend=counter)
     with torch.no_grad():
-        for size in sizes(20):
+        for size in sizes(12):
             compiled(torch.zeros(1, 3, *size))
     assert counter.frame_count <= 5
 
