@@ -130,7 +130,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = []
         if self.max_keep_ckpts > 0:
-            # A run of the same name in this process has left its steps in mmengine's message hub: this one may be there.
+            # Of an earlier run of the same name in this process the message hub has the steps, perhaps this one too.
             kept = [*(other for other in self.keep_ckpt_ids if other != step), step]
             outdated = [self.filename_tmpl.format(other) for other in kept[: -self.max_keep_ckpts]]
             self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :])

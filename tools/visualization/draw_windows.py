@@ -21,7 +21,7 @@ from mmstvit.layers.steps import Generation, Recovery, Refinement, Step
 from mmstvit.layers.tokens import Tokens
 from mmstvit.layers.window_layout import WindowLayout
 from mmstvit.models import STViTR, STViTSwin
-from mmstvit.models.backbones.stvit_swin import SemanticSwin
+from mmstvit.models.backbones.swin import SemanticSwin
 
 matplotlib.use('agg')
 import matplotlib.pyplot as plt  # noqa: E402
