@@ -1,4 +1,4 @@
-"""Published weights: recognising a file's layout by its names, and renaming it to ours."""
+"""Conversion of published checkpoints to the parameter names of mmstvit."""
 
 from .published import convert_published_state_dict, register_published_weights
 

@@ -1,4 +1,4 @@
-"""DeiT and ViT checkpoints, in the names of their authors (also timm's) and of mmpretrain."""
+"""Converter of DeiT and ViT checkpoints, in the layouts of timm and mmpretrain."""
 
 import math
 
@@ -33,7 +33,7 @@ _RULES = {
 
 
 def recognise(names: set[str]) -> str | None:
-    """Which of the two layouts a set of parameter names is, or ``None``."""
+    """Return the layout of a set of parameter names, or ``None``."""
     if {'pos_embed', 'patch_embed.proj.weight', 'blocks.0.attn.qkv.weight'} <= names:
         return 'authors'
     bare = {name.removeprefix('backbone.') for name in names}
@@ -43,7 +43,7 @@ def recognise(names: set[str]) -> str | None:
 
 
 def split_positions(state_dict: dict[str, Tensor], original: dict[str, Tensor]) -> None:
-    """Lay the position table out as a grid, its first rows added to the extra tokens they belong to.
+    """Reshape the position embedding to a grid, and add its first rows to the extra tokens they belong to.
 
     Only the sums "class token + its position" ever enter the network, so one parameter holds the sum.
     """

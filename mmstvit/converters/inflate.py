@@ -1,4 +1,4 @@
-"""Weights for clips from weights of images, and relative position biases of other windows."""
+"""Inflation of image weights to video, and resizing of relative position biases."""
 
 import math
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -12,7 +12,7 @@ from ..functional.position import resize_table
 def inflate(
     state_dict: MutableMapping[str, Tensor], prefix: str, own: dict[str, Tensor], tables: Sequence[str]
 ) -> None:
-    """Give what a backbone for clips takes from a file for images its axis of time, in place.
+    """Inflate image weights to the time axis of a video backbone, in place.
 
     As in I3D and Video Swin: a kernel is repeated in time and divided by the repeats, a table is repeated. A clip that
     stands still then has the features of its image.
@@ -37,7 +37,7 @@ def inflate(
 
 
 def bias_table_grids(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The relative position bias tables of a module: their names, and the offsets along each axis, 2 window - 1."""
+    """Return name and grid (2 window - 1 along each axis) of each relative position bias table of a module."""
     for name, part in module.named_modules():
         window = getattr(part, 'relative_window', None)
         if window is not None:
@@ -45,7 +45,7 @@ def bias_table_grids(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]
 
 
 def table_grid(rows: int) -> tuple[int, ...] | None:
-    """The offsets along each axis of a bias table of so many rows, whose windows are square in space.
+    """Return the grid of a bias table with so many rows, for windows that are square in space.
 
     One of images has two axes, one of clips three; ``None`` where the rows are those of neither.
     """
@@ -59,7 +59,7 @@ def table_grid(rows: int) -> tuple[int, ...] | None:
 
 
 def resize_bias_table(table: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """Bring a table of relative position biases to another window, one of images into one of clips too.
+    """Resize a relative position bias table to another window, from images to clips too.
 
     Args:
         table: ``(offsets, heads)``.

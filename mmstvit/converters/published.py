@@ -1,4 +1,4 @@
-"""The one way in for weights in other names, in training and testing alike.
+"""Loading of published checkpoints into models, in training and testing.
 
 A backbone that called :func:`register_published_weights` renames, resizes and judges what reaches its
 ``load_state_dict``. mmengine and torch hand a child module only the entries under its own name; files whose names have
@@ -27,7 +27,7 @@ _LITTLE = 0.5
 
 
 def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
-    """Rename a published state dict to the names of mmstvit.
+    """Convert a published state dict to the parameter names of mmstvit.
 
     Knows DeiT and ViT in the names of their authors (also timm's) and of mmpretrain, Swin and T2T-ViT in both, and the
     published STViT-R, for classification and detection.
@@ -57,13 +57,13 @@ def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
 
 
 def some(names: list[str], limit: int = 4) -> str:
-    """The first of the names, and how many more there are."""
+    """Format the first of many names and the number of the others."""
     more = f' and {len(names) - limit} more' if len(names) > limit else ''
     return ', '.join(names[:limit]) + more
 
 
 def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) -> None:
-    """Let a backbone load published files unconverted, tables of other sizes and, for clips, weights of images.
+    """Register a hook by which a backbone loads published files, resizes tables and inflates image weights.
 
     Other networks' files are refused.
 
@@ -79,14 +79,14 @@ def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) 
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside what distributes it or augments its test: mmengine's loading skips these too."""
+    """Return the model inside wrappers for distribution and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 
 
 def rename_for_model(model: nn.Module, state_dict: dict) -> dict:
-    """Rename a published file for a whole model, whose backbone may be one of ours.
+    """Rename a published checkpoint for a whole model with a backbone of mmstvit.
 
     Args:
         model: any model.
@@ -118,7 +118,7 @@ def _matched(state_dict: dict, prefix: str, own: dict) -> list[str]:
 
 
 def _rename(state_dict: dict, prefix: str, own: dict) -> dict:
-    """Published names to those of a backbone with the tensors ``own``, under ``prefix``; others stay."""
+    """Rename published parameters to those of a backbone under ``prefix``; others stay."""
     if sum(prefix + name in state_dict for name in own) >= _LITTLE * len(own):
         return state_dict
     try:

@@ -1,4 +1,4 @@
-"""What a file of weights is, by its names and shapes."""
+"""Recognition of a checkpoint by its parameter names and shapes."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ _OTHERS = (
 
 
 def recognise(names: Iterable[str]) -> tuple[ModuleType, str] | None:
-    """The module that converts a file and the layout it is in, by its parameter names; ``None`` if it is unknown."""
+    """Return the converter and the layout of a checkpoint by its parameter names, or ``None``."""
     names = set(names)
     for module in LAYOUTS:
         layout = module.recognise(names)
@@ -37,7 +37,7 @@ def recognise(names: Iterable[str]) -> tuple[ModuleType, str] | None:
 
 
 def looks_like(names: Iterable[str]) -> str:
-    """What the file of these names may be, in words that complete "it looks like"."""
+    """Describe an unsupported checkpoint, completing "it looks like"."""
     names = list(names)
     known = recognise(names)
     if known:
@@ -50,7 +50,7 @@ def looks_like(names: Iterable[str]) -> str:
 
 
 def backbone_of(state_dict: Mapping[str, Tensor]) -> dict:
-    """The backbone that a converted file fills, as its config.
+    """Return the backbone config that a converted checkpoint fits.
 
     Sizes that leave no trace in the weights (the number of semantic tokens, where they begin, heads of a network
     without a relative position bias) have their defaults.
@@ -69,7 +69,7 @@ def backbone_of(state_dict: Mapping[str, Tensor]) -> dict:
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
-    """Modules in a row: one more than the largest number that stands where ``pattern`` has its group."""
+    """Return one more than the largest number that the group of ``pattern`` matches."""
     return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)
 
 

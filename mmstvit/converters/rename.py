@@ -1,4 +1,4 @@
-"""Renaming by rules, shared by the published layouts."""
+"""Rule-based renaming of parameters."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def rename(state_dict: dict[str, Tensor], rules: Sequence[tuple[str, str | None]]) -> dict[str, Tensor]:
-    """Rename parameters by the first rule whose pattern is the whole name; others keep theirs.
+    """Rename parameters by the first rule whose pattern matches the whole name.
 
     Args:
         state_dict: parameters by name.
@@ -25,7 +25,7 @@ def rename(state_dict: dict[str, Tensor], rules: Sequence[tuple[str, str | None]
 
 
 def mmpretrain_layers(old: str, new: str) -> list[tuple[str, str]]:
-    """Rules for the transformer layers of mmpretrain.
+    """Return the rules for mmpretrain's transformer layers.
 
     Args:
         old: pattern of what stands before a layer's parts, with one group, its number.

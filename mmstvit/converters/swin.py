@@ -1,4 +1,4 @@
-"""Swin and STViT-R checkpoints, in the names of their authors and of mmpretrain."""
+"""Converter of Swin and STViT-R checkpoints, in the layouts of their authors and of mmpretrain."""
 
 import math
 
@@ -47,7 +47,7 @@ _RULES = {
 
 
 def recognise(names: set[str]) -> str | None:
-    """Which of the layouts a set of parameter names is, or ``None``."""
+    """Return the layout of a set of parameter names, or ``None``."""
     bare = {name.removeprefix('backbone.') for name in names}
     if {'layers.0.blocks.0.attn.qkv.weight', 'layers.0.downsample.reduction.weight'} <= bare:
         return 'stvit-r' if 'layers.2.blocks.1.attn.kv.weight' in bare else 'authors'
@@ -57,7 +57,7 @@ def recognise(names: set[str]) -> str | None:
 
 
 def _join_projections(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """STViT-R's separate ``q`` and ``kv`` as one ``qkv``."""
+    """Fuse STViT-R's separate ``q`` and ``kv`` projections to ``qkv``."""
     joined = {}
     for name, value in state_dict.items():
         if '.attn.kv.' in name:
@@ -70,12 +70,12 @@ def _join_projections(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _merging_order(value: Tensor) -> Tensor:
-    """OpenMMLab joins 2 x 2 tokens as (channel, row, column), Swin's authors and mmstvit as (column, row, channel)."""
+    """Reorder patch merging weights from (channel, row, column) of OpenMMLab to (column, row, channel) of Swin."""
     return value.unflatten(-1, (-1, 2, 2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
 
 
 def convert(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Rename the parameters of a Swin or STViT-R.
+    """Convert the parameters of a Swin or STViT-R.
 
     Args:
         state_dict: a state dict of ``layout``.

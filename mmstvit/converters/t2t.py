@@ -1,4 +1,4 @@
-"""T2T-ViT checkpoints, in the names of their authors and of mmpretrain."""
+"""Converter of T2T-ViT checkpoints, in the layouts of their authors and of mmpretrain."""
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ _RULES = {
 
 
 def recognise(names: set[str]) -> str | None:
-    """Which of the two layouts a set of parameter names is, or ``None``."""
+    """Return the layout of a set of parameter names, or ``None``."""
     if {'tokens_to_token.project.weight', 'blocks.0.attn.qkv.weight'} <= names:
         return 'authors'
     bare = {name.removeprefix('backbone.') for name in names}
@@ -47,7 +47,7 @@ def recognise(names: set[str]) -> str | None:
 
 
 def convert(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Rename the parameters of a T2T-ViT.
+    """Convert the parameters of a T2T-ViT.
 
     Args:
         state_dict: a state dict of ``layout``.

@@ -1,4 +1,4 @@
-"""Clips made from handwritten digits: a small data set of mp4 files for action recognition.
+"""Synthetic clips of moving handwritten digits: a small action recognition data set of mp4 files.
 
 A digit moves in one of eight ways, and the way is the class. One frame does not tell it: position, angle and size of
 the digit, over the frames of all clips, have the same distribution in each class.
@@ -44,7 +44,7 @@ _scans = functools.lru_cache(maxsize=len(SPLITS))(digit_scans)
 
 
 def label_of(index: int) -> int:
-    """The class of a clip: they take turns."""
+    """Return the class of a clip; classes take turns."""
     return index % len(CLASSES)
 
 
@@ -76,7 +76,7 @@ def draw_clip(split: str, index: int, size: int = 64, seed: int = 0) -> np.ndarr
 
 
 def draw_poses(rng: np.random.Generator, split: str, motion: str) -> dict[str, np.ndarray]:
-    """Where a digit is in each frame: its centre ``x``, ``y``, its ``height`` and its ``angle``.
+    """Draw the pose of a digit in each frame: centre ``x``, ``y``, ``height`` and ``angle``.
 
     The first three are shares of the frame, the angle is in degrees. All of it is drawn for all classes alike, paths
     included: the class says which path is walked, and on the others the digit stays at a point where it would be in

@@ -21,7 +21,7 @@ def _scans() -> tuple[np.ndarray, np.ndarray]:
 
 
 def digit_scans(split: str, val_fraction: float = 0.25, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The scans of a split; the splits of one seed share no scan and have the classes in equal proportion.
+    """Return images and labels of a split; splits of one seed are disjoint and stratified.
 
     Args:
         split: ``'train'`` or ``'val'``.
@@ -48,7 +48,7 @@ def digit_scans(split: str, val_fraction: float = 0.25, seed: int = 0) -> tuple[
 
 @DATASETS.register_module()
 class Digits(BaseDataset):
-    """Handwritten digits as a classification data set for mmpretrain, in memory.
+    """In-memory classification data set of scikit-learn's handwritten digits, for mmpretrain.
 
     Each sample has ``img`` (8, 8, 3), uint8, in place of a file name, so the pipeline begins without a loading step.
 
@@ -76,7 +76,7 @@ class Digits(BaseDataset):
         super().__init__(pipeline=list(pipeline), indices=indices, test_mode=test_mode)
 
     def load_data_list(self) -> list[dict]:
-        """One dict a scan: ``img``, its shapes, and ``gt_label``."""
+        """Return one dict per image: ``img``, its shapes, and ``gt_label``."""
         images, labels = digit_scans(self.split, self.val_fraction, self.seed)
         return [
             dict(img=np.repeat(image[..., None], 3, axis=-1), img_shape=(8, 8), ori_shape=(8, 8), gt_label=int(label))

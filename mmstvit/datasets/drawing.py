@@ -1,18 +1,18 @@
-"""What the made scenes and clips are drawn with: grounds, and digits as ink."""
+"""Drawing primitives of the synthetic scenes and clips: backgrounds and ink."""
 
 import cv2
 import numpy as np
 
 
 def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A dark ground (size, size, 3) of some tint with soft clouds, float."""
+    """Draw a dark, softly textured background, (size, size, 3), float."""
     base = rng.uniform(20, 75) + rng.uniform(-12, 12, 3)
     clouds = cv2.resize(rng.normal(0, 12, (4, 4, 3)), (size, size), interpolation=cv2.INTER_CUBIC)
     return np.clip(base + clouds, 0, 110)
 
 
 def draw_ink(scan: np.ndarray, matrix: np.ndarray, centre: np.ndarray, side: int) -> np.ndarray:
-    """The opacity (side, side) of a scan that is laid on a square, from 0 to 1.
+    """Return the opacity of a scan scaled to a square, (side, side), from 0 to 1.
 
     Args:
         scan: (8, 8), white on black.

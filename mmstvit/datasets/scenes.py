@@ -1,4 +1,4 @@
-"""Scenes made from handwritten digits: a small data set in COCO's format for detection and instance segmentation."""
+"""Synthetic scenes of handwritten digits: a small detection and instance segmentation data set in COCO's format."""
 
 import colorsys
 import functools
@@ -29,7 +29,7 @@ _scans = functools.lru_cache(maxsize=len(SPLITS))(digit_scans)
 
 
 class Scene(NamedTuple):
-    """A picture with its instances.
+    """An image with its instances.
 
     Attributes:
         image: (H, W, 3), uint8, BGR.
@@ -84,7 +84,7 @@ def _draw_ink(rng: np.random.Generator, scan: np.ndarray, height: float) -> np.n
 
 
 def _place(rng: np.random.Generator, ink: np.ndarray, strokes: np.ndarray) -> np.ndarray | None:
-    """Find a place for a digit, mostly one apart from the others.
+    """Sample the position of a digit, mostly apart from the others.
 
     Args:
         rng: of the scene.
@@ -113,7 +113,7 @@ def _place(rng: np.random.Generator, ink: np.ndarray, strokes: np.ndarray) -> np
 
 
 def _visible(strokes: np.ndarray) -> np.ndarray:
-    """Of the strokes (N, H, W) what is not covered by a later digit."""
+    """Return the parts of masks (N, H, W) that no later digit occludes."""
     masks = strokes.copy()
     for i in range(len(masks)):
         masks[i] &= ~strokes[i + 1 :].any(axis=0)
@@ -181,7 +181,7 @@ def make_scenes(
 
 
 def _annotate(scene: Scene) -> Iterator[dict]:
-    """COCO's entries of the instances of a scene: the visible strokes and their tight box."""
+    """Return the COCO annotations of a scene: visible masks and their tight boxes."""
     for label, mask in zip(scene.labels, scene.masks):
         rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
         yield dict(

@@ -1,4 +1,4 @@
-"""Position tables: resizing a learned table from one token grid to another, of any rank."""
+"""Position embeddings on grids of any rank."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ _MODES = {1: 'linear', 2: 'bicubic'}
 
 
 def resize_table(table: Tensor, grid: Sequence[int]) -> Tensor:
-    """Resize a table of vectors that belong to the cells of a grid: cubically in space, linearly in time.
+    """Resize a grid of position embeddings: bicubic in space, linear in time.
 
     The table carries its own grid, so tables of non-square images need no guess. A table of clips is resized in space
     as one of images, step by step, so that one which is the same at each step stays so.
@@ -36,7 +36,7 @@ def resize_table(table: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def sinusoid_table(positions: int, embed_dims: int) -> Tensor:
-    """Fixed vectors of positions along a line ("Attention Is All You Need", section 3.5).
+    """Return sinusoidal position embeddings ("Attention Is All You Need", section 3.5).
 
     Args:
         positions: how many.

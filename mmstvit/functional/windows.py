@@ -1,4 +1,4 @@
-"""Windows over a grid of tokens, of any rank: partition and its inverse, pooling, and which keys a window may see.
+"""Windows over token grids of any rank: partition and its inverse, pooling, and attention masks.
 
 A grid of tokens is ``(B, *grid, C)``. Its windows, row-major, are ``(B, G, n, C)``: G windows of n tokens. Everything
 here is a pure function.
@@ -23,23 +23,23 @@ HIDDEN = -1e4
 
 
 def num_windows(grid: Sequence[int], window: Sequence[int]) -> Size:
-    """Windows along each axis, the last one padded where the window does not divide the grid."""
+    """Return the number of windows along each axis, counting a padded last one."""
     return tuple(-(-g // w) for g, w in zip(grid, window))
 
 
 def pad_to(x: Tensor, size: Sequence[int], value: float = 0.0) -> Tensor:
-    """Pad the end of each axis of a grid (B, *grid, C) to ``size``."""
+    """Zero-pad the end of each axis of (B, *grid, C) to ``size``."""
     pads = [n - g for n, g in zip(size, x.shape[1:-1])]
     return F.pad(x, [0, 0] + [n for pad in reversed(pads) for n in (0, pad)], value=value) if any(pads) else x
 
 
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first ``size`` cells of a grid (B, *grid, C) along each axis."""
+    """Crop (B, *grid, C) to its first ``size`` cells along each axis."""
     return x[(slice(None), *(slice(0, n) for n in size))]
 
 
 def partition(x: Tensor, window: Sequence[int], counts: Sequence[int], value: float = 0.0) -> Tensor:
-    """Cut a grid into windows.
+    """Partition a grid into windows.
 
     Args:
         x: ``(B, *grid, C)``.
@@ -60,7 +60,7 @@ def partition(x: Tensor, window: Sequence[int], counts: Sequence[int], value: fl
 
 
 def reverse(windows: Tensor, window: Sequence[int], counts: Sequence[int], grid: Sequence[int]) -> Tensor:
-    """Put windows (B, G, n, C) together to a grid (B, *grid, C), dropping its padding: the inverse of partition."""
+    """Merge windows (B, G, n, C) to a grid (B, *grid, C) without padding: the inverse of :func:`partition`."""
     rank = len(window)
     x = windows.reshape(windows.shape[0], *counts, *window, windows.shape[-1])
     # (B, G1, G2, ..., w1, w2, ..., C) -> (B, G1, w1, G2, w2, ..., C)
@@ -83,7 +83,7 @@ def adaptive_pool(x: Tensor, size: Sequence[int], pooling: str) -> Tensor:
 
 
 def valid_cells(grid: Sequence[int], window: Sequence[int], size: Sequence[int]) -> Size:
-    """Cells along each axis whose pooling bin holds a real token, when windows of a padded grid are pooled to ``size``.
+    """Return how many cells along each axis pool at least one token that is not padding.
 
     Bin i of a window begins at its token floor(i w / s); the cells with a real token come first along each axis.
     """
@@ -92,7 +92,7 @@ def valid_cells(grid: Sequence[int], window: Sequence[int], size: Sequence[int])
 
 
 class Keys(NamedTuple):
-    """Which keys each group of query windows sees.
+    """The keys that each group of query windows attends to.
 
     Attributes:
         band: along the first axis, in rows of the grid or of windows: rows to pad before and behind, rows of a group,
@@ -108,7 +108,7 @@ class Keys(NamedTuple):
     bias: Tensor
 
     def arrange(self, x: Tensor) -> Tensor:
-        """Bring what belongs to the keys (B, ..., C) to the groups: (B, groups, keys, C)."""
+        """Gather (B, ..., C) as the keys of each group: (B, groups, keys, C)."""
         if self.band is None:
             return x.flatten(1, -2).unsqueeze(1)
         if self.windowed:
@@ -120,7 +120,7 @@ class Keys(NamedTuple):
 
 
 def combine(axes: Sequence[Tensor]) -> Tensor:
-    """Truths of each axis (c_i, k_i, w_i) -> of all axes (c_1, ..., k_1, ..., w_1, ...), true where all are."""
+    """Combine masks of single axes (c_i, k_i, w_i) to (c_1, ..., k_1, ..., w_1, ...) by logical and."""
     whole = torch.ones((), dtype=torch.bool)
     for i, axis in enumerate(axes):
         shape = [1] * (3 * len(axes))
@@ -130,7 +130,7 @@ def combine(axes: Sequence[Tensor]) -> Tensor:
 
 
 def _inside(coords: Sequence[Tensor], starts: Sequence[Size], ends: Sequence[Size]) -> Tensor:
-    """Which cells at ``coords`` (c, k, w along each axis) lie in the box of each query window."""
+    """Return which cells at ``coords`` (c, k, w along each axis) lie in the box of each query window."""
     bounds = [(torch.tensor(s)[:, None, None], torch.tensor(e)[:, None, None]) for s, e in zip(starts, ends)]
     return combine([(c >= s) & (c < e) for c, (s, e) in zip(coords, bounds)])
 
@@ -147,7 +147,7 @@ def keys_of_boxes(
     device: torch.device,
     show: Callable[[Tensor, list[Tensor]], Tensor] | None = None,
 ) -> Keys:
-    """Keys for query windows each of which sees one box of cells.
+    """Return the keys of query windows that each attend to one box of cells.
 
     Where a box is at most half as high as the grid (the first axis), the query windows of a row are a group that sees
     the band of keys which its boxes cover; else all query windows are one group and see all keys. What is not in a
@@ -201,7 +201,7 @@ def for_queries(bias: Tensor, queries: int) -> Tensor:
 def shifted_mask(
     grid: Size, window: Size, counts: Size, shift: Size, exact: bool, device: torch.device
 ) -> Tensor | None:
-    """What must not be seen inside windows after a cyclic shift, as in Swin: (G, 1, n, n), or ``None`` for nothing.
+    """Return the attention mask of shifted windows, as in Swin: (G, 1, n, n), or ``None`` where nothing is masked.
 
     Args:
         grid: tokens along each axis.

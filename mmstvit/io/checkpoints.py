@@ -1,4 +1,4 @@
-"""Where weights are read, downloaded and written: nothing in a file is run, and a broken download is not kept.
+"""Safe reading, downloading and writing of checkpoints: no code in a file runs.
 
 Unpickling is PyTorch's weights-only one with a narrow list of further types. mmengine's own list (``getattr`` is on it,
 and the state of a numpy ``dtype`` can break memory) lets more through, mmengine falls back on plain unpickling where it
@@ -42,16 +42,16 @@ _trusted = ContextVar('trusted', default=False)
 
 
 class CheckpointError(ValueError):
-    """A file that weights are not read from; its text is one line that begins with the file's name."""
+    """A checkpoint that cannot be read; the message is one line that begins with its name."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A file that is read only where it is trusted."""
+    """A checkpoint that could run code and is read only if trusted."""
 
 
 @contextmanager
 def trust_checkpoints(trust: bool = True) -> Iterator[None]:
-    """While it is open, checkpoints are unpickled whole where ``trust`` is set: code in them runs."""
+    """Context manager that lets code in checkpoints run if ``trust`` is set."""
     token = _trusted.set(trust or _trusted.get())
     try:
         yield
@@ -80,7 +80,7 @@ _ALLOWED = [
 
 # ------------------------------------------------------------------------------------------------------------ reading
 def load(file: Any, map_location: Any = None, **unused: Any) -> Any:
-    """Read a checkpoint as ``torch.load`` does, without running what is in it.
+    """Load a checkpoint like ``torch.load``, without running code in it.
 
     Args:
         file: a path, or an open file. ``*.safetensors`` is read as that.
@@ -123,7 +123,7 @@ def load(file: Any, map_location: Any = None, **unused: Any) -> Any:
 
 
 def _check_records(file: Any) -> None:
-    """Refuse packed records: torch.save writes none, and a small file could unfold to any size."""
+    """Refuse compressed records: torch.save writes none, and a small file could expand to any size."""
     if not zipfile.is_zipfile(file):
         return
     with zipfile.ZipFile(file) as archive:
@@ -148,7 +148,7 @@ def _load_safetensors(path: str, map_location: Any) -> dict:
 
 # ------------------------------------------------------------------------------------------------------------ writing
 def save_safetensors(checkpoint: dict, path: str | Path) -> None:
-    """Write weights as safetensors, which cannot hold code.
+    """Save weights as safetensors, which cannot hold code.
 
     Args:
         checkpoint: ``state_dict``; of ``meta`` the ``dataset_meta`` (names of classes) is kept, as JSON.

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, whatever interrupts their writing."""
+"""Atomic writing of files."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """A name beside ``path``, with its suffix, for a file that is removed at the end unless it was moved away."""
+    """Context manager that yields a temporary name beside ``path`` and removes the file unless it was moved away."""
     temporary = path.with_name(f'.{os.getpid()}.{path.name}')
     try:
         yield temporary
@@ -18,7 +18,7 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> list[Path]:
-    """Remove what :func:`unfinished` left in a folder when its process was killed, and return what it was."""
+    """Remove temporary files of killed processes from a folder, and return their paths."""
     left = []
     for path in folder.glob('.*'):
         process = re.match(r'\.(\d+)\.', path.name)
@@ -29,7 +29,7 @@ def remove_unfinished(folder: Path) -> list[Path]:
 
 
 def _is_at_work(process: int) -> bool:
-    """Whether another process of this machine has the number."""
+    """Return whether another process has this process ID."""
     if process == os.getpid():  # an earlier one had it: in a container numbers are few
         return False
     try:
@@ -42,7 +42,7 @@ def _is_at_work(process: int) -> bool:
 
 
 def write_whole(path: Path, data: bytes, sync: bool = False) -> None:
-    """Write a file that is either there as a whole or not at all.
+    """Write a file atomically.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""Image files that cannot be read or must not be: said in one line with the file's name, before they are decoded.
+"""Checks of image files by their headers, before they are decoded.
 
 Pillow reads the size from a file's header: a few bytes can stand for gigabytes of pixels. This file needs Pillow alone
 and nothing else of mmstvit: it goes with ``deploy/run_onnx.py`` to machines without PyTorch.
@@ -22,11 +22,11 @@ NOT_DECODED = 'it cannot be decoded, it is incomplete or broken'
 
 
 class ImageError(ValueError):
-    """An image that is not read; its text is one line that begins with the file's name."""
+    """An image that cannot be read; the message is one line that begins with its name."""
 
 
 def max_pixels() -> int:
-    """The most pixels that an image may have, from the environment variable ``MMSTVIT_MAX_PIXELS``.
+    """Return the limit on the pixels of an image, from the environment variable ``MMSTVIT_MAX_PIXELS``.
 
     Raises:
         ValueError: the variable is no number.
@@ -38,12 +38,12 @@ def max_pixels() -> int:
 
 
 def max_bytes() -> int:
-    """The most bytes that the file of an image may have."""
+    """Return the limit on the bytes of an image file."""
     return _BYTES * max_pixels() + _HEADERS
 
 
 def check_image_file(filename: str) -> None:
-    """Refuse a file that is not there, is empty, is no image or has too many pixels, by its header.
+    """Raise for a file that is missing, empty, no image or has too many pixels, by its header.
 
     Whether all of an image is there shows when it is decoded.
 
@@ -70,7 +70,7 @@ def check_image_file(filename: str) -> None:
 
 
 def check_pixels(name: str, width: int, height: int, how: str = 'it has') -> None:
-    """Refuse a picture of more pixels than :func:`max_pixels`.
+    """Raise for an image of more pixels than :func:`max_pixels`.
 
     Raises:
         ImageError: its name and size.
@@ -83,7 +83,7 @@ def check_pixels(name: str, width: int, height: int, how: str = 'it has') -> Non
 
 
 def _size(filename: str) -> tuple[int, int]:
-    """Width and height that the header tells, before the picture is turned."""
+    """Return width and height in the header, before EXIF rotation."""
     try:
         with _pillow, warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -105,7 +105,7 @@ def _size(filename: str) -> tuple[int, int]:
 
 
 def _fault_of_png(filename: str, size: int) -> str | None:
-    """Walk over the chunks of a PNG (section 5.3 of its specification).
+    """Check the chunks of a PNG (section 5.3 of its specification).
 
     OpenCV takes as much memory as a chunk says it is long, and ends the process at some animations.
     """
@@ -124,7 +124,7 @@ def _fault_of_png(filename: str, size: int) -> str | None:
 
 
 def _tiff_size(filename: str) -> tuple[int, int] | None:
-    """The size of a TIFF of pixels that OpenCV reads and Pillow does not, 16 bits in three channels."""
+    """Return the size of a TIFF that OpenCV reads and Pillow does not: 16 bits in three channels."""
     try:
         with open(filename, 'rb') as file, _pillow, warnings.catch_warnings():
             warnings.simplefilter('ignore')

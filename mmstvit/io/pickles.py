@@ -1,4 +1,4 @@
-"""What pickles of arrays and plain containers hold, read without running what else may be in them.
+"""Restricted unpickling of arrays and plain containers.
 
 The few types that a file may name are answered by stand-ins, so that nothing of numpy's own reading is reached: the
 state of a ``dtype`` can make numpy take numbers for addresses. :mod:`mmstvit.io.checkpoints` gives them to PyTorch's
@@ -18,7 +18,7 @@ _REFUSED = re.compile(r'(?:GLOBAL|unrecognized function|Can only .* but got) (<[
 
 
 def refused(error: Exception) -> str | None:
-    """The name of what an unpickler refuses, or ``None`` where that is not why it fails."""
+    """Return the name that an unpickler refused, or ``None`` where it failed otherwise."""
     found = isinstance(error, pickle.UnpicklingError) and _REFUSED.search(str(error))
     return found[1] if found else None
 
@@ -143,7 +143,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def loads(data: bytes, **settings: Any) -> Any:
-    """Read a pickle of arrays and plain containers.
+    """Load a pickle of arrays and plain containers without running code.
 
     Args:
         data: the pickle.

@@ -1,4 +1,4 @@
-"""Whether the entries of a data set stay in its folder: lists, annotations and links may come from others."""
+"""Containment of data set entries in the folders of the data set."""
 
 import functools
 import os
@@ -12,7 +12,7 @@ TRUST_DATA = 'give --trust-data if that is meant'
 
 
 def roots_of(dataset: Any) -> list[str]:
-    """The folders of a data set of mmengine: its root, and what is put before file names.
+    """Return the folders of an mmengine data set: its root and its prefixes.
 
     Links on the way there are the user's. Without any folder, names mean what they say, and the list is empty.
     """
@@ -20,12 +20,12 @@ def roots_of(dataset: Any) -> list[str]:
 
 
 def real_folders(places: Iterable[Any]) -> list[str]:
-    """The folders among ``places``, with links resolved, and addresses (``s3://...``) in their plain form."""
+    """Resolve links in folders, and normalise addresses (``s3://...``)."""
     return [_plain(p) if is_address(p) else os.path.realpath(p) for p in places if isinstance(p, str) and p]
 
 
 def leads_outside(path: str, roots: Sequence[str]) -> str | None:
-    """Where a file really is, if that is in none of the folders, by ``..``, an absolute path, an address or a link.
+    """Return the real path of a file outside all of the folders, else ``None``.
 
     Args:
         path: the file, or its address.
@@ -45,7 +45,7 @@ def leads_outside(path: str, roots: Sequence[str]) -> str | None:
 
 
 def _plain(address: str) -> str:
-    """An address without ``..`` in it."""
+    """Normalise an address, resolving ``..``."""
     scheme, _, rest = address.partition('://')
     return f'{scheme}://{posixpath.normpath(rest)}'
 

@@ -1,4 +1,4 @@
-"""Video files: read by OpenCV, and by any reader of mmaction2 refused in one line with the file's name."""
+"""Video reading with OpenCV, and one-line errors for the readers of mmaction2."""
 
 import functools
 import os
@@ -20,7 +20,7 @@ _TEXT = re.compile(rb'[\t\n\r\x20-\x7e\x80-\xff]+|(#EXTM3U|ffconcat).*', re.DOTA
 
 
 class VideoError(ValueError):
-    """A video that cannot be read; its text is one line that begins with the file's name."""
+    """A video that cannot be read; the message is one line that begins with its name."""
 
 
 class Video:
@@ -60,7 +60,7 @@ class Video:
             raise VideoError(f'{self.filename}: it cannot be read, it is damaged, incomplete or has no frames')
 
     def _go(self, index: int) -> None:
-        """Go before a frame: OpenCV's seeking is exact but for the first frames of formats without an index."""
+        """Seek to a frame; OpenCV's seeking is exact but for the first frames of formats without an index."""
         if not 0 <= index - self._place <= self._near:
             if index > self._near:
                 self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
@@ -138,7 +138,7 @@ def _fault(path: Path) -> str | None:
 
 
 def existing(filename: str) -> Path | None:
-    """The file of a name; mmaction2 adds ``.mp4`` to one without a suffix."""
+    """Return the path of a video; mmaction2 adds ``.mp4`` to a name without a suffix."""
     path = Path(filename)
     if path.is_file():
         return path
@@ -147,7 +147,7 @@ def existing(filename: str) -> Path | None:
 
 
 def guard_reading(steps: Sequence[Callable]) -> list[Callable]:
-    """The steps of a built pipeline, of which those that open and decode the video tell what is wrong with a file.
+    """Wrap the steps of a pipeline that open and decode videos, so that errors name the file.
 
     They raise :class:`VideoError` where the file is not there or broken, has no frames, or a single one and clips of
     several are taken. Files that mmaction2's steps for OpenCV would read are read by :class:`Video`: those seek for
@@ -159,7 +159,7 @@ def guard_reading(steps: Sequence[Callable]) -> list[Callable]:
 
 
 def role_of(step: Any) -> str | None:
-    """``'Init'`` for the step of a pipeline that opens a video, ``'Decode'`` for the one that decodes it."""
+    """Return ``'Init'`` for a step that opens a video, ``'Decode'`` for one that decodes it, else ``None``."""
     found = re.fullmatch(r'(?:Decord|OpenCV|PyAV|PIMS)(Init|Decode)', type(step).__name__)
     return found[1] if found else None
 

@@ -1,4 +1,4 @@
-"""Multi-head attention, the only one of the package: to the tokens themselves or to a context, in windows or not."""
+"""Multi-head attention: self- and cross-attention, global or in windows."""
 
 import functools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from ..functional.windows import Keys, Size, crop_to, pad_to, partition, reverse
 
 
 class Windows(NamedTuple):
-    """A way to cut a grid of tokens into windows, after a cyclic shift.
+    """Window partition of a token grid after a cyclic shift, with its inverse.
 
     Attributes:
         grid: tokens along each axis.
@@ -46,7 +46,7 @@ class Windows(NamedTuple):
 
 
 class AttentionLayout(NamedTuple):
-    """Who attends to whom: made once per grid, used by all layers that do the same.
+    """Which keys each query attends to; built once per grid and shared by layers.
 
     Attributes:
         windows: cuts the queries; ``None`` where they come in groups (B, G, n, C) or are one group.
@@ -61,7 +61,7 @@ class AttentionLayout(NamedTuple):
     groups: int | None = None
 
     def arrange(self, context: Sequence[Tensor], groups: int) -> Tensor:
-        """Bring what belongs to the parts of the context (B, ..., C) to the groups: (B, groups or 1, keys, C)."""
+        """Arrange parts of the context (B, ..., C) as the keys of each group: (B, groups or 1, keys, C)."""
         keys = self.keys or (None,) * len(context)
         parts = [
             part.flatten(1, -2).unsqueeze(1) if how is None else how.arrange(part)
@@ -73,7 +73,7 @@ class AttentionLayout(NamedTuple):
 @functools.lru_cache(maxsize=32)
 @torch.inference_mode(False)  # a tensor made in inference mode could not be used in training later
 def relative_position_index(table: Size, window: Size) -> Tensor:
-    """Row of the bias table for each pair of tokens of a window (n, n), as in Swin and Video Swin.
+    """Return the index into the bias table for each pair of tokens in a window, (n, n), as in Swin and Video Swin.
 
     Args:
         table: tokens along each axis of the window that the table is made for.
@@ -141,7 +141,7 @@ class Attention(nn.Module):
         return F.linear(tokens, self.qkv.weight[rows], bias)
 
     def _bias(self, layout: AttentionLayout, queries: Tensor) -> Tensor | None:
-        """Mask and relative position bias, (groups or 1, heads or 1, n, keys), in the type of the queries."""
+        """Return mask plus relative position bias, (groups or 1, heads or 1, n, keys), in the queries' dtype."""
         bias = layout.bias
         if self.relative_position_bias_table is not None:
             window = self.relative_window if layout.windows is None else layout.windows.window
@@ -161,7 +161,7 @@ class Attention(nn.Module):
         layout: AttentionLayout,
         key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, torch.Size]:
-        """Queries, keys and values by heads, what is added to the logits, and the shape of the cut query."""
+        """Return q, k, v split into heads, the bias of the logits, and the shape of the partitioned query."""
         if context is not None:
             query = self._project(query, slice(0, self.embed_dims))
         x = query if layout.windows is None else layout.windows.split(query)
@@ -184,7 +184,7 @@ class Attention(nn.Module):
     def weights(
         self, query: Tensor, context: Sequence[Tensor] | None = None, layout: AttentionLayout | None = None
     ) -> Tensor:
-        """The attention weights of :meth:`forward`, which computes with them but never holds them.
+        """Return the attention weights of :meth:`forward`, whose fused kernel never materialises them.
 
         Args:
             query: as in :meth:`forward`.

@@ -1,4 +1,4 @@
-"""The one pre-norm transformer block of the package."""
+"""The pre-norm transformer block that every backbone uses."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

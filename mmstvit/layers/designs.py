@@ -1,4 +1,4 @@
-"""Designs of convolutional networks in transformer layers, as T2T-ViT tries them (arXiv 2101.11986, section 3.2)."""
+"""Transformer layers with ideas from convolutional networks, as in T2T-ViT (arXiv 2101.11986, section 3.2)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from .block import Mlp, TransformerBlock
 
 
 def _scales(rows: int, channels: int) -> nn.Parameter:
-    """Scales of channels, started as the weights of a depth-wise 1 x 1 convolution are."""
+    """Return per-channel scales, initialised like a depth-wise 1 x 1 convolution."""
     return nn.Parameter(torch.empty(rows, channels).uniform_(-1, 1))
 
 
 class GatedLinear(nn.Linear):
-    """A linear layer, then squeeze-excitation: the mean over tokens says how much of each channel passes.
+    """Linear layer followed by squeeze-and-excitation over the tokens.
 
     With y the linear layer's output, it is y * sigmoid(W2 relu(W1 mean(y))), without biases.
 
@@ -45,7 +45,7 @@ class GatedLinear(nn.Linear):
 
 
 class GatedAttention(Attention):
-    """Attention with squeeze-excitation after the output projection, over the tokens that query."""
+    """Attention with squeeze-and-excitation after the output projection, over the query tokens."""
 
     def __init__(self, embed_dims: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(embed_dims, *args, **kwargs)
@@ -53,7 +53,7 @@ class GatedAttention(Attention):
 
 
 class GhostLinear(nn.Linear):
-    """Query, key and value at half the price: the second half of each is the first, scaled channel by channel.
+    """QKV projection at half the cost: the second half of each output is the first half, scaled per channel.
 
     Args:
         embed_dims: channels C, an even number.
@@ -70,7 +70,7 @@ class GhostLinear(nn.Linear):
         self.scale = _scales(3, embed_dims // 2)
 
     def forward(self, x: Tensor, parts: slice = slice(None)) -> Tensor:
-        """(..., C) -> (..., 3 C), or the parts of it that are asked for: 0 query, 1 key, 2 value."""
+        """(..., C) -> (..., 3 C), or the requested parts of it: 0 query, 1 key, 2 value."""
         weight = self.weight.unflatten(0, (3, -1))[parts].flatten(0, 1)
         bias = None if self.bias is None else self.bias.unflatten(0, (3, -1))[parts].flatten()
         half = F.linear(x, weight, bias).unflatten(-1, (-1, self.scale.shape[-1]))  # (..., parts, C / 2)
@@ -159,7 +159,7 @@ DESIGNS = (*_BLOCKS, 'dense')
 def build_layers(
     design: dict | None, arch: dict, drop_path_rates: Sequence[float], **options: Any
 ) -> tuple[list[nn.Module], list[int]]:
-    """The layers of a plain transformer, and the width of what comes out of each.
+    """Build the blocks of a plain transformer; return them with the output width of each.
 
     Args:
         design: ``None`` for ordinary layers, or a dict with ``type``: ``'se'`` (squeeze-excitation), ``'ghost'`` or

@@ -1,4 +1,4 @@
-"""Stems: what turns an image or a clip into a grid of tokens."""
+"""Patch embedding, convolutional stem and patch merging, for images and clips."""
 
 import itertools
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """3 x 3 convolutions of stride 2, each with batch norm and Hardswish; two of them are the stem of STViT-R.
+    """Convolutional stem: 3 x 3 convolutions of stride 2 with batch norm and Hardswish; STViT-R has two.
 
     Args:
         in_channels: channels of the image.
@@ -82,7 +82,7 @@ class ConvStem(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Join 2 x 2 neighbouring tokens, norm them and halve their channels, as in Swin; of a clip, frame by frame.
+    """Patch merging of Swin: concatenate 2 x 2 neighbours, normalise, project to 2 C; of a clip, frame by frame.
 
     The channels are joined in the order (row, column) = (0, 0), (1, 0), (0, 1), (1, 1) of Swin's authors.
 

@@ -1,4 +1,4 @@
-"""A row of transformer blocks, and what each of them does with the tokens."""
+"""The encoder: transformer blocks, each driven by a step."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from .tokens import Tokens
 
 
 class Encoder(nn.Module):
-    """Run transformer blocks one after the other, each as its step says.
+    """A sequence of transformer blocks, each applied by its step.
 
     The blocks are those of the plain transformer, with its names and shapes; parameters that a method adds belong to
     its steps.

@@ -1,4 +1,4 @@
-"""How image tokens and semantic tokens lie in tensors, and who attends to whom; here of the image as a whole."""
+"""Token layouts: tensor shapes and attention patterns of image and semantic tokens; the global layout."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ Context = tuple[Sequence[Tensor], AttentionLayout | None]
 
 
 class TokenLayout(Protocol):
-    """What a step asks of a layout at one image size.
+    """Interface of a token layout at one image size.
 
     Attributes:
         grid: image tokens along each axis, N in all.
@@ -45,29 +45,29 @@ class TokenLayout(Protocol):
         """Semantic tokens -> (B, *cells, C), without prefix tokens."""
 
     def initial_centers(self, x: Tensor, pooling: str) -> Tensor:
-        """Image tokens -> the semantic tokens that generation begins with."""
+        """Pool image tokens to the initial cluster centres of generation."""
 
     def image_queries(self, s: Tensor, x: Tensor) -> Tensor:
-        """Image tokens as they query in recovery, with the prefix tokens of the semantic ones."""
+        """Return the queries of recovery: image tokens, with the prefix tokens of the semantic tokens."""
 
     def image_attention(self, x: Tensor, shifted: bool = False) -> AttentionLayout | None:
-        """Who attends to whom among image tokens."""
+        """Return the self-attention pattern of image tokens."""
 
     def semantic_attention(self, across: bool) -> AttentionLayout | None:
-        """Who attends to whom among semantic tokens, those of all windows or of each."""
+        """Return the self-attention pattern of semantic tokens: across all windows, or within each."""
 
     def generation(self, s: Tensor, x: Tensor) -> Context:
-        """What semantic tokens attend to in generation, and how."""
+        """Return context and attention pattern of generation."""
 
     def refinement(self, s: Tensor, x: Tensor) -> Context:
-        """What semantic tokens attend to in refinement, and how."""
+        """Return context and attention pattern of refinement."""
 
     def recovery(self, s: Tensor) -> Context:
-        """What image tokens attend to in recovery, and how."""
+        """Return context and attention pattern of recovery."""
 
 
 class WholeImage(NamedTuple):
-    """Tokens of the image as a whole, as in the plain transformer: everybody sees everybody.
+    """Global layout of a plain transformer: every token attends to every other.
 
     Image tokens are ``(B, num_prefix + N, C)``, semantic ones ``(B, num_prefix + M, C)``.
 
@@ -130,7 +130,7 @@ class WholeImage(NamedTuple):
 
 @functools.lru_cache(maxsize=36)
 def balanced_attention(parts: tuple[tuple[int, int], ...], device: torch.device) -> AttentionLayout | None:
-    """All to all in a clip, where the tokens of some parts of the keys come more often in time than those of others.
+    """Return global attention over a clip in which parts of the keys differ in the number of time steps.
 
     Each part weighs as it does in an image, however many steps of time it has: a clip that stands still then has the
     features of its image, and weights of images are a good start.

@@ -1,4 +1,4 @@
-"""Options of configs: sizes along each axis, and options that would change nothing."""
+"""Validation of backbone options."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def axes_of(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ...]
 
 
 def rank_of(name: str, value: int | Sequence[int]) -> int:
-    """Whether an option is for images, 2 axes, or for clips, 3.
+    """Return the number of axes that an option is for: 2 for images, 3 for clips.
 
     Raises:
         ValueError: it is for neither.

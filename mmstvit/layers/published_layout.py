@@ -1,4 +1,4 @@
-"""The dense STViT-R with the masks of its authors, needed to reproduce their detectors.
+"""The dense STViT-R layout with the authors' attention masks, needed to reproduce their detectors.
 
 Their larger windows hold padding, and zeros outside the image, as keys. One zero token, a key of its own, stands for
 all of them, with the logarithm of their number added to its logit.
@@ -17,7 +17,7 @@ from .window_layout import PaddedWindows
 
 @dataclass(frozen=True)
 class PublishedWindows(PaddedWindows):
-    """Windows of :class:`.PaddedWindows` in which zeros are keys.
+    """Padded windows in which zero padding is attended to, as published.
 
     Attributes:
         hide: whether the cells that the authors' code hides are hidden: the outside, and where rows ``[-pad:]`` cross
@@ -65,7 +65,7 @@ def keys_with_zeros(
     device: torch.device,
     pads: Size | None,
 ) -> tuple[Keys, Tensor]:
-    """Find keys as :func:`.keys_of_boxes` does, and one more for all the zeros in a box.
+    """Return the keys of :func:`.keys_of_boxes` plus one key that stands for all zeros in a box.
 
     Args:
         starts, ends, queries, window, length, real, windowed, may_band, device: of :func:`.keys_of_boxes`.
@@ -93,7 +93,7 @@ def keys_with_zeros(
 def zeros_in_boxes(
     starts: tuple[Size, ...], ends: tuple[Size, ...], length: Size, real: Size, hidden_from: Size | None
 ) -> tuple[Tensor, Tensor]:
-    """Cells of zeros that each query window sees, and whether it sees any cell at all, (c_1, c_2, ...).
+    """Count the zero cells in the box of each query window, and whether the box holds any cell, (c_1, c_2, ...).
 
     With ``hidden_from``, the first hidden row and column, the outside of the grid is hidden, and what is behind both.
     """

@@ -1,4 +1,4 @@
-"""Tokens-to-token: an image becomes tokens step by step, each made of overlapping neighbours (T2T-ViT)."""
+"""The tokens-to-token module of T2T-ViT."""
 
 import contextlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _SPLITS = ((7, 4, 2), (3, 2, 1), (3, 2, 1))
 
 
 def soft_split(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
-    """Join each token with its neighbours: (B, C, H, W) -> (B, H', W', C kernel kernel), overlapping.
+    """Soft split: unfold overlapping neighbourhoods, (B, C, H, W) -> (B, H', W', C kernel kernel).
 
     The channels come in the order (channel, kernel row, kernel column).
     """
@@ -28,12 +28,12 @@ def soft_split(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
 
 
 def split_size(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Tokens along an axis after a soft split."""
+    """Return the number of tokens along an axis after a soft split."""
     return (size + 2 * padding - kernel) // stride + 1
 
 
 class SoftmaxTokens(nn.Module):
-    """Attention of one head whose shortcut is the value, since widths differ.
+    """Single-head attention whose shortcut is the value, since input and output widths differ.
 
     Args:
         in_channels: width of the joined tokens.
@@ -54,13 +54,13 @@ class SoftmaxTokens(nn.Module):
 
 
 def _full_precision(device: str) -> contextlib.AbstractContextManager:
-    """Switch autocast off where it is on; the meta device, on which networks are counted, has none."""
+    """Disable autocast where it is on; the meta device, used for counting, has none."""
     on = torch.amp.autocast_mode.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if on else contextlib.nullcontext()
 
 
 class PerformerTokens(nn.Module):
-    """Linear attention by positive random features, whose shortcut is the value.
+    """Performer attention (positive random features) whose shortcut is the value.
 
     Choromanski et al., "Rethinking Attention with Performers", as T2T-ViT uses it: with
     ``phi(u) = exp(w u - |u|^2 / 2) / sqrt(m)`` of m random features w, the output for a query q is
@@ -101,7 +101,7 @@ class PerformerTokens(nn.Module):
 
 
 class TokensLayer(nn.Module):
-    """One layer of the tokens-to-token module: it brings joined tokens to another width, and an MLP follows.
+    """One layer of the tokens-to-token module: attention to another width, then an MLP.
 
     Args:
         in_channels: width of the joined tokens.

@@ -1,4 +1,4 @@
-"""What flows through the layers of a transformer: the tokens, and what has become of those of the image."""
+"""The state that flows through an encoder: tokens, their layout and their reductions."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from .layout import TokenLayout
 
 
 class Tokens(NamedTuple):
-    """Tokens between two layers.
+    """Tokens between two transformer blocks.
 
     Attributes:
         x: the tokens, laid out as ``layout`` says: ``(B, N, C)`` of a whole image, prefix tokens first; of windows

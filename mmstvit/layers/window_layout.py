@@ -1,4 +1,4 @@
-"""Tokens by windows: of Swin, and semantic tokens of each window, in the two forms of STViT-R."""
+"""Window layouts: Swin, STViT on Swin, and both forms of STViT-R."""
 
 import functools
 import math
@@ -25,7 +25,7 @@ from .layout import Context, balanced_attention
 
 
 class WindowSpec(NamedTuple):
-    """Windows of a hierarchical transformer, whatever the image size.
+    """Window settings of a hierarchical transformer, independent of the image size.
 
     Attributes:
         window: image tokens of a window along each axis.
@@ -45,7 +45,7 @@ class WindowSpec(NamedTuple):
 
 @functools.lru_cache(maxsize=36)  # three image sizes; one of 800 x 1216 takes 54 MB
 def _once(layout: 'WindowLayout', method: str, *args: Any) -> AttentionLayout:
-    """Who attends to whom: made once for an image size, and kept for the last sizes seen."""
+    """Build an attention pattern of a layout once per image size, in a least-recently-used cache."""
     # A tensor made in inference mode could not be used in training later.
     with torch.inference_mode(False):
         return getattr(layout, method)(*args)
@@ -68,7 +68,7 @@ class WindowLayout:
 
     @property
     def num_windows(self) -> Size:
-        """Windows along each axis."""
+        """Number of windows along each axis."""
         return num_windows(self.grid, self.spec.window)
 
     @property
@@ -125,7 +125,7 @@ class WindowLayout:
 
 @dataclass(frozen=True)
 class StretchedWindows(WindowLayout):
-    """Windows stretched to the image, for classification: all their cells are real.
+    """Windows whose semantic grid is stretched over the image, for classification: no semantic token is padding.
 
     The first layer of the STGM sees its own tokens and a larger window of the image, the others see everything.
     """
@@ -170,7 +170,7 @@ class StretchedWindows(WindowLayout):
 
 @dataclass(frozen=True)
 class PaddedWindows(WindowLayout):
-    """The image padded to whole windows, for dense tasks: each layer sees a larger window around its own.
+    """Windows of an image padded to a multiple of the window, for dense tasks; keys come from a larger window.
 
     Padding, and what lies outside the image, is never seen.
     """
@@ -182,7 +182,7 @@ class PaddedWindows(WindowLayout):
 
     @property
     def padded(self) -> Size:
-        """Image tokens along each axis with padding."""
+        """Number of image tokens along each axis, padding included."""
         return tuple(n * w for n, w in zip(self.num_windows, self.spec.window))
 
     def initial_centers(self, x: Tensor, pooling: str) -> Tensor:
@@ -210,7 +210,7 @@ class PaddedWindows(WindowLayout):
         return (s,), _once(self, '_from_semantic')
 
     def _from_image(self, margin: str) -> AttentionLayout:
-        """Semantic tokens see their window and half of one, or a whole one, on each side."""
+        """Return the pattern in which semantic tokens attend to their window and a margin of half or one window."""
         window = self.spec.window
         before = tuple(w // 2 for w in window) if margin == 'half' else window
         after = tuple(w - w // 2 for w in window) if margin == 'half' else window
@@ -218,7 +218,7 @@ class PaddedWindows(WindowLayout):
         return self._attention(None, queries, window, before, after, self.padded, self.grid, False)
 
     def _from_semantic(self) -> AttentionLayout:
-        """Image tokens see the semantic tokens of their window, and four windows on each side."""
+        """Return the pattern in which image tokens attend to the semantic tokens within four windows."""
         size, window = self.spec.size, self.spec.window
         windows = Windows(self.grid, window, self.num_windows, (0,) * len(self.grid))
         margin = tuple(4 * s for s in size)
@@ -235,7 +235,7 @@ class PaddedWindows(WindowLayout):
         real: Size,
         windowed: bool,
     ) -> AttentionLayout:
-        """Let each window see a box: its unit of keys, and as many cells as said before and after it."""
+        """Return the pattern in which each window attends to a box of cells around its own."""
         counts = self.num_windows
         starts = tuple(tuple(i * u - b for i in range(n)) for n, u, b in zip(counts, unit, before))
         ends = tuple(tuple((i + 1) * u + a for i in range(n)) for n, u, a in zip(counts, unit, after))

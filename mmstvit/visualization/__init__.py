@@ -1,4 +1,4 @@
-"""Pictures of what semantic tokens stand for."""
+"""Visualization of tokens: token maps, class activation, pictures."""
 
 from .maps import LayerMaps, TokenMaps
 from .recording import recording, token_maps

@@ -1,4 +1,4 @@
-"""Class activation: which parts of an image speak for a class. The package grad-cam computes it.
+"""Class activation maps, computed by the package grad-cam.
 
 What is ours is the way from semantic tokens to the image: what is computed of a token is spread over the image as its
 attention in the second layer of the STGM is. Where STViT-R has given the image tokens back, they are the map.
@@ -35,7 +35,7 @@ _ROW = 256  # least pixels of the shorter edge of a panel
 
 
 class ClassActivation(NamedTuple):
-    """What speaks for a class.
+    """Class activation map of one image.
 
     Attributes:
         image: what the network saw, (height, width, 3), uint8 RGB.
@@ -53,7 +53,7 @@ class ClassActivation(NamedTuple):
 def class_activation(
     model: nn.Module, image: str | PathLike | np.ndarray, target: int | None = None, method: str = 'GradCAM'
 ) -> ClassActivation:
-    """Which parts of an image speak for a class.
+    """Compute the class activation map of an image.
 
     The layer looked at is the last of those that semantic tokens are made for: of STViT the last one, of the Swin
     layout the last of the third stage. Gradients that the model's parameters hold are cleared.
@@ -97,7 +97,7 @@ def class_activation(
 
 
 def _layer_to_look_at(recorder: Recorder, maps: TokenMaps) -> tuple[nn.Module, Any]:
-    """A layer, and what brings its output, or the gradients of it, to the image: (B, C, rows, columns)."""
+    """Return the target layer and the transform of its output or gradients to (B, C, rows, columns)."""
     encoder, layout = recorder.encoder, recorder.layout
     # Where a class token alone is classified, the others matter for the last time as what its last layer sees.
     last = len(encoder.layers) - (2 if getattr(recorder.backbone, 'out_type', None) == 'cls_token' else 1)
@@ -114,7 +114,7 @@ def _layer_to_look_at(recorder: Recorder, maps: TokenMaps) -> tuple[nn.Module, A
 
 
 def activation_sheet(found: Sequence[ClassActivation], titles: Sequence[str]) -> np.ndarray:
-    """Of each image what the network saw, and what speaks for the class over it: uint8 RGB."""
+    """Draw a contact sheet of inputs with their class activation maps overlaid, uint8 RGB."""
     from pytorch_grad_cam.utils.image import show_cam_on_image
 
     rows = []

@@ -47,7 +47,7 @@ class ClipDrawingHook(Hook):
 
 
 def read_strip(path: str | Path, caption: str) -> np.ndarray:
-    """Some of the frames of a video file in a row, and a caption above them: (height, width, 3), BGR."""
+    """Draw evenly spaced frames of a video file in a row below a caption: (height, width, 3), BGR."""
     video = Video(str(path))
     frames = video.read(np.linspace(0, len(video) - 1, min(_FRAMES, len(video))).round())
     return _strip(np.stack(list(frames.values()))[..., ::-1], caption)

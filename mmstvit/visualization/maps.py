@@ -1,4 +1,4 @@
-"""What semantic tokens stand for, as arrays: a map for each token and layer over the cells of the image tokens."""
+"""Token maps as arrays: for each token and layer a map over the image tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ TITLES = {'generate': 'STGM layer 1', 'refine': 'STGM layer 2', 'recover': 'reco
 
 @dataclass(frozen=True, eq=False)
 class LayerMaps:
-    """The attention between semantic tokens and image tokens in one layer, the mean over its heads.
+    """Attention between semantic tokens and image tokens in one layer, averaged over heads.
 
     In the two layers of the STGM the semantic tokens attend to the image: the map of a token is its attention weights
     over the image cells, divided by their sum, so that **each map sums to 1 over the cells**. A token attends to
@@ -45,11 +45,11 @@ class LayerMaps:
 
     @property
     def title(self) -> str:
-        """For pictures, without the unit."""
+        """Title in pictures, without the unit."""
         return TITLES[self.role]
 
     def assigned_cells(self) -> np.ndarray:
-        """Which token attends most to each cell, or is attended to most by it in recovery.
+        """Return for each cell the token that attends most to it (in recovery: that it attends most to).
 
         Maps of tokens are compared as they are in ``attention``: in the STGM, by the share of its own attention that a
         token gives to the cell, whatever it keeps for other semantic tokens.
@@ -61,14 +61,14 @@ class LayerMaps:
         return np.where(maps.max(axis=0) > 0, maps.argmax(axis=0), -1)
 
     def assigned(self) -> np.ndarray:
-        """:meth:`assigned_cells` for each pixel: that of the cell it lies in; ``size``, int64."""
+        """Return :meth:`assigned_cells` upsampled to pixels: ``size``, int64."""
         assigned = self.assigned_cells()
         for axis, pixels in enumerate(self.cell):
             assigned = assigned.repeat(pixels, axis)
         return assigned[tuple(slice(0, n) for n in self.size)]
 
     def resized(self, tokens: Sequence[int] | None = None) -> np.ndarray:
-        """The maps at the size of the input, interpolated linearly between the centres of cells.
+        """Return the maps at the size of the input, linearly interpolated.
 
         Args:
             tokens: which, by number; ``None`` for all, which takes much memory for clips and large images.
@@ -89,7 +89,7 @@ class LayerMaps:
 
 
 def check_tokens(live: np.ndarray, tokens: Sequence[int] | None) -> list[int]:
-    """Numbers of tokens, all where none are given.
+    """Validate token numbers; ``None`` means all.
 
     Raises:
         ValueError: there is no such token.
@@ -104,7 +104,7 @@ def check_tokens(live: np.ndarray, tokens: Sequence[int] | None) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class TokenMaps:
-    """The maps of all layers that semantic tokens are made, refined and recovered from in, for one image or clip.
+    """Token maps of all generation, refinement and recovery layers, for one image or clip.
 
     Attributes:
         image: what the network saw, uint8 RGB, (height, width, 3) or (frames, height, width, 3), after the test
@@ -120,7 +120,7 @@ class TokenMaps:
     result: Any = None
 
     def of_unit(self, unit: int) -> 'TokenMaps':
-        """The maps of one unit of STViT-R alone.
+        """Return the maps of one unit of STViT-R.
 
         Raises:
             ValueError: there is no such unit.
@@ -131,7 +131,7 @@ class TokenMaps:
         return replace(self, layers=layers)
 
     def layer(self, role: str, unit: int = 1) -> LayerMaps:
-        """The maps of one layer.
+        """Return the maps of one layer.
 
         Raises:
             ValueError: there is no such layer.

@@ -1,4 +1,4 @@
-"""Token maps from a model as it runs: PyTorch's hooks see what its steps are given, and nothing is replaced.
+"""Recording of token maps with PyTorch's forward hooks.
 
 The hooks are there for one forward pass. The maps are computed beside it, by :meth:`.TokenMapStep.token_map`.
 """
@@ -27,7 +27,7 @@ from .maps import LayerMaps, TokenMaps
 
 
 def token_maps(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, view: int = 0) -> TokenMaps:
-    """Which region of an image each semantic token stands for.
+    """Compute the token maps of a model for one image or clip.
 
     Args:
         model: a model of :func:`mmstvit.get_model`; for a tensor, any model with one of mmstvit's backbones in it, or
@@ -57,7 +57,7 @@ def token_maps(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, vi
 
 @contextlib.contextmanager
 def recording(model: nn.Module, view: int = 0) -> Iterator['Recorder']:
-    """While it is open, a forward pass of ``model`` leaves its token maps in the recorder.
+    """Context manager that records the token maps of forward passes of ``model``.
 
     Args:
         model: one with a single backbone that has semantic tokens.
@@ -77,7 +77,7 @@ def recording(model: nn.Module, view: int = 0) -> Iterator['Recorder']:
 
 
 class Recorder:
-    """Hooks in a model, and what they have seen; see :func:`recording`.
+    """Forward hooks in a model and what they recorded; see :func:`recording`.
 
     Attributes:
         backbone: the backbone with semantic tokens.
@@ -112,7 +112,7 @@ class Recorder:
                 self._handles.append(module.register_forward_pre_hook(partial(self._on_step, layer)))
 
     def remove(self) -> None:
-        """Take the hooks out."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
@@ -147,7 +147,7 @@ class Recorder:
         self._layers.append((name, step.role, self._unit, weights.cpu()))
 
     def maps(self, result: Any = None) -> TokenMaps:
-        """What was recorded.
+        """Return the recorded token maps.
 
         Args:
             result: to be kept with it.
@@ -170,7 +170,7 @@ class Recorder:
 
 
 def _normalised(weights: Tensor, role: str, layout: TokenLayout) -> tuple[Tensor, Tensor]:
-    """Maps (tokens, *grid) that sum to 1, see :class:`.LayerMaps`, and the shares of the tokens."""
+    """Normalise maps (tokens, *grid) to sum 1, and return them with the shares of the tokens."""
     tokens = math.prod(layout.cells)
     if role == 'recover':
         # In the published dense form a cell attends to zeros outside the image too.
@@ -183,7 +183,7 @@ def _normalised(weights: Tensor, role: str, layout: TokenLayout) -> tuple[Tensor
 
 
 def _pixels_of_a_cell(backbone: Backbone, encoder: Encoder, rank: int) -> tuple[int, ...]:
-    """What an axis is divided by on the way to the encoder: by the stem, and by two in each patch merging."""
+    """Return the pixels per token along each axis: those of the stem, doubled by each patch merging."""
     long = 1 << 20
     stem = backbone.patch_embed.grid_of((long,) * rank)
     merged = 1
@@ -196,7 +196,7 @@ def _pixels_of_a_cell(backbone: Backbone, encoder: Encoder, rank: int) -> tuple[
 
 
 def _picture(raw: Tensor | None, inputs: Tensor, view: int) -> np.ndarray:
-    """What the network saw, uint8 RGB with channels last, padded as the network's input is.
+    """Return the network's input as an image, uint8 RGB, channels last, with its padding.
 
     Args:
         raw: before normalisation; ``None`` where it is not known.

@@ -1,4 +1,4 @@
-"""What the backbones share: sizes by name, and frozen stages."""
+"""Base class of the backbones: named architectures and frozen stages."""
 
 import torch.nn as nn
 from mmengine.model import BaseModule
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Backbone(BaseModule):
-    """A backbone whose sizes have names and whose first stages can be frozen.
+    """Base class of backbones with named architectures and ``frozen_stages``.
 
     Attributes:
         arch_zoo: sizes by name.
@@ -20,7 +20,7 @@ class Backbone(BaseModule):
 
     @classmethod
     def arch_settings(cls, arch: str | dict) -> dict:
-        """The sizes of an architecture, given by name or as a dict.
+        """Return the settings of an architecture, given by name or as a dict.
 
         Raises:
             ValueError: an unknown name, or a dict with other keys.
@@ -35,11 +35,11 @@ class Backbone(BaseModule):
         return arch
 
     def _frozen_modules(self) -> list[nn.Module]:
-        """The modules that ``frozen_stages`` freezes."""
+        """Return the modules that ``frozen_stages`` freezes."""
         raise NotImplementedError
 
     def _frozen_parameters(self) -> list[nn.Parameter]:
-        """The parameters that ``frozen_stages`` freezes."""
+        """Return the parameters that ``frozen_stages`` freezes."""
         return [parameter for module in self._frozen_modules() for parameter in module.parameters()]
 
     def _freeze(self, frozen_stages: int, stages: int) -> None:
@@ -59,5 +59,5 @@ class Backbone(BaseModule):
 
 
 def outputs(outs: list[Tensor], rank: int) -> Tensor | tuple[Tensor, ...]:
-    """What a backbone returns: a tuple; of a clip a single tensor as it is, since mmaction2's heads take it so."""
+    """Return feature maps as a tuple, but a single map of a clip as a tensor, since mmaction2's heads take it so."""
     return outs[0] if rank == 3 and len(outs) == 1 else tuple(outs)

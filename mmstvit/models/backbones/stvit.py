@@ -49,7 +49,7 @@ TOKENIZERS = {'PatchEmbed': PatchEmbed, 'ConvStem': ConvStem, 'T2TModule': T2TMo
 def build_tokenizer(
     tokenizer: dict | None, in_channels: int, embed_dims: int, patch_size: int | Sequence[int]
 ) -> nn.Module:
-    """What makes tokens of an image; types are looked up here, so that a bare name works in any toolbox."""
+    """Build the stem; types are looked up in this package, so that a bare name works in any toolbox."""
     if tokenizer is None:
         return PatchEmbed(in_channels, embed_dims, axes_of('patch_size', patch_size, rank_of('patch_size', patch_size)))
     options = dict(tokenizer)
@@ -93,7 +93,7 @@ def reduce_option(reduce: dict | None, short: dict, owner: str) -> dict | None:
 
 @MODELS.register_module()
 class STViT(Backbone):
-    """A vision transformer that goes on with a few semantic tokens after its first layers.
+    """Vision transformer that reduces its tokens, by default to a few semantic tokens after the first layers.
 
     "Making Vision Transformers Efficient from A Token Sparsification View", arXiv 2303.08685. After ``stgm_layer``
     ordinary layers, two layers (the semantic token generation module) gather the image tokens into a small grid of
@@ -215,7 +215,7 @@ class STViT(Backbone):
         self._freeze(frozen_stages, self.num_layers)
 
     def _add_positions(self, position: str, grid: tuple[int, ...], with_cls_token: bool) -> None:
-        """The position table and the class token, which holds its own position."""
+        """Add position embeddings and the class token, which includes its own position."""
         self.cls_token = None
         if with_cls_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
@@ -296,7 +296,7 @@ class STViT(Backbone):
         return x.movedim(-1, 1).contiguous()  # (B, *grid, C) -> (B, C, *grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The depth of a parameter, for layer-wise learning rate decay in mmpretrain's optimizer constructor.
+        """Return the depth of a parameter, for mmpretrain's layer-wise learning rate decay.
 
         Args:
             param_name: the parameter's name in the model.

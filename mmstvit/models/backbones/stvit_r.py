@@ -1,4 +1,4 @@
-"""STViT-R: semantic tokens and back, unit by unit."""
+"""STViT-R: semantic tokens with recovery of the full-resolution map."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +15,7 @@ KEY_MASKS = ('exact', 'published', None)
 
 @MODELS.register_module()
 class STViTR(SemanticSwin):
-    """STViT-R: Swin whose third stage goes to semantic tokens and back, unit by unit, so that dense tasks profit too.
+    """STViT-R: Swin whose third stage alternates between semantic tokens and recovered image tokens.
 
     arXiv 2303.08685, section 3.4, and the authors' published models. A unit is an ordinary layer, the two of the STGM,
     a layer on the semantic tokens of each window, one on all of them, and recovery, in which the image tokens query the
@@ -89,7 +89,7 @@ class STViTR(SemanticSwin):
         cells = centers_grid_of(size)
 
         def unit(first: bool) -> list[Layer]:
-            """An image layer, the STGM, semantic layers of each window and of all, and recovery."""
+            """Return one unit: an image layer, the STGM, a layer within windows, one across windows, and recovery."""
             generation = partial(Generation, pooling=pooling, shortcut=shortcut, conv_size=size if conv_pos else None)
             refinement = partial(Refinement, centers_grid=cells if use_global and first else None)
             on_cells = cells if relative_pos and not dense else None

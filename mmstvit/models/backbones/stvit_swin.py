@@ -12,7 +12,7 @@ from .swin import SEMANTIC_STAGE, Layer, SemanticSwin, centers_grid_of, semantic
 
 @MODELS.register_module()
 class STViTSwin(SemanticSwin):
-    """Swin whose third stage goes over to semantic tokens, for classification.
+    """STViT on Swin: the third stage reduces each window to semantic tokens, for classification.
 
     "Making Vision Transformers Efficient from A Token Sparsification View", arXiv 2303.08685. After ``stgm_layer``
     ordinary layers of the third stage, each window is pooled to ``semantic_size`` tokens along each axis, which gather

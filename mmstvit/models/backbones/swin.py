@@ -1,4 +1,4 @@
-"""Swin's stages, of which the third may have any layers: what STViT and STViT-R on Swin share."""
+"""The hierarchical transformer that STViT on Swin and STViT-R share."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ SEMANTIC_STAGE = 2
 
 
 class Layer(NamedTuple):
-    """A layer before it is built: what it does, and the options that depend on it.
+    """Specification of one layer of the third stage.
 
     Attributes:
         step: makes the step, given the width of the stage.
@@ -53,12 +53,12 @@ class Layer(NamedTuple):
 
 
 def swin_layers(depth: int, window: tuple[int, ...]) -> list[Layer]:
-    """Return ordinary Swin layers: every second one in shifted windows."""
+    """Return the layers of plain Swin: every second one in shifted windows."""
     return [Layer(lambda width, shifted=bool(i % 2): SelfAttention(shifted), window) for i in range(depth)]
 
 
 class Stage(nn.Module):
-    """The layers of one resolution, and the patch merging that leads to the next."""
+    """One stage: its encoder, and the patch merging after it."""
 
     def __init__(self, encoder: Encoder, downsample: nn.Module | None) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Stage(nn.Module):
 
 
 class SemanticSwin(Backbone):
-    """What :class:`.STViTSwin` and :class:`.STViTR` share: Swin's stages, the third with any layers.
+    """Base class of :class:`.STViTSwin` and :class:`.STViTR`: Swin with configurable layers in the third stage.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` or a dict with ``embed_dims``, ``depths`` and ``num_heads``.
@@ -210,7 +210,7 @@ def semantic_size_of(semantic_size: int | Sequence[int], window: tuple[int, ...]
 
 
 def _fix_size(x: Tensor) -> None:
-    """Let torch.compile make a graph for each image size, as many as its limit, and go on without beyond it.
+    """Make torch.compile specialise on the image size instead of tracing symbolic sizes.
 
     By itself it would try one graph for all sizes from the second on, and take minutes over the geometry of windows,
     which depends on the size in Python.

@@ -1,4 +1,4 @@
-"""T2T-ViT: a plain transformer on tokens that were made of overlapping neighbours, step by step."""
+"""T2T-ViT: a plain transformer behind the tokens-to-token module."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A feature pyramid for backbones that have one resolution."""
+"""Simple feature pyramid for backbones with a single resolution."""
 
 from collections.abc import Sequence
 
@@ -73,7 +73,7 @@ class SimpleFeaturePyramid(BaseModule):
         )
 
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Make the levels.
+        """Compute the levels of the pyramid.
 
         Args:
             inputs: a map (B, C, H, W) of stride 16, alone or as the only one of a sequence.

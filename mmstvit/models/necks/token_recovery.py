@@ -1,4 +1,4 @@
-"""Image tokens back from semantic tokens."""
+"""Neck that recovers the image map from semantic tokens."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from ...registry import MODELS
 
 @MODELS.register_module()
 class TokenRecovery(BaseModule):
-    """Give a dense head the full-resolution map that a backbone has left for semantic tokens.
+    """Recover the full-resolution map for dense heads from the semantic tokens of a backbone.
 
     The recovery layer of STViT-R (arXiv 2303.08685, section 3.4) behind a backbone without one: the tokens of an
     earlier image map query the semantic tokens of the last one. For a plain :class:`STViT` of 12 layers::
