@@ -1,6 +1,7 @@
 """Configs of small runs in the three toolboxes, and how the tests start a command and read its log."""
 
 import contextlib
+import functools
 import http.server
 import json
 import os
@@ -178,33 +179,41 @@ def run_script(script, *args, folder, path=None, **env):
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
 
 
-def run_ranks(main, *args, output, number=2):
-    """Run a command's ``main`` in several processes of this machine, as torchrun starts them; what all of them print.
+def fork(run, output):
+    """Call ``run`` in a fork of this process, with its output in a file; return the number of the new process.
 
-    They are forks: starting Python and importing the toolboxes would take most of the time.
+    Starting Python and importing the toolboxes would take most of the time.
     """
-    environ = dict(WORLD_SIZE=str(number), MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-    processes = []
-    for rank in range(number):
-        pid = os.fork()
-        if pid:
-            processes.append(pid)
-            continue
-        code = 1
-        try:
-            os.environ.update(environ, RANK=str(rank), LOCAL_RANK=str(rank))
-            with open(output, 'a') as out:
-                os.dup2(out.fileno(), 1)
-                os.dup2(out.fileno(), 2)
-            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-            torch.set_num_threads(1)
-            main([*map(str, args), '--launcher', 'pytorch'])
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        with open(output, 'a') as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        torch.set_num_threads(1)
+        run()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def run_ranks(main, *args, output, number=2):
+    """Run a command's ``main`` in several processes, as torchrun starts them; return what all of them print."""
+    shared = dict(WORLD_SIZE=str(number), MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+
+    def run(rank):
+        os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        main([*map(str, args), '--launcher', 'pytorch'])
+
+    processes = [fork(functools.partial(run, rank), output) for rank in range(number)]
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in processes]
     said = Path(output).read_text()
     assert codes == [0] * number, f'exit codes {codes}: {said[-3000:]}'

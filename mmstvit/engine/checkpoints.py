@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ..io.files import remove_unfinished, write_whole
 from ..registry import HOOKS
-from .random_state import end_workers, random_state, seed_dataloader, set_random_state
+from .random_state import end_workers, random_state, seed_dataloader, set_random_state, shield_workers
 from .stopping import StopSignals, TrainingInterrupted, TrainingStopped, what_is_left
 
 
@@ -96,8 +96,10 @@ class SafeCheckpointHook(CheckpointHook):
         super().after_train_epoch(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Note the random numbers."""
+        """Note the random numbers, and shield the dataloader's workers from signals."""
         self._val_random = random_state()
+        if self._training:
+            shield_workers(runner.val_loop.dataloader)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Leave if a signal has come. Several processes, whose batches may differ in number, finish validation."""

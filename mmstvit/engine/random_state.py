@@ -54,10 +54,7 @@ def seed_dataloader(dataloader: DataLoader, seed: int, stream: int) -> None:
     dataloader.generator = torch.Generator().manual_seed(seed + stream)
     if dataloader.num_workers == 0:
         return
-    init = dataloader.worker_init_fn
-    if isinstance(init, partial) and init.func is _init_worker:
-        init = init.keywords['init']
-    dataloader.worker_init_fn = partial(_init_worker, init=init, entropy=(seed, stream, get_rank()))
+    _set_worker_init(dataloader, (seed, stream, get_rank()))
     if multiprocessing.get_start_method() == 'fork':  # in other ways a start takes seconds
         end_workers(dataloader)
 
@@ -67,10 +64,24 @@ def end_workers(dataloader: DataLoader) -> None:
     dataloader._iterator = None
 
 
-def _init_worker(worker_id: int, init: Callable[[int], None] | None, entropy: tuple[int, ...]) -> None:
+def shield_workers(dataloader: DataLoader) -> None:
+    """Let workers of validation outlive signals to the process group, so that the training can still save its state."""
+    _set_worker_init(dataloader, None)
+
+
+def _set_worker_init(dataloader: DataLoader, entropy: tuple[int, ...] | None) -> None:
+    init = dataloader.worker_init_fn
+    if isinstance(init, partial) and init.func is _init_worker:
+        init = init.keywords['init']
+    dataloader.worker_init_fn = partial(_init_worker, init=init, entropy=entropy)
+
+
+def _init_worker(worker_id: int, init: Callable[[int], None] | None, entropy: tuple[int, ...] | None) -> None:
     obey_parent_alone()
     if init is not None:
         init(worker_id)
+    if entropy is None:
+        return
     seed = int(np.random.SeedSequence((*entropy, worker_id)).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)

@@ -293,3 +293,19 @@ def test_inference_mode_first_and_training_after():
     with torch.inference_mode():
         model(image)
     sum(out.sum() for out in model.train()(image)).backward()
+
+
+def test_layer_depths_are_those_of_swin():
+    """As mmpretrain counts them; learned centres belong to the layer of their step."""
+    swin = pytest.importorskip('mmpretrain.models').SwinTransformer('tiny')
+    plain, semantic = STViTSwin('tiny', semantic_size=None), STViTSwin('tiny')
+    for model in (plain, semantic):
+        for i, j in ((0, 1), (2, 0), (2, 5), (3, 1)):
+            ours = model.get_layer_depth(f'backbone.stages.{i}.encoder.layers.{j}.norm1.weight', 'backbone.')
+            assert ours == swin.get_layer_depth(f'backbone.stages.{i}.blocks.{j}.norm1.weight', 'backbone.')
+        for name in ('backbone.patch_embed.projection.weight', 'backbone.norm3.weight', 'head.fc.weight'):
+            assert model.get_layer_depth(name, 'backbone.') == swin.get_layer_depth(name, 'backbone.')
+        merging = next(name for name, _ in model.named_parameters() if 'stages.1.downsample' in name)
+        assert model.get_layer_depth(merging) == swin.get_layer_depth('stages.1.downsample.reduction.weight')
+    (centers,) = (name for name, _ in semantic.named_parameters() if name.endswith('global_centers'))
+    assert centers.startswith('stages.2.encoder.steps.3') and semantic.get_layer_depth(centers) == (2 + 2 + 3 + 1, 14)

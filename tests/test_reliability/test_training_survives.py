@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from run_helpers import ROOT, free_port, tool_env
+from run_helpers import ROOT, fork, free_port, tool_env
 
 from mmstvit.cli import train as train_cli
 from mmstvit.engine.whole_checkpoints import fault_of
@@ -100,20 +100,26 @@ def whole(whole_dir):
     return result(whole_dir)
 
 
-# By this seed the second kill comes when there is a checkpoint: also after three, one is resumed.
-@pytest.mark.parametrize('kills,seed', [pytest.param(3, 11, id='dose'), pytest.param(20, 0, marks=pytest.mark.long)])
-def test_killed_at_random(kills, seed, small, tmp_path):
-    """Each resume works, and leads to the very weights and state of the optimizer of the training left alone."""
+@pytest.fixture(scope='module')
+def configs(small, tmp_path_factory):
+    """A small training in each of the three toolboxes."""
     from mmstvit.datasets.clips import make_clips
     from mmstvit.datasets.scenes import make_scenes
 
-    make_scenes(tmp_path / 'scenes', train=4, val=2, size=64, progress=False)
-    make_clips(tmp_path / 'clips', train=8, val=8, progress=False)
-    configs = [
+    root = tmp_path_factory.mktemp('configs')
+    make_scenes(root / 'scenes', train=4, val=2, size=64, progress=False)
+    make_clips(root / 'clips', train=8, val=8, progress=False)
+    return [
         small,
-        write(tmp_path / 'scenes.py', SCENES, root=tmp_path / 'scenes'),
-        write(tmp_path / 'clips.py', CLIPS, root=tmp_path / 'clips'),
+        write(root / 'scenes.py', SCENES, root=root / 'scenes'),
+        write(root / 'clips.py', CLIPS, root=root / 'clips'),
     ]
+
+
+# By this seed the second kill comes when there is a checkpoint: also after three, one is resumed.
+@pytest.mark.parametrize('kills,seed', [pytest.param(3, 11, id='dose'), pytest.param(20, 0, marks=pytest.mark.long)])
+def test_killed_at_random(kills, seed, configs, tmp_path):
+    """Each resume works, and leads to the very weights and state of the optimizer of the training left alone."""
     (tmp_path / 'killed').mkdir()
     script = Path(__file__).parent / 'killed_trainings.py'
     command = [sys.executable, '-W', 'ignore', script, tmp_path / 'killed', str(kills), str(seed), *configs]
@@ -201,6 +207,32 @@ def test_signals_save_and_leave(disturbed, small, whole, tmp_path, capsys):
     # An interrupted validation is made good: each epoch has its one result.
     logs = [json.loads(line) for path in work_dir.glob('*/vis_data/scalars.json') for line in path.open()]
     assert sorted(line['step'] for line in logs if 'accuracy/top1' in line) == [1, 2, 3]
+
+
+@pytest.mark.parametrize('toolbox, iteration', [(0, 5), (1, 3), (2, 5)], ids=['mmpretrain', 'mmdet', 'mmaction2'])
+def test_signal_to_the_process_group(toolbox, iteration, configs, tmp_path):
+    """As Slurm, Docker and timeout send it: to the workers of training and validation too, which live on."""
+    loaders = [
+        f'{name}_dataloader.{key}' for name in ('train', 'val') for key in ('num_workers=1', 'persistent_workers=1')
+    ]
+    config = write(
+        tmp_path / 'config.py', "_base_ = ['{base}']\ncustom_hooks = [dict(type='Disturber')]\n", base=configs[toolbox]
+    )
+
+    def act(runner):
+        # From another process: a worker that its parent tells to end is no failure.
+        subprocess.run(['kill', '-TERM', '--', f'-{os.getpgrp()}'], start_new_session=True, check=True)
+        time.sleep(1)  # PyTorch raises as soon as it hears of a worker's end
+
+    def run():
+        os.setsid()
+        Disturber.plan = 'iteration', iteration, act
+        train(config, '--work-dir', tmp_path / 'w', '--cfg-options', 'train_cfg.val_interval=1', *loaders)
+
+    out = tmp_path / 'out.txt'
+    status = os.waitpid(fork(run, out), 0)[1]
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM, out.read_text()[-3000:]
+    assert pointed_to(tmp_path / 'w').name == f'interrupted_epoch_1_iter_{iteration + 1}.pth'
 
 
 WORKERS = (

@@ -195,6 +195,28 @@ class SemanticSwin(Backbone):
                 x = stage.downsample(x)
         return outputs(outs, len(self.spec.window))
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Return the depth of a parameter, for mmpretrain's layer-wise learning rate decay.
+
+        Args:
+            param_name: the parameter's name in the model.
+            prefix: the name of this backbone in the model, with its dot.
+
+        Returns:
+            The depth, 0 for the stem, and the number of depths: the layers of all stages, the stem and the head. Patch
+            merging has the depth of the layer before it.
+        """
+        depths = [len(stage.encoder.layers) for stage in self.stages]
+        num_depths = sum(depths) + 2
+        name = param_name.removeprefix(prefix).split('.')
+        if param_name.startswith(prefix) and name[0] == 'patch_embed':
+            return 0, num_depths
+        if param_name.startswith(prefix) and name[0] == 'stages':  # stages.I.encoder.layers.J or stages.I.downsample
+            stage = int(name[1])
+            layer = int(name[4]) + 1 if name[2] == 'encoder' else depths[stage]
+            return sum(depths[:stage]) + layer, num_depths
+        return num_depths - 1, num_depths
+
 
 def centers_grid_of(size: tuple[int, ...]) -> tuple[int, ...]:
     """Return the grid of all semantic tokens at 224 px (and 32 frames): stage 3 has two windows along each axis."""
