@@ -2,5 +2,16 @@
 
 from .backbones import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
 from .necks import SimpleFeaturePyramid, TokenRecovery
+from .reduction import reduce_, restore_
 
-__all__ = ['STViT', 'STViTR', 'STViTSwin', 'STViTSwin3D', 'SimpleFeaturePyramid', 'T2TViT', 'TokenRecovery']
+__all__ = [
+    'STViT',
+    'STViTR',
+    'STViTSwin',
+    'STViTSwin3D',
+    'SimpleFeaturePyramid',
+    'T2TViT',
+    'TokenRecovery',
+    'reduce_',
+    'restore_',
+]

@@ -1,0 +1,115 @@
+"""Token reduction for vision transformers that exist already."""
+
+from typing import Any
+
+import torch.nn as nn
+from mmengine.registry import MODELS as MMENGINE_MODELS
+
+from ..layers.adapters import OwnTransformer, Transformer, transformer_of
+from ..layers.steps import METHODS, SelfAttention, Step, build_steps
+from ..registry import MODELS
+
+# Methods with parameters of their own: a state dict from before would not fit.
+_TRAINED = ('STGM',)
+
+
+def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
+    """Make a vision transformer faster, in place, by reducing its tokens from layer to layer.
+
+    Nothing is trained and no parameter is added: the state dict keeps its keys, so weights load before or after. With
+    options that reduce nothing, and after :func:`restore_`, outputs are equal to the last bit.
+
+    Args:
+        model: with a ``VisionTransformer`` of timm or mmpretrain in it, or an :class:`.STViT` with ``reduce=None``.
+        method: a name of :data:`mmstvit.layers.steps.METHODS`, in any case, e.g. ``'tome'``.
+        **options: of the method, e.g. ``r=8``. They can be changed later: ``model.reduction.r = 4``.
+
+    Returns:
+        The model, with its options as ``model.reduction``.
+
+    Raises:
+        ValueError: an unknown method or option, a model that is reduced already, or one that cannot be.
+    """
+    if isinstance(getattr(model, 'reduction', None), TokenReduction):
+        raise ValueError('the model is reduced already: change model.reduction, or call restore_(model) first')
+    names = {name.lower(): name for name in METHODS if name not in _TRAINED}
+    if method.lower() not in names:
+        raise ValueError(f'method={method!r} is unknown, choose from {tuple(names)}')
+    reduction = TokenReduction(transformer_of(model), names[method.lower()], options)
+    reduction.apply()
+    model.reduction = reduction
+    return model
+
+
+def restore_(model: nn.Module) -> nn.Module:
+    """Undo :func:`reduce_`, in place.
+
+    Raises:
+        ValueError: the model is not reduced.
+    """
+    if not isinstance(getattr(model, 'reduction', None), TokenReduction):
+        raise ValueError('the model is not reduced')
+    model.reduction.transformer.restore()
+    del model.reduction
+    return model
+
+
+@MODELS.register_module(name='Reduced')
+def build_reduced(backbone: dict, reduce: dict) -> nn.Module:
+    """Build a backbone of any toolbox and reduce its tokens: ``type='mmstvit.Reduced'`` in a config.
+
+    The result is that backbone, with its own parameter names, so that its checkpoints load.
+
+    Args:
+        backbone: its config, e.g. ``dict(type='VisionTransformer', ...)`` of the default scope mmpretrain.
+        reduce: the method and its options, e.g. ``dict(type='ToMe', r=8)``.
+
+    Raises:
+        ValueError: see :func:`reduce_`.
+    """
+    options = dict(reduce)
+    return reduce_(MMENGINE_MODELS.build(backbone), options.pop('type', ''), **options)
+
+
+class TokenReduction:
+    """The options of a reduced model; setting one takes effect at the next forward pass.
+
+    Args:
+        transformer: whose blocks are run by steps.
+        method: a name of :data:`mmstvit.layers.steps.METHODS`.
+        options: of the method.
+    """
+
+    def __init__(self, transformer: Transformer | OwnTransformer, method: str, options: dict[str, Any]) -> None:
+        vars(self).update(transformer=transformer, method=method, options=dict(options))
+
+    def steps(self, **options: Any) -> list[Step]:
+        """Return the steps of the method with options in the place of the present ones."""
+        transformer = self.transformer
+        reduce = dict(type=self.method, **{**self.options, **options})
+        return build_steps(reduce, len(transformer.blocks), transformer.embed_dims, transformer.grid)
+
+    def apply(self, **options: Any) -> None:
+        """Let the blocks be run by the steps of the method.
+
+        Raises:
+            ValueError: the options do not fit; the model is as it was.
+        """
+        steps = self.steps(**options)
+        self.options.update(options)
+        self.transformer.restore()
+        if not all(type(step) is SelfAttention for step in steps):  # else the blocks run as they are
+            self.transformer.run(steps)
+
+    def __getattr__(self, name: str) -> Any:
+        options = vars(self).get('options', {})  # absent while an instance is being copied
+        if name not in options:
+            raise AttributeError(f'the reduction has no option {name!r}, it has {tuple(options)}')
+        return options[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.apply(**{name: value})
+
+    def __repr__(self) -> str:
+        options = ', '.join(f'{name}={value!r}' for name, value in self.options.items())
+        return f'{type(self).__name__}({self.method}, {options})'

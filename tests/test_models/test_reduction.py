@@ -1,0 +1,221 @@
+"""Token reduction of models that exist already."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmstvit import get_model
+from mmstvit.models import STViT, reduce_, restore_
+
+timm = pytest.importorskip('timm')
+
+SMALL = dict(img_size=32, patch_size=4, embed_dim=24, depth=4, num_heads=3, num_classes=5)
+TIMM = {
+    'class token': {},
+    'registers': dict(reg_tokens=4),
+    'mean pooling': dict(class_token=False, global_pool='avg'),
+    'mean pooling beside a class token': dict(global_pool='avg'),
+    'attention pooling': dict(class_token=False, global_pool='map'),
+    'LayerScale': dict(init_values=0.1),
+    'normalised queries and keys': dict(qk_norm=True),
+    'norms of outputs': dict(scale_attn_norm=True, scale_mlp_norm=True),
+    'norm before': dict(pre_norm=True),
+    'stochastic depth': dict(drop_path_rate=0.2),
+}
+IMAGE = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def build_timm(options):
+    torch.manual_seed(0)
+    model = timm.models.vision_transformer.VisionTransformer(**SMALL, **options)
+    for parameter in model.parameters():  # heads begin with zeros
+        torch.nn.init.normal_(parameter, std=0.1) if parameter.dim() > 1 else None
+    return model.eval()
+
+
+def build_mmpretrain(options):
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.models import VisionTransformer
+
+    arch = dict(embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=48)
+    torch.manual_seed(0)
+    model = VisionTransformer(arch, img_size=32, patch_size=4, **options)
+    model.eval()
+    return model
+
+
+MMPRETRAIN = {
+    'class token': {},
+    'mean': dict(out_type='avg_featmap', final_norm=False),
+    'map': dict(out_type='featmap', with_cls_token=False),
+    'all tokens': dict(out_type='raw'),
+    'LayerScale': dict(layer_scale_init_value=0.1),
+    'SwiGLU': dict(layer_cfgs=dict(ffn_type='swiglu_fused')),
+}
+
+
+def build_own(options):
+    arch = dict(embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=48)
+    torch.manual_seed(0)
+    return STViT(arch, img_size=32, patch_size=4, reduce=None, **options).eval()
+
+
+OWN = {
+    'mean': {},
+    'class token': dict(with_cls_token=True, out_type='cls_token'),
+    'map': dict(out_type='featmap'),
+}
+MODELS = [
+    *(pytest.param(build_timm, options, id=f'timm: {name}') for name, options in TIMM.items()),
+    *(pytest.param(build_mmpretrain, options, id=f'mmpretrain: {name}') for name, options in MMPRETRAIN.items()),
+    *(pytest.param(build_own, options, id=f'mmstvit: {name}') for name, options in OWN.items()),
+]
+every_model = pytest.mark.parametrize('build, options', MODELS)
+
+
+def out(model, image=IMAGE):
+    with torch.no_grad():
+        output = model(image)
+    return output[0] if isinstance(output, tuple) else output
+
+
+@every_model
+def test_nothing_reduced_and_restored(build, options):
+    model = build(options)
+    before, keys = out(model), list(model.state_dict())
+    assert torch.equal(out(reduce_(model, 'tome', r=0)), before)
+    model.reduction.r = 5
+    reduced = out(model)
+    assert reduced.shape == before.shape and not torch.allclose(reduced, before, atol=1e-5)
+    assert list(model.state_dict()) == keys
+    assert torch.equal(out(restore_(model)), before) and not hasattr(model, 'reduction')
+
+
+@every_model
+def test_blocks_are_run_as_their_library_does(build, options):
+    """Equal but for rounding where the only pairs that merge are of equal tokens."""
+    model = build(options)
+    image = IMAGE.unflatten(3, (8, 4))[:, :, :, ::2].repeat_interleave(2, dim=3).flatten(3)  # each patch twice
+    for name, parameter in model.named_parameters():
+        if name == 'pos_embed':
+            torch.nn.init.zeros_(parameter)
+    plain = out(model, image)
+    reduced = out(reduce_(model, 'tome', r=[32, 0, 0, 0]), image)
+    assert torch.allclose(reduced, plain, atol=1e-5)
+
+
+def test_fewer_tokens_reach_the_later_blocks():
+    model, counts = reduce_(build_timm({}), 'ToMe', r=8), []
+    for block in model.blocks:
+        block.mlp.register_forward_hook(lambda mlp, args, output: counts.append(output.shape[1]))
+    assert out(model).shape == (3, 5)
+    assert counts == [65 - 8 * i for i in range(1, 5)]
+
+
+def test_copies_pickles_and_state_dicts():
+    model = reduce_(build_timm({}), 'tome', r=8)
+    expected = out(model)
+    copied = copy.deepcopy(model)
+    copied.reduction.r = 0
+    assert torch.equal(out(model), expected) and not torch.equal(out(copied), expected)
+    assert torch.equal(out(pickle.loads(pickle.dumps(model))), expected)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other = reduce_(build_timm({}), 'tome', r=8)
+    with torch.no_grad():
+        other.head.weight.zero_()
+    other.load_state_dict(torch.load(file))
+    assert torch.equal(out(other), expected)
+
+
+def test_training_reaches_every_parameter():
+    for checkpointing in (False, True):
+        model = reduce_(build_timm(dict(drop_path_rate=0.1, attn_drop_rate=0.1)), 'tome', r=8).train()
+        model.set_grad_checkpointing(checkpointing)
+        model(IMAGE).square().sum().backward()
+        assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_one_graph_and_half_precision():
+    torch._dynamo.reset()
+    model = reduce_(build_timm({}), 'tome', r=8)
+    compiled = torch.compile(model, backend='eager', fullgraph=True)
+    assert torch.allclose(out(compiled), out(model), atol=1e-5)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert out(model).isfinite().all()
+
+
+def test_export_without_scatter():
+    exported = torch.export.export(reduce_(build_timm({}), 'tome', r=8), (IMAGE,))
+    names = {str(node.target) for node in exported.graph.nodes if node.op == 'call_function'}
+    assert not any('scatter' in name for name in names)
+    assert torch.allclose(exported.module()(IMAGE), out(reduce_(build_timm({}), 'tome', r=8)), atol=1e-5)
+
+
+def test_image_alone_and_in_a_batch():
+    model = reduce_(build_timm({}), 'tome', r=8)
+    assert torch.allclose(torch.cat([out(model, image[None]) for image in IMAGE]), out(model), atol=1e-5)
+
+
+@pytest.mark.parametrize('backbone', ['VisionTransformer', 'TIMMBackbone', 'mmstvit.STViT'])
+def test_in_a_config(backbone, tmp_path):
+    """Its checkpoints are those of the backbone alone."""
+    pytest.importorskip('mmpretrain')
+    arch = dict(embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=48)
+    options = {
+        'VisionTransformer': dict(arch=arch, img_size=32, patch_size=4),
+        'TIMMBackbone': dict(model_name='vit_tiny_patch16_224', img_size=32, patch_size=4, depth=4),
+        'mmstvit.STViT': dict(arch=arch, img_size=32, patch_size=4, reduce=None),
+    }[backbone]
+    plain = dict(type=backbone, **options)
+    reduced = dict(type='mmstvit.Reduced', backbone=plain, reduce=dict(type='ToMe', r=8))
+    head = dict(type='VisionTransformerClsHead', num_classes=3, in_channels=24)
+    models = [
+        get_model(Config(dict(default_scope='mmpretrain', model=dict(type='ImageClassifier', backbone=b, head=head))))
+        for b in (plain, reduced)
+    ]
+    assert models[0].state_dict().keys() == models[1].state_dict().keys()
+    models[1].load_state_dict(models[0].state_dict())
+    features = [out(model.backbone) for model in models]
+    assert features[0].shape == features[1].shape and not torch.allclose(*features, atol=1e-5)
+    assert torch.equal(out(restore_(models[1].backbone)), features[0])
+
+
+@pytest.mark.parametrize(
+    'act, line',
+    [
+        (lambda: reduce_(torch.nn.Linear(2, 2), 'tome', r=1), 'Linear has no VisionTransformer'),
+        (lambda: reduce_(build_timm({}), 'nonsense'), "method='nonsense' is unknown, choose from"),
+        (lambda: reduce_(build_timm({}), 'stgm', layer=1), "method='stgm' is unknown, choose from"),
+        (lambda: reduce_(build_timm({}), 'tome', rate=1), "unexpected keyword argument 'rate'"),
+        (lambda: reduce_(build_timm({}), 'tome', r=-1), 'r=-1 must be'),
+        (lambda: reduce_(reduce_(build_timm({}), 'tome', r=1), 'tome', r=1), 'reduced already'),
+        (lambda: restore_(build_timm({})), 'not reduced'),
+        (lambda: reduce_(timm.create_model('eva02_tiny_patch14_224'), 'tome', r=1), 'Eva has no VisionTransformer'),
+        (lambda: reduce_(build_timm(dict(attn_layer='diff')), 'tome', r=1), 'with DiffAttention cannot be reduced'),
+        (lambda: reduce_(build_mmpretrain(dict(out_indices=[1, 3])), 'tome', r=1), 'only the last layer, 3'),
+    ],
+)
+def test_refused_in_a_line(act, line):
+    with pytest.raises(ValueError, match=line) as error:
+        act()
+    assert '\n' not in str(error.value)
+
+
+def test_wrong_setting_leaves_the_model_as_it_was():
+    model = reduce_(build_timm({}), 'tome', r=8)
+    expected = out(model)
+    with pytest.raises(ValueError, match='r=-3'):
+        model.reduction.r = -3
+    with pytest.raises(ValueError, match='nonsense'):
+        model.reduction.nonsense = 1
+    assert model.reduction.r == 8 and torch.equal(out(model), expected)
+    with pytest.raises(AttributeError, match="no option 'budget', it has"):
+        model.reduction.budget  # noqa: B018
+    with pytest.raises(ValueError, match='attention masks'):
+        model(IMAGE, attn_mask=torch.zeros(65, 65))
