@@ -32,6 +32,8 @@ _LAZY = {
     'get_model': 'mmstvit.apis',
     'list_models': 'mmstvit.apis',
     'convert_published_state_dict': 'mmstvit.converters',
+    'reduce_': 'mmstvit.models.reduction',
+    'restore_': 'mmstvit.models.reduction',
 }
 
 __all__ = ['__version__', *_LAZY]
