@@ -9,23 +9,19 @@ from importlib import import_module
 from .compat import (
     mmaction2,
     mmcv_ext,
-    mmengine_activation_checkpointing,
     mmengine_checkpoint,
     mmengine_loading,
     mmengine_packages,
     mmpretrain_hub,
-    toolbox_pickles,
 )
 from .version import __version__
 
 mmaction2.install()
 mmcv_ext.install()
-mmengine_activation_checkpointing.install()
 mmengine_checkpoint.install()
 mmengine_loading.install()
 mmengine_packages.install()
 mmpretrain_hub.install()
-toolbox_pickles.install()
 
 _LAZY = {
     'inference_model': 'mmstvit.apis',

@@ -13,7 +13,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import UsageError
-from .strategy import build_flexible_runner, choose_strategy
+from .strategy import choose_strategy
+
+# How a config names the ordinary runner; the last is built.
+_RUNNERS = ('Runner', 'mmengine.Runner', 'mmstvit.Runner')
 
 
 def prepare_cpu(cfg: Config) -> None:
@@ -71,21 +74,32 @@ def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
         yield key, dataset
 
 
-def build_runner(cfg: Config) -> Runner:
-    """The runner that the config asks for."""
-    has_strategy = choose_strategy(cfg)
+def add_hook(cfg: Config, kind: str, **settings: Any) -> None:
+    """Write a hook into a config, in the place of one of its kind."""
+    others = [h for h in cfg.get('custom_hooks') or () if not (isinstance(h, dict) and h.get('type') == kind)]
+    cfg.custom_hooks = [*others, ConfigDict(type=kind, **settings)]
+
+
+def build_runner(cfg: Config, trust_data: bool = False) -> Runner:
+    """Write the runner that checks files, and what it is told, into a config, and build it.
+
+    Args:
+        cfg: a ``runner_type`` that is not mmengine's is kept.
+        trust_data: whether names and links may lead out of a data set's folder, and code in its files may run.
+    """
+    cfg.data_checks = ConfigDict(trust_data=trust_data or (cfg.get('data_checks') or {}).get('trust_data', False))
+    if not choose_strategy(cfg):
+        if cfg.setdefault('runner_type', _RUNNERS[-1]) in _RUNNERS:
+            cfg.runner_type = _RUNNERS[-1]
+        else:
+            print(f'runner_type={cfg.runner_type} of the config: files of data sets and checkpoints are not checked.')
+    if cfg.get('activation_checkpointing'):
+        add_hook(cfg, 'mmstvit.ActivationCheckpointingHook', modules=cfg.pop('activation_checkpointing'))
     if cfg.launcher != 'none' and not torch.cuda.is_available():
         _connect_on_cpu(cfg)
     if not torch.cuda.is_available() and _replace_sync_bn(cfg.model):
         print('No GPU is visible: batch norm that the config synchronises is that of each process.')
-    if has_strategy:
-        return build_flexible_runner(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if cfg.get('compile'):
-        compile_method = runner._maybe_compile
-        # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
-        runner._maybe_compile = lambda target: compile_method('forward')
-    return runner
+    return RUNNERS.build(cfg)
 
 
 def _replace_sync_bn(part: Any) -> bool:

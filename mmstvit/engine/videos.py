@@ -1,4 +1,4 @@
-"""Videos in the commands: what is wrong in a list or a clip is said in one line with the file's name."""
+"""Put checks around the lists of videos of a config, and report clips that are broken."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..datasets.checked_videos import CheckedVideos
-from ..errors import UsageError, one_line
-from ..io.videos import VideoError
+from ..errors import UsageError
+from ..registry import HOOKS
+from .running import add_hook
 
 _VIDEOS = ('VideoDataset', 'mmaction.VideoDataset')
 
@@ -21,7 +22,7 @@ def check_videos(cfg: Config, names: Sequence[str], skip_broken: bool = False, t
     Args:
         cfg: nothing is done where it is not of mmaction2.
         names: of the dataloaders.
-        skip_broken: of the data sets of ``train_dataloader``.
+        skip_broken: of the data sets of ``train_dataloader``; a hook counts what was skipped.
         trust_data: whether names and links may lead out of a data set's folder.
 
     Raises:
@@ -34,8 +35,10 @@ def check_videos(cfg: Config, names: Sequence[str], skip_broken: bool = False, t
                 skip = skip_broken and name == 'train_dataloader'
                 settings = dict(skip_broken=skip, num_classes=classes, trust_data=trust_data)
                 cfg[name].dataset = _wrapped(cfg[name].dataset, settings)
-    if skip_broken and not _contains(cfg.train_dataloader.dataset):
-        raise UsageError('--skip-broken is for data sets of the type VideoDataset, and the config trains on none')
+    if skip_broken:
+        if not _contains(cfg.train_dataloader.dataset):
+            raise UsageError('--skip-broken is for data sets of the type VideoDataset, and the config trains on none')
+        add_hook(cfg, 'mmstvit.SkippedClipsHook')
 
 
 def _wrapped(dataset: Any, settings: dict) -> Any:
@@ -67,8 +70,9 @@ def _checked_sets(dataset: Any) -> Iterator[CheckedVideos]:
             yield from _checked_sets(part)
 
 
+@HOOKS.register_module()
 class SkippedClipsHook(Hook):
-    """Says at the end of training how many broken clips were skipped, and which."""
+    """Report at the end of training how many broken clips were skipped, and which."""
 
     def after_train(self, runner: Runner) -> None:
         """Count over all processes and log."""
@@ -87,12 +91,10 @@ def _being_read(runner: Runner) -> list[str]:
 
 
 @contextlib.contextmanager
-def clear_video_errors(runner: Runner) -> Iterator[None]:
-    """While it is open, a fault in a list or a clip raises :class:`UsageError` with the file's name."""
+def clear_crashes(runner: Runner) -> Iterator[None]:
+    """While it is open, a worker that crashes at a clip raises :class:`UsageError` with the names of those it read."""
     try:
         yield
-    except VideoError as error:
-        raise UsageError(one_line(error)) from error
     except RuntimeError as error:
         names = _being_read(runner) if 'DataLoader worker' in str(error) else []
         if not names:
