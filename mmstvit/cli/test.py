@@ -12,7 +12,6 @@ from mmengine.dist import is_main_process
 from ..apis.weights import check_checkpoint
 from ..engine.running import add_hook, build_runner, check_data
 from ..engine.strategy import drop_strategy
-from ..engine.videos import check_videos
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
 from .common import add_common_arguments, load_config
@@ -93,7 +92,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('test_dataloader',))
-        check_videos(cfg, ('test_dataloader',), trust_data=args.trust_data)
         metrics = build_runner(cfg, args.trust_data).test()
         if args.out is not None and args.out.endswith('.json') and is_main_process():
             mmengine.dump(metrics, args.out)

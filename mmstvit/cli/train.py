@@ -11,7 +11,7 @@ from mmengine.registry import OPTIMIZERS
 from ..apis.weights import check_checkpoint
 from ..engine.running import build_runner, check_data
 from ..engine.stops import clear_stops, guard_training, newest_checkpoint
-from ..engine.videos import check_videos
+from ..engine.videos import skip_broken_clips
 from ..errors import UsageError, one_line_errors, unknown_type
 from ..io.checkpoints import trust_checkpoints
 from .common import add_common_arguments, load_config
@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
-        check_videos(cfg, ('train_dataloader', 'val_dataloader'), args.skip_broken, args.trust_data)
+        if args.skip_broken:
+            skip_broken_clips(cfg)
         guard_training(cfg)
         runner = build_runner(cfg, args.trust_data)
         with clear_stops(runner):

@@ -3,7 +3,9 @@
 :func:`mmstvit.engine.running.build_runner` writes them into a config, so that a dumped config runs with the same checks
 in any program. Of a config they read beside mmengine's keys::
 
-    data_checks = dict(trust_data=False)  # whether entries of data sets may lead outside, and code in them may run
+    data_checks = dict(
+        trust_data=False,  # whether entries of data sets may lead out of their folders, and code in them may run
+        skip_broken=False)  # whether broken clips are skipped in training
 """
 
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from ..converters.published import unwrap
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError
 from ..registry import RUNNERS
-from .datasets import clear_data_errors, with_checks
+from .datasets import build_dataset, clear_data_errors
 from .loading import check_content, must_fit
 from .videos import clear_crashes
 
@@ -46,27 +48,32 @@ class _Checks:
     def _run(self, purpose: str, run: Callable[[], Any]) -> Any:
         self._purpose = purpose
         try:
-            with clear_data_errors(self._trust_data), clear_crashes(self):
+            with clear_data_errors(self._checks.get('trust_data', False)), clear_crashes(self):
                 return run()
         except CheckpointError as error:  # of an init_cfg; others are caught where they are loaded
             raise UsageError(f'cannot read the checkpoint {one_line(error)}') from error
 
     @property
-    def _trust_data(self) -> bool:
-        return (self.cfg.get('data_checks') or {}).get('trust_data', False)
+    def _checks(self) -> dict:
+        return self.cfg.get('data_checks') or {}
 
     def build_dataloader(
         self, dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
         """Build a dataloader whose data sets are checked; a static method in mmengine."""
-        if isinstance(dataloader, DataLoader):
-            return dataloader
-        classes = None
-        if self.cfg.get('default_scope') == 'mmpretrain':
-            classes = (self.cfg.model.get('head') or {}).get('num_classes')
-        checked = with_checks(dataloader['dataset'], trust_data=self._trust_data, num_classes=classes)
+        if isinstance(dataloader, DataLoader) or not isinstance(dataloader['dataset'], dict):
+            return super().build_dataloader(dataloader, seed, diff_rank_seed)
+        head = dict(mmpretrain='head', mmaction='cls_head').get(self.cfg.get('default_scope'))
+        trust = self._checks.get('trust_data', False)
+        checked = dict(
+            type=build_dataset,
+            dataset=dataloader['dataset'],
+            trust_data=trust,
+            num_classes=(self.cfg.model.get(head) or {}).get('num_classes'),
+            skip_broken=self._checks.get('skip_broken', False) and dataloader is self._train_dataloader,
+        )
         loader = super().build_dataloader(dict(dataloader, dataset=checked), seed, diff_rank_seed)
-        loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn, trust_data=self._trust_data)
+        loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn, trust_data=trust)
         return loader
 
     def load_or_resume(self) -> None:

@@ -1,7 +1,7 @@
 """Prepare a config and build what runs it, in any of the three toolboxes, with or without a GPU."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import UsageError
+from .datasets import innermost
 from .strategy import choose_strategy
 
 # How a config names the ordinary runner; the last is built.
@@ -46,7 +47,7 @@ def fill_dataloaders(cfg: Config) -> None:
 def check_data(cfg: Config, names: Sequence[str]) -> None:
     """Refuse to start where the data set of one of the dataloaders ``names`` is not there."""
     for name in names:
-        for key, dataset in _datasets((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
+        for key, dataset in innermost((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
             # mmaction2's configs have no data_root, their annotation files lie below the working folder.
             what = 'data_root' if dataset.get('data_root') else 'ann_file'
             place = dataset.get(what)
@@ -59,19 +60,6 @@ def check_data(cfg: Config, names: Sequence[str]) -> None:
 
 def _is_absent(place: Path) -> bool:
     return not place.exists() or (place.is_dir() and not any(place.iterdir()))
-
-
-def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """The data sets inside RepeatDataset, ConcatDataset and the like, with their places in the config."""
-    if not isinstance(dataset, dict):
-        return
-    if isinstance(dataset.get('dataset'), dict):
-        yield from _datasets(dataset['dataset'], f'{key}.dataset')
-    elif isinstance(dataset.get('datasets'), (list, tuple)):
-        for i, part in enumerate(dataset['datasets']):
-            yield from _datasets(part, f'{key}.datasets.{i}')
-    else:
-        yield key, dataset
 
 
 def add_hook(cfg: Config, kind: str, **settings: Any) -> None:
@@ -87,7 +75,8 @@ def build_runner(cfg: Config, trust_data: bool = False) -> Runner:
         cfg: a ``runner_type`` that is not mmengine's is kept.
         trust_data: whether names and links may lead out of a data set's folder, and code in its files may run.
     """
-    cfg.data_checks = ConfigDict(trust_data=trust_data or (cfg.get('data_checks') or {}).get('trust_data', False))
+    checks = cfg.setdefault('data_checks', ConfigDict())
+    checks.trust_data = trust_data or checks.get('trust_data', False)
     if not choose_strategy(cfg):
         if cfg.setdefault('runner_type', _RUNNERS[-1]) in _RUNNERS:
             cfg.runner_type = _RUNNERS[-1]
