@@ -110,16 +110,14 @@ def _built(error: BaseException, name: str) -> type | None:
     """The class that was being built when a constructor of this name, its own or a base's, refused an argument."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     building = [i for i, frame in enumerate(frames) if frame.f_code.co_name == 'build_from_cfg']
-    if building and frames[-1] is not frames[building[-1]]:
-        # What mmengine calls is the constructor of the class, which calls those of its bases.
-        called = frames[building[-1] + 1]
+    # What mmengine calls is the constructor of the class, which calls those of its bases.
+    for called in frames[building[-1] + 1 :][:1] if building else ():
         for cls in called.f_globals.values():
             if inspect.isclass(cls) and getattr(vars(cls).get('__init__'), '__code__', None) is called.f_code:
                 return cls
-    # The constructor was not entered. The runner builds its loops without a registry.
-    registered = (cls for registry in _registries() for cls in registry.module_dict.values())
-    known = [frames[-1].f_globals.get(name), *registered]
-    return next((cls for cls in known if inspect.isclass(cls) and cls.__name__ == name), None)
+    # It was not entered.
+    known = (cls for registry in _registries() for cls in registry.module_dict.values())
+    return next((cls for cls in known if getattr(cls, '__name__', '') == name), None)
 
 
 def _registries() -> list[Registry]:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import mmengine.fileio
 import numpy as np
 import wrapt
 import yaml
 from mmengine.fileio import LocalBackend, PickleHandler, YamlHandler, register_backend, register_handler
 from mmengine.fileio.backends.registry_utils import backends
+from mmengine.fileio.handlers import file_handlers
+from mmengine.fileio.io import backend_instances
 
 from ..io.pickles import loads, refused
 
@@ -108,23 +109,21 @@ class _Numpy(wrapt.ObjectProxy):
 
 
 # ------------------------------------------------------------------------------------------------- for some time
-_ENDINGS = {'pkl': PickleHandler, 'pickle': PickleHandler, 'yaml': YamlHandler, 'yml': YamlHandler}
-_PLAIN = {PickleHandler: _PlainPickles, YamlHandler: _PlainYaml}
-# Where a name in a module stands for what: the real one, and the plain one.
+# The endings of files; what reads them in mmengine, and what reads them plainly.
+_HANDLERS = {('pkl', 'pickle'): (PickleHandler, _PlainPickles), ('yaml', 'yml'): (YamlHandler, _PlainYaml)}
+# A module and a name in it; what it stands for there, and what it stands for meanwhile.
 _NAMES = {
     ('mmpretrain.datasets.cifar', 'pickle'): (pickle, SimpleNamespace(loads=_load_pickle)),
     ('mmdet.datasets.openimages', 'np'): (np, _Numpy(np)),
 }
-_state = SimpleNamespace(plain=False)
 
 
 def _set(plain: bool) -> None:
-    _state.plain = plain
-    for ending, handler in _ENDINGS.items():
-        register_handler(ending)(_PLAIN[handler] if plain else handler)
+    for endings, choice in _HANDLERS.items():
+        register_handler(list(endings))(choice[plain])
     if plain and not issubclass(backends['local'], NamedFiles):
         register_backend('local', NamedFiles, force=True, prefixes='')
-        mmengine.fileio.io.backend_instances.clear()  # those of before
+        backend_instances.clear()  # those of before
     for (module, name), choice in _NAMES.items():
         if module in sys.modules:
             setattr(sys.modules[module], name, choice[plain])
@@ -136,7 +135,7 @@ def plain_data(trust_data: bool = False) -> Iterator[None]:
 
     Modules that are imported meanwhile are changed when it is opened once more.
     """
-    before = _state.plain
+    before = isinstance(file_handlers['pkl'], _PlainPickles)
     _set(not trust_data)
     try:
         yield

@@ -85,6 +85,7 @@ class _Checks:
         model = unwrap(self.model) if model is None else model
         with must_fit(model, self._load_from or self.work_dir, self._purpose) as self._loading:
             super().load_or_resume()
+        self._loading = None
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks; before those that get a checkpoint, look at what is in it."""

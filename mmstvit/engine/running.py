@@ -74,14 +74,20 @@ def build_runner(cfg: Config, trust_data: bool = False) -> Runner:
     Args:
         cfg: a ``runner_type`` that is not mmengine's is kept.
         trust_data: whether names and links may lead out of a data set's folder, and code in its files may run.
+
+    Raises:
+        UsageError: the runner or the strategy does not fit the rest of the config.
     """
     checks = cfg.setdefault('data_checks', ConfigDict())
     checks.trust_data = trust_data or checks.get('trust_data', False)
     if not choose_strategy(cfg):
         if cfg.setdefault('runner_type', _RUNNERS[-1]) in _RUNNERS:
             cfg.runner_type = _RUNNERS[-1]
-        else:
-            print(f'runner_type={cfg.runner_type} of the config: files of data sets and checkpoints are not checked.')
+        elif not (checks.trust_data or _checks_files(cfg.runner_type)):
+            raise UsageError(
+                f'runner_type={cfg.runner_type} does not check the files of data sets: derive it from mmstvit.Runner, '
+                'or give --trust-data if you know who made them'
+            )
     if cfg.get('activation_checkpointing'):
         add_hook(cfg, 'mmstvit.ActivationCheckpointingHook', modules=cfg.pop('activation_checkpointing'))
     if cfg.launcher != 'none' and not torch.cuda.is_available():
@@ -89,6 +95,11 @@ def build_runner(cfg: Config, trust_data: bool = False) -> Runner:
     if not torch.cuda.is_available() and _replace_sync_bn(cfg.model):
         print('No GPU is visible: batch norm that the config synchronises is that of each process.')
     return RUNNERS.build(cfg)
+
+
+def _checks_files(runner_type: Any) -> bool:
+    kind = RUNNERS.get(runner_type) if isinstance(runner_type, str) else runner_type
+    return kind is None or issubclass(kind, RUNNERS.get('mmstvit.Runner'))  # what is unknown is told by the registry
 
 
 def _replace_sync_bn(part: Any) -> bool:
