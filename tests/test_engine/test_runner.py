@@ -3,20 +3,18 @@
 import json
 import os
 import pickle
-from types import SimpleNamespace
 
 import mmengine
 import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, HOOKS, RUNNERS
+from mmengine.registry import DATASETS, RUNNERS
 from mmengine.runner import Runner
 from run_helpers import Call, read_scalars
 
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
-from mmstvit.datasets.clips import draw_clip, write_video
 from mmstvit.engine.running import build_runner
 from mmstvit.errors import UsageError
 
@@ -61,39 +59,6 @@ def test_dumped_config_of_a_test(trained, tmp_path):
     assert RUNNERS.build(cfg).test() == json.loads(out.read_text())
 
 
-def test_dumped_config_of_clips(tmp_path, capfd):
-    """Skipping, counting and drawing are in it; it goes on without what it skipped."""
-    pytest.importorskip('mmaction')
-    for i in range(4):
-        write_video(tmp_path / f'{i}.mp4', draw_clip('train', i), 8)
-    (tmp_path / 'list.txt').write_text('0.mp4 0\n1.mp4 1\ngone.mp4 2\n')
-    clips = f"dict(data_prefix=dict(video='{tmp_path}'), ann_file='{tmp_path}/list.txt')"
-    config = tmp_path / 'config.py'
-    config.write_text(
-        "_base_ = ['mmstvit::digits/swin3d_digits.py']\n"
-        'model = dict(backbone=dict(arch=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)), '
-        'patch_size=(2, 8, 8)), cls_head=dict(in_channels=64))\n'
-        f'train_dataloader = test_dataloader = val_dataloader = dict(batch_size=2, dataset={clips})\n'
-        'train_cfg = dict(max_epochs=1)\nparam_scheduler = []\n'
-    )
-    train([str(config), '--work-dir', str(tmp_path / 'a'), '--no-validate', '--skip-broken'])
-    cfg = dumped(tmp_path / 'a')
-    assert cfg.data_checks == dict(trust_data=False, skip_broken=True)
-    assert 'mmstvit.SkippedClipsHook' in {hook.type for hook in cfg.custom_hooks}
-    cfg.work_dir = str(tmp_path / 'b')
-    capfd.readouterr()
-    RUNNERS.build(cfg).train()
-    assert f'1 of the 3 clips of {tmp_path}/list.txt were skipped' in ''.join(capfd.readouterr())
-
-    (tmp_path / 'list.txt').write_text('0.mp4 0\n1.mp4 1\n')
-    args = (config, tmp_path / 'a' / 'epoch_1.pth', '--work-dir', tmp_path / 'c', '--show-dir', tmp_path / 'drawn')
-    evaluate([str(arg) for arg in args])
-    assert dumped(tmp_path / 'c').custom_hooks[-1] == dict(
-        type='mmstvit.ClipDrawingHook', folder=str(tmp_path / 'drawn'), interval=1
-    )
-    assert len(list((tmp_path / 'drawn').iterdir())) == 2
-
-
 @DATASETS.register_module()
 class Pickled(BaseDataset):
     """Samples of a pickle, each of which names one more."""
@@ -115,14 +80,6 @@ def test_workers_run_nothing_in_data(context, tiny_config, tmp_path):
     with pytest.raises(UsageError, match=f'{file}: it holds posix.mkdir'):
         RUNNERS.build(cfg).test()
     assert not mark.exists()
-
-
-def test_host_is_as_it_was_after_a_run(trained, tmp_path):
-    """What a command checks is no matter of other programs in the process."""
-    file = tmp_path / 'data.pkl'
-    file.write_bytes(pickle.dumps(SimpleNamespace(a=1)))
-    evaluate([str(arg) for arg in (trained.config, trained.checkpoint, '--work-dir', tmp_path)])
-    assert mmengine.load(file) == SimpleNamespace(a=1)
 
 
 @RUNNERS.register_module()
@@ -148,8 +105,3 @@ def test_runner_of_the_config(tiny_config, tmp_path):
     assert build('OwnRunner', trust_data=True) is OwnRunner
     assert build('OwnCheckedRunner') is OwnCheckedRunner
     assert build('Runner') is RUNNERS.get('mmstvit.Runner')
-
-
-def test_hooks_are_found_by_name():
-    for name in ('SafeCheckpointHook', 'NonFiniteGuardHook', 'SkippedClipsHook', 'ClipDrawingHook'):
-        assert HOOKS.get(f'mmstvit.{name}').__name__ == name

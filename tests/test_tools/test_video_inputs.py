@@ -129,7 +129,7 @@ def test_each_broken_file_is_named(case, read, broken):
             assert line.startswith(f'{path}: ') and said in line and '\n' not in line
 
 
-def test_broken_clips_are_skipped_and_counted(case, run, broken):
+def test_broken_clips_are_skipped_and_counted(case, run, broken, capfd):
     """In training alone, when asked, over all workers; the whole clips are still read."""
     fill(case, *broken, 'absent.mp4', *(f'{i}.mp4' for i in range(CLIPS)))
     held = case.root / 'held.txt'
@@ -141,6 +141,11 @@ def test_broken_clips_are_skipped_and_counted(case, run, broken):
     for path in broken:
         assert f'\n  {path}\n' in end + '\n' and f'skipped: {path}: ' in out
     assert (case.work_dir / 'epoch_2.pth').is_file()
+    # So does the config that the training leaves behind.
+    cfg = Config.fromfile(case.work_dir / 'config.py')
+    assert cfg.data_checks == dict(trust_data=False, skip_broken=True)
+    RUNNERS.build(cfg).train()
+    assert end.split(':')[0] in ''.join(capfd.readouterr())
 
 
 def test_whole_clips_stand_in_for_broken_ones(case, read, broken):
