@@ -1,7 +1,7 @@
 """mmengine's runners with checks of what they read: data sets, images, videos and checkpoints.
 
-:func:`mmstvit.engine.running.build_runner` writes them into a config, so that a dumped config runs with the same checks
-in any program. Of a config they read beside mmengine's keys::
+``build_runner`` writes them into a config, so that a dumped config runs with the same checks in any program. Of a config
+they read beside mmengine's keys::
 
     data_checks = dict(
         trust_data=False,  # whether entries of data sets may lead out of their folders, and code in them may run
@@ -28,7 +28,7 @@ from .videos import clear_crashes
 
 
 class _Checks:
-    """What both runners do beside mmengine's; faults of files raise :class:`UsageError` in one line."""
+    """What both runners do beside mmengine's; faults of files raise ``UsageError`` in one line."""
 
     _purpose = 'train'
     _loading: dict | None = None  # what is known of a checkpoint while it is loaded
