@@ -1,7 +1,7 @@
 """mmengine's runners with checks of what they read: data sets, images, videos and checkpoints.
 
-``build_runner`` writes them into a config, so that a dumped config runs with the same checks in any program. Of a config
-they read beside mmengine's keys::
+``build_runner`` writes them into a config, so that a dumped config runs with the same checks in any program. Beside
+mmengine's keys they read::
 
     data_checks = dict(
         trust_data=False,  # whether entries of data sets may lead out of their folders, and code in them may run
