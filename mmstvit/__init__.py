@@ -2,6 +2,11 @@
 
 Importing it registers nothing eagerly and needs none of the toolboxes: mmengine finds ``type='mmstvit.STViT'`` by
 itself, and the functions below import what they need when they are called.
+
+What is changed in other packages, when they are imported, is what they offer no place for and any program needs:
+mmaction2 and mmcv's operators can be imported; mmengine reads checkpoints without running what is in them, renames
+published ones, and finds ``mmstvit::`` configs; mmpretrain lists the models of here. What a training or a test needs is
+in its config: ``runner_type='mmstvit.Runner'`` and hooks.
 """
 
 from importlib import import_module
@@ -9,23 +14,19 @@ from importlib import import_module
 from .compat import (
     mmaction2,
     mmcv_ext,
-    mmengine_activation_checkpointing,
     mmengine_checkpoint,
     mmengine_loading,
     mmengine_packages,
     mmpretrain_hub,
-    toolbox_pickles,
 )
 from .version import __version__
 
 mmaction2.install()
 mmcv_ext.install()
-mmengine_activation_checkpointing.install()
 mmengine_checkpoint.install()
 mmengine_loading.install()
 mmengine_packages.install()
 mmpretrain_hub.install()
-toolbox_pickles.install()
 
 _LAZY = {
     'inference_model': 'mmstvit.apis',

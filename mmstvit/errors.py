@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 
+import mmengine.registry
 from mmengine.logging import MMLogger
 from mmengine.registry import Registry
 
@@ -67,8 +68,8 @@ def one_line(error: BaseException) -> str:
     """The text of an exception without line breaks."""
     if isinstance(error, KeyError) and len(error.args) == 1:
         text = str(error.args[0])  # str() of a KeyError is a repr
-    elif isinstance(error, OSError) and error.strerror and error.filename:
-        text = f'{error.strerror}: {error.filename}'
+    elif isinstance(error, OSError) and error.filename:
+        text = f'{error.strerror or error}: {error.filename}'
     else:
         text = str(error)
     if re.match(r'Caught \w+ in DataLoader worker', text):
@@ -92,19 +93,39 @@ def _log_traceback(error: BaseException) -> str | None:
 
 def _explain(error: BaseException) -> str | None:
     """A better line for the two commonest faults of a config: an unknown setting, an unknown type."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    # Where mmengine builds an object from its config; the innermost such frame knows the class and the settings.
-    building = [frame.f_locals for frame in frames if frame.f_code.co_name == 'build_from_cfg']
-    built = building[-1] if building else {}
     if isinstance(error, TypeError):
         refused = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-        if refused:
-            line = _unknown_settings(built.get('obj_cls'), built.get('args', ()))
-            # The runner builds its loops without the registry.
-            return line or _unknown_settings(frames[-1].f_globals.get(refused[1]), [refused[2]])
-    if isinstance(error, KeyError) and 'obj_cls' in built and built['obj_cls'] is None:
-        return unknown_type(built['obj_type'], built['registry'])
+        cls = _built(error, refused[1]) if refused else None
+        return _unknown_setting(cls, refused[2]) if cls else None
+    unknown = re.match(r'(\S+) is not in the (?:(\w+)::)?([\w ]+) registry', one_line(error))
+    if isinstance(error, KeyError) and unknown:
+        name, scope, kind = unknown.groups()
+        for registry in _registries():
+            if registry.name == kind and scope in (None, registry.scope):
+                return unknown_type(name, registry)
     return None
+
+
+def _built(error: BaseException, name: str) -> type | None:
+    """The class that was being built when a constructor of this name, its own or a base's, refused an argument."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    building = [i for i, frame in enumerate(frames) if frame.f_code.co_name == 'build_from_cfg']
+    # What mmengine calls is the constructor of the class, which calls those of its bases.
+    for called in frames[building[-1] + 1 :][:1] if building else ():
+        for cls in called.f_globals.values():
+            if inspect.isclass(cls) and getattr(vars(cls).get('__init__'), '__code__', None) is called.f_code:
+                return cls
+    # It was not entered.
+    known = (cls for registry in _registries() for cls in registry.module_dict.values())
+    return next((cls for cls in known if getattr(cls, '__name__', '') == name), None)
+
+
+def _registries() -> list[Registry]:
+    """All registries, first those of the toolbox of the config that is run."""
+    roots = [root for root in vars(mmengine.registry).values() if isinstance(root, Registry)]
+    scope = mmengine.registry.DefaultScope.get_current_instance()
+    every = [registry for root in roots for registry in (root, *root.children.values())]
+    return sorted(every, key=lambda registry: scope is None or registry.scope != scope.scope_name)
 
 
 def unknown_type(name: str, registry: Registry) -> str:
@@ -118,17 +139,15 @@ def unknown_type(name: str, registry: Registry) -> str:
     return f"{registry.scope} knows no {registry.name} of type='{name}'; {hint}"
 
 
-def _unknown_settings(cls: type | None, given: Iterable[str]) -> str | None:
-    known = _settings(cls) if inspect.isclass(cls) else []
-    unknown = [name for name in given if name not in known]
-    if not known or not unknown:
+def _unknown_setting(cls: type, name: str) -> str | None:
+    known = settings_of(cls)
+    if not known or name in known:
         return None  # refused further down, by something that this class builds
-    what = ' and '.join(f'{name}{suggest(name, known)}' for name in unknown)
-    line = f'{cls.__name__} has no setting {what}'
-    return line if 'did you mean' in line else f'{line}; it takes {", ".join(known)}'
+    hint = suggest(name, known)
+    return f'{cls.__name__} has no setting {name}{hint or "; it takes " + ", ".join(known)}'
 
 
-def _settings(cls: type) -> list[str]:
+def settings_of(cls: type) -> list[str]:
     """The arguments of a class, with those of its bases where it hands on what it does not know."""
     names = []
     for base in inspect.getmro(cls):

@@ -21,6 +21,7 @@ _EXTRA_KEYS = {
     'activation_checkpointing',
     'compile',
     'custom_imports',
+    'data_checks',
     'default_scope',
     'efficient_conv_bn_eval',
     'find_unused_parameters',

@@ -9,15 +9,11 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
-from ..apis.weights import check_checkpoint, clear_checkpoint_errors
-from ..engine.coco import clear_coco_errors
-from ..engine.images import clear_image_errors
-from ..engine.running import build_runner, check_data
+from ..apis.weights import check_checkpoint
+from ..engine.running import add_hook, build_runner, check_data
 from ..engine.strategy import drop_strategy
-from ..engine.videos import check_videos, clear_video_errors
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
-from ..visualization.clips import ClipDrawingHook
 from .common import add_common_arguments, load_config
 
 # What draws predictions on images.
@@ -75,7 +71,8 @@ def _draw(cfg: Config, folder: str, interval: int) -> None:
         raise UsageError(f'--interval {interval}: it must be at least 1')
     scope = cfg.default_scope
     if scope == 'mmaction':
-        return  # drawn by a hook that is added to the runner
+        add_hook(cfg, 'mmstvit.ClipDrawingHook', folder=folder, interval=interval)
+        return
     cfg.setdefault('visualizer', ConfigDict(type=_VISUALIZERS[scope]))
     hook = cfg.setdefault('default_hooks', ConfigDict()).setdefault('visualization', ConfigDict())
     if scope == 'mmdet':
@@ -95,12 +92,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('test_dataloader',))
-        check_videos(cfg, ('test_dataloader',), trust_data=args.trust_data)
-        runner = build_runner(cfg)
-        if args.show_dir is not None and cfg.default_scope == 'mmaction':
-            runner.register_hook(ClipDrawingHook(args.show_dir, args.interval))
-        with clear_checkpoint_errors(runner, 'test'), clear_coco_errors(cfg), clear_video_errors(runner):
-            with clear_image_errors(cfg, args.trust_data):
-                metrics = runner.test()
+        metrics = build_runner(cfg, args.trust_data).test()
         if args.out is not None and args.out.endswith('.json') and is_main_process():
             mmengine.dump(metrics, args.out)

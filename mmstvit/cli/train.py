@@ -8,12 +8,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS
 
-from ..apis.weights import check_checkpoint, clear_checkpoint_errors
-from ..engine.coco import clear_coco_errors
-from ..engine.images import clear_image_errors
+from ..apis.weights import check_checkpoint
 from ..engine.running import build_runner, check_data
 from ..engine.stops import clear_stops, guard_training, newest_checkpoint
-from ..engine.videos import SkippedClipsHook, check_videos, clear_video_errors
+from ..engine.videos import skip_broken_clips
 from ..errors import UsageError, one_line_errors, unknown_type
 from ..io.checkpoints import trust_checkpoints
 from .common import add_common_arguments, load_config
@@ -101,12 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
-        check_videos(cfg, ('train_dataloader', 'val_dataloader'), args.skip_broken, args.trust_data)
-        guard_training(cfg)
-        runner = build_runner(cfg)
         if args.skip_broken:
-            runner.register_hook(SkippedClipsHook())
-        # The innermost first: what stops a training is no fault of its data.
-        with clear_checkpoint_errors(runner, 'train'), clear_coco_errors(cfg), clear_video_errors(runner):
-            with clear_image_errors(cfg, args.trust_data), clear_stops(runner):
-                runner.train()
+            skip_broken_clips(cfg)
+        guard_training(cfg)
+        runner = build_runner(cfg, args.trust_data)
+        with clear_stops(runner):
+            runner.train()

@@ -2,8 +2,9 @@
 
 mmengine tries PyTorch's weights-only loading, with ``getattr`` among the allowed functions, and unpickles everything
 where that refuses; downloads it unpickles at once, whatever their hash. Its ``CheckpointLoader`` is where
-``load_from``, ``init_cfg``, resuming and the toolboxes' inference end, so the functions that it reads with are
-replaced. It can go when mmengine refuses by itself, and checks hashes.
+``load_from``, ``init_cfg``, resuming and the toolboxes' inference end. Local files have a loader registered there. The
+others (web, model zoos, object stores) each find a file in their own way and then call one of two functions of
+mmengine's module, which are replaced. It can go when mmengine refuses by itself, and checks hashes.
 """
 
 import os.path
@@ -12,7 +13,7 @@ import wrapt
 
 
 def install() -> None:
-    """Replace mmengine's reading, when ``mmengine.runner.checkpoint`` is imported or at once where it has been."""
+    """Change mmengine's reading, when ``mmengine.runner.checkpoint`` is imported or at once where it has been."""
     wrapt.register_post_import_hook(_replace, 'mmengine.runner.checkpoint')
 
 
@@ -30,10 +31,8 @@ def _replace(module) -> None:
     def load_from_local(filename, map_location):
         filename = os.path.expanduser(filename)
         if not os.path.isfile(filename):
-            raise FileNotFoundError(f'{filename} can not be found.')
+            raise FileNotFoundError(f'cannot read the checkpoint {filename}: there is no such file')
         return load(filename, map_location)
 
-    module._safe_torch_load, module.load_url = load, load_url
-    # mmengine before 0.10.8 has no function for it.
     module.CheckpointLoader.register_scheme('', load_from_local, force=True)
-    module.load_from_local = load_from_local
+    module._safe_torch_load, module.load_url = load, load_url

@@ -1,122 +1,150 @@
 """Read pickled and YAML data sets without running what is in them, where a command asks for that.
 
 mmengine's ``load`` unpickles annotation files (``*.pkl``: skeletons and proposals of mmaction2, splits of RefCOCO,
-sizes of OpenImages) and builds any Python object that a ``*.yaml`` names; mmpretrain unpickles the batches of CIFAR,
-and mmdet lets numpy unpickle the label tree of OpenImages. It can go when they read them without running code.
+sizes of OpenImages) and builds any Python object that a ``*.yaml`` names: handlers of mmengine are registered in their
+place. mmpretrain unpickles the batches of CIFAR, and mmdet lets numpy unpickle the label tree of OpenImages, by modules
+that they import: for the time of the command they have others. It can go when they read them without running code.
 """
 
 import contextlib
-import inspect
-import os
-from collections.abc import Iterator
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import wrapt
+import yaml
+from mmengine.fileio import LocalBackend, PickleHandler, YamlHandler, register_backend, register_handler
+from mmengine.fileio.backends.registry_utils import backends
+from mmengine.fileio.handlers import file_handlers
+from mmengine.fileio.io import backend_instances
 
-# In the environment, so that workers have it however they are started.
-_SWITCH = 'MMSTVIT_PLAIN_DATA'
+from ..io.pickles import loads, refused
+
 _TRUST = 'give --trust-data if you know who made it'
-# What the toolboxes call the file of which they hand on the content alone.
-_NAMES = ('local_path', 'file_path', 'path', 'file')
+_read = threading.local()  # the local file that was read last, and its length
 
 
 class DataError(ValueError):
     """A data file that is not read; its text is one line that begins with the file's name."""
 
 
-@contextlib.contextmanager
-def plain_data(trust_data: bool = False) -> Iterator[None]:
-    """While it is open, pickles and YAML files of data sets hold arrays and plain containers, or :class:`DataError`."""
-    before = os.environ.get(_SWITCH)
-    os.environ[_SWITCH] = '' if trust_data else '1'
+class NamedFiles(LocalBackend):
+    """mmengine's local files, of which the name of the last one is kept: handlers get the content alone."""
+
+    def get(self, filepath: Any) -> bytes:
+        """Read a file."""
+        data = super().get(filepath)
+        _read.last = str(filepath), len(data)
+        return data
+
+    def get_text(self, filepath: Any, encoding: str = 'utf-8') -> str:
+        """Read a text file."""
+        text = super().get_text(filepath, encoding)
+        _read.last = str(filepath), len(text)
+        return text
+
+
+def _name(content: Any, file: Any = None) -> str:
+    """The name of an open file, or of the file whose content it is."""
+    if isinstance(getattr(file, 'name', None), str):
+        return file.name
+    name, length = getattr(_read, 'last', ('', -1))
+    return name if length == len(content) else 'a file of the data set'
+
+
+def _unsafe(name: str, what: str) -> DataError:
+    return DataError(f'{name}: it holds {what}, which could run code, and is not read: {_TRUST}')
+
+
+# --------------------------------------------------------------------------------------------- pickles, YAML, arrays
+def _load_pickle(data: bytes, file: Any = None, **settings: Any) -> Any:
     try:
-        yield
-    finally:
-        os.environ.pop(_SWITCH)
-        if before is not None:
-            os.environ[_SWITCH] = before
+        return loads(data, **settings)
+    except Exception as error:  # whatever a broken file raises, it is the file's fault
+        what = refused(error)
+        if what:
+            raise _unsafe(_name(data, file), what) from error
+        raise DataError(f'{_name(data, file)}: it is no pickle, or incomplete') from error
 
 
-def install() -> None:
-    """Put the guards into the modules, each when it is imported or at once where it has been."""
-    for name, guard in (
-        ('mmengine.fileio.handlers.pickle_handler', _guard_pickle),
-        ('mmengine.fileio.handlers.yaml_handler', _guard_yaml),
-        ('mmpretrain.datasets.cifar', _guard_pickle),
-        ('mmdet.datasets.openimages', _guard_numpy),
-    ):
-        wrapt.register_post_import_hook(guard, name)
+class _PlainPickles(PickleHandler):
+    def load_from_fileobj(self, file: Any, **settings: Any) -> Any:
+        return _load_pickle(file.read(), file, **settings)
 
 
-def _guard_pickle(module: Any) -> None:
-    module.pickle = _Pickle(module.pickle)
+class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
+    pass
 
 
-def _guard_numpy(module: Any) -> None:
-    module.np = _Numpy(module.np)
+class _PythonTag(Exception):
+    pass
 
 
-def _guard_yaml(module: Any) -> None:
-    import yaml
-
-    class PlainLoader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
-        pass
-
-    def refuse(loader: Any, tag: str, node: Any) -> None:
-        raise _unsafe(f'!!python/{tag}')
-
-    PlainLoader.add_multi_constructor('tag:yaml.org,2002:python/', refuse)
-    loader = module.Loader
-    module.Loader = lambda stream: PlainLoader(stream) if os.environ.get(_SWITCH) else loader(stream)
+def _refuse(loader: Any, tag: str, node: Any) -> None:
+    raise _PythonTag(f'!!python/{tag}')
 
 
-class _Pickle(wrapt.ObjectProxy):
-    """The module ``pickle`` for those who read data sets."""
+_Loader.add_multi_constructor('tag:yaml.org,2002:python/', _refuse)
 
-    def load(self, file: Any, **settings: Any) -> Any:
-        return (
-            self.loads(file.read(), **settings) if os.environ.get(_SWITCH) else self.__wrapped__.load(file, **settings)
-        )
 
-    def loads(self, data: bytes, **settings: Any) -> Any:
-        if not os.environ.get(_SWITCH):
-            return self.__wrapped__.loads(data, **settings)
-        from ..io.pickles import loads, refused
-
+class _PlainYaml(YamlHandler):
+    def load_from_fileobj(self, file: Any, **settings: Any) -> Any:
+        text = file.read()
         try:
-            return loads(data, **settings)
-        except Exception as error:  # whatever a broken file raises, it is the file's fault
-            what = refused(error)
-            if what:
-                raise _unsafe(what) from error
-            raise DataError(f'{_file()}: it is no pickle, or incomplete') from error
+            return yaml.load(text, _Loader)
+        except _PythonTag as error:
+            raise _unsafe(_name(text, file), str(error)) from error
 
 
 class _Numpy(wrapt.ObjectProxy):
-    """The module ``numpy`` for those who read data sets."""
-
     def load(self, file: Any, *args: Any, **settings: Any) -> Any:
-        if os.environ.get(_SWITCH):
-            args, settings = (), dict(allow_pickle=False)
         try:
-            return self.__wrapped__.load(file, *args, **settings)
+            return self.__wrapped__.load(file, allow_pickle=False)
         except ValueError as error:
-            if not os.environ.get(_SWITCH):
-                raise
-            raise DataError(f'{_file()}: it is no array of numbers ({error})') from error
+            raise DataError(f'{file}: it is no array of numbers ({error})') from error
 
 
-def _unsafe(what: str) -> DataError:
-    return DataError(f'{_file()}: it holds {what}, which could run code, and is not read: {_TRUST}')
+# ------------------------------------------------------------------------------------------------- for some time
+# The endings of files; what reads them in mmengine, and what reads them plainly.
+_HANDLERS = {('pkl', 'pickle'): (PickleHandler, _PlainPickles), ('yaml', 'yml'): (YamlHandler, _PlainYaml)}
+# A module and a name in it; what it stands for there, and what it stands for meanwhile.
+_NAMES = {
+    ('mmpretrain.datasets.cifar', 'pickle'): (pickle, SimpleNamespace(loads=_load_pickle)),
+    ('mmdet.datasets.openimages', 'np'): (np, _Numpy(np)),
+}
 
 
-def _file() -> str:
-    """The name of the file that is read, from the variables of the toolbox: its content alone is handed on."""
-    frame = inspect.currentframe()
-    while frame:
-        if frame.f_globals.get('__name__') != __name__:
-            for name in _NAMES:
-                if isinstance(found := frame.f_locals.get(name), str):
-                    return found
-        frame = frame.f_back
-    return 'a pickled file'
+def _set(plain: bool) -> None:
+    for endings, choice in _HANDLERS.items():
+        register_handler(list(endings))(choice[plain])
+    if plain and not issubclass(backends['local'], NamedFiles):
+        register_backend('local', NamedFiles, force=True, prefixes='')
+        backend_instances.clear()  # those of before
+    for (module, name), choice in _NAMES.items():
+        if module in sys.modules:
+            setattr(sys.modules[module], name, choice[plain])
+
+
+@contextlib.contextmanager
+def plain_data(trust_data: bool = False) -> Iterator[None]:
+    """While it is open, pickles and YAML files of data sets hold arrays and plain containers, or :class:`DataError`.
+
+    Modules that are imported meanwhile are changed when it is opened once more.
+    """
+    before = isinstance(file_handlers['pkl'], _PlainPickles)
+    _set(not trust_data)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def start_worker(worker_id: int, init: Callable[[int], None] | None, trust_data: bool) -> None:
+    """Let the worker of a dataloader read as its command does, however it was started."""
+    _set(not trust_data)
+    if init is not None:
+        init(worker_id)

@@ -9,20 +9,21 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_distributed, is_main_process
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from ..compat.toolbox_pickles import NamedFiles
 from ..io.files import remove_unfinished, write_whole
 from ..registry import HOOKS
 from .random_state import end_workers, random_state, seed_dataloader, set_random_state, shield_workers
 from .stopping import StopSignals, TrainingInterrupted, TrainingStopped, what_is_left
 
 
-class WholeFileBackend(LocalBackend):
+class WholeFileBackend(NamedFiles):
     """mmengine's local files, each there as a whole or not at all, and on the disk before it has its name."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
@@ -132,7 +133,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         outdated = []
         if self.max_keep_ckpts > 0:
-            # Of an earlier run of the same name in this process the message hub has the steps, perhaps this one too.
+            # A run of the same name in this process has left its steps in mmengine's message hub, perhaps this one.
             kept = [*(other for other in self.keep_ckpt_ids if other != step), step]
             outdated = [self.filename_tmpl.format(other) for other in kept[: -self.max_keep_ckpts]]
             self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :])

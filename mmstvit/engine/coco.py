@@ -1,14 +1,14 @@
-"""COCO files in the commands: what is wrong in one is said in one line with the file's name.
+"""Report what is wrong in a COCO file in one line with the file's name.
 
 mmdet reads such files without a look: a category that the file lacks, or has in another place, shifts the labels of all
 that follow, and an annotation without a mask ends training with ``KeyError: 'mask'``.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
-
-from mmengine.config import Config
 
 from ..errors import UsageError, one_line
 from ..io.image_check import max_pixels
@@ -106,14 +106,14 @@ def _numbers(values: Any, count: int | None = None) -> bool:
     )
 
 
-def _checked_image(parse: Any, dataset: Any, raw: dict) -> dict:
+def _checked_image(parse: Callable, dataset: Any, raw: dict) -> dict:
     """Parse the annotations of one image, and refuse those that lack what the config loads."""
     where = f'{dataset.ann_file}: image {raw["raw_img_info"].get("file_name", raw["raw_img_info"].get("id"))}'
     fault = _fault(raw['raw_img_info'], raw['raw_ann_info'])
     if fault:
         raise UsageError(f'{where}: {fault}')
     try:
-        info = parse(dataset, raw)
+        info = parse(raw)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         what = f'has no {error.args[0]!r}' if isinstance(error, KeyError) else f'is not valid ({one_line(error)})'
         raise UsageError(f'{where}: an entry {what}') from error
@@ -126,10 +126,10 @@ def _checked_image(parse: Any, dataset: Any, raw: dict) -> dict:
     return info
 
 
-def _checked_file(load: Any, dataset: Any) -> list[dict]:
+def _checked_file(load: Callable, dataset: Any) -> list[dict]:
     """Load an annotation file, and refuse what mmdet stumbles over."""
     try:
-        return load(dataset)
+        return load()
     except UsageError:
         raise
     except OSError as error:
@@ -140,9 +140,9 @@ def _checked_file(load: Any, dataset: Any) -> list[dict]:
         ) from error
 
 
-def _checked_list(select: Any, dataset: Any) -> list[dict]:
+def _checked_list(select: Callable, dataset: Any) -> list[dict]:
     """The images that are used, which must be some."""
-    images = select(dataset)
+    images = select()
     if not images:
         raise UsageError(
             f'{dataset.ann_file}: no image can be used; each is empty, smaller than filter_cfg allows, or has no '
@@ -152,25 +152,26 @@ def _checked_list(select: Any, dataset: Any) -> list[dict]:
 
 
 @contextlib.contextmanager
-def clear_coco_errors(cfg: Config) -> Iterator[None]:
-    """While it is open, a fault in a COCO file raises :class:`UsageError` with the file's name.
+def checked_coco(dataset: Any) -> Iterator[None]:
+    """While it is open, a fault in the COCO file that a data set reads raises :class:`UsageError` with the file's name.
 
     Args:
-        cfg: the config that is run; nothing is done where it is not of mmdet.
+        dataset: nothing is done where it is no ``CocoDataset`` of mmdet, or with what a class derived from it has of
+            its own.
     """
-    if cfg.get('default_scope') != 'mmdet':
-        yield
-        return
-    from mmdet.datasets import CocoDataset
-
-    names = ('COCOAPI', 'load_data_list', 'parse_data_info', 'filter_data')
-    reader, load, parse, select = before = [getattr(CocoDataset, name) for name in names]
-    CocoDataset.COCOAPI = _checked(reader)
-    CocoDataset.load_data_list = lambda dataset: _checked_file(load, dataset)
-    CocoDataset.parse_data_info = lambda dataset, raw: _checked_image(parse, dataset, raw)
-    CocoDataset.filter_data = lambda dataset: _checked_list(select, dataset)
+    base = getattr(sys.modules.get('mmdet.datasets.coco'), 'CocoDataset', ())
+    checks = {}
+    if isinstance(dataset, base):
+        checks = dict(
+            COCOAPI=_checked(dataset.COCOAPI),
+            load_data_list=partial(_checked_file, dataset.load_data_list, dataset),
+            parse_data_info=partial(_checked_image, dataset.parse_data_info, dataset),
+            filter_data=partial(_checked_list, dataset.filter_data, dataset),
+        )
+    checks = {name: check for name, check in checks.items() if getattr(type(dataset), name) is getattr(base, name)}
+    vars(dataset).update(checks)
     try:
         yield
-    finally:
-        for name, original in zip(names, before):
-            setattr(CocoDataset, name, original)
+    finally:  # workers need none of it
+        for name in checks:
+            delattr(dataset, name)

@@ -1,7 +1,7 @@
 """Prepare a config and build what runs it, in any of the three toolboxes, with or without a GPU."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..errors import UsageError
-from .strategy import build_flexible_runner, choose_strategy
+from .datasets import innermost
+from .strategy import choose_strategy
+
+# How a config names the ordinary runner; the last is built.
+_RUNNERS = ('Runner', 'mmengine.Runner', 'mmstvit.Runner')
 
 
 def prepare_cpu(cfg: Config) -> None:
@@ -43,7 +47,7 @@ def fill_dataloaders(cfg: Config) -> None:
 def check_data(cfg: Config, names: Sequence[str]) -> None:
     """Refuse to start where the data set of one of the dataloaders ``names`` is not there."""
     for name in names:
-        for key, dataset in _datasets((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
+        for key, dataset in innermost((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
             # mmaction2's configs have no data_root, their annotation files lie below the working folder.
             what = 'data_root' if dataset.get('data_root') else 'ann_file'
             place = dataset.get(what)
@@ -58,34 +62,44 @@ def _is_absent(place: Path) -> bool:
     return not place.exists() or (place.is_dir() and not any(place.iterdir()))
 
 
-def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
-    """The data sets inside RepeatDataset, ConcatDataset and the like, with their places in the config."""
-    if not isinstance(dataset, dict):
-        return
-    if isinstance(dataset.get('dataset'), dict):
-        yield from _datasets(dataset['dataset'], f'{key}.dataset')
-    elif isinstance(dataset.get('datasets'), (list, tuple)):
-        for i, part in enumerate(dataset['datasets']):
-            yield from _datasets(part, f'{key}.datasets.{i}')
-    else:
-        yield key, dataset
+def add_hook(cfg: Config, kind: str, **settings: Any) -> None:
+    """Write a hook into a config, in the place of one of its kind."""
+    others = [h for h in cfg.get('custom_hooks') or () if not (isinstance(h, dict) and h.get('type') == kind)]
+    cfg.custom_hooks = [*others, ConfigDict(type=kind, **settings)]
 
 
-def build_runner(cfg: Config) -> Runner:
-    """The runner that the config asks for."""
-    has_strategy = choose_strategy(cfg)
+def build_runner(cfg: Config, trust_data: bool = False) -> Runner:
+    """Write the runner that checks files, and what it is told, into a config, and build it.
+
+    Args:
+        cfg: a ``runner_type`` that is not mmengine's is kept.
+        trust_data: whether names and links may lead out of a data set's folder, and code in its files may run.
+
+    Raises:
+        UsageError: the runner or the strategy does not fit the rest of the config.
+    """
+    checks = cfg.setdefault('data_checks', ConfigDict())
+    checks.trust_data = trust_data or checks.get('trust_data', False)
+    if not choose_strategy(cfg):
+        if cfg.setdefault('runner_type', _RUNNERS[-1]) in _RUNNERS:
+            cfg.runner_type = _RUNNERS[-1]
+        elif not (checks.trust_data or _checks_files(cfg.runner_type)):
+            raise UsageError(
+                f'runner_type={cfg.runner_type} does not check the files of data sets: derive it from mmstvit.Runner, '
+                'or give --trust-data if you know who made them'
+            )
+    if cfg.get('activation_checkpointing'):
+        add_hook(cfg, 'mmstvit.ActivationCheckpointingHook', modules=cfg.pop('activation_checkpointing'))
     if cfg.launcher != 'none' and not torch.cuda.is_available():
         _connect_on_cpu(cfg)
     if not torch.cuda.is_available() and _replace_sync_bn(cfg.model):
         print('No GPU is visible: batch norm that the config synchronises is that of each process.')
-    if has_strategy:
-        return build_flexible_runner(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    if cfg.get('compile'):
-        compile_method = runner._maybe_compile
-        # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
-        runner._maybe_compile = lambda target: compile_method('forward')
-    return runner
+    return RUNNERS.build(cfg)
+
+
+def _checks_files(runner_type: Any) -> bool:
+    kind = RUNNERS.get(runner_type) if isinstance(runner_type, str) else runner_type
+    return kind is None or issubclass(kind, RUNNERS.get('mmstvit.Runner'))  # what is unknown is told by the registry
 
 
 def _replace_sync_bn(part: Any) -> bool:

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from ..errors import UsageError, one_line
 from .checkpoints import SafeCheckpointHook
+from .running import add_hook
 from .stopping import TrainingInterrupted, TrainingStopped, what_is_left
 from .whole_checkpoints import newest_whole_checkpoint
 
@@ -49,9 +50,7 @@ def guard_training(cfg: Config) -> None:
         print('The config has no CheckpointHook of mmengine: a signal ends the training without saving its state.')
     else:
         hook.type = _SAFE
-    custom = list(cfg.get('custom_hooks') or [])
-    if not any(isinstance(h, dict) and h.get('type') == 'mmstvit.NonFiniteGuardHook' for h in custom):
-        cfg.custom_hooks = [*custom, ConfigDict(type='mmstvit.NonFiniteGuardHook')]
+    add_hook(cfg, 'mmstvit.NonFiniteGuardHook')
 
 
 @contextlib.contextmanager

@@ -2,9 +2,6 @@
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import RUNNERS
-from mmengine.runner import FlexibleRunner
-from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 
 from ..errors import UsageError, suggest
 
@@ -16,6 +13,8 @@ _STRATEGIES = {
     'mmstvit.FSDPStrategy': 'mmstvit.FSDPStrategy',
 }
 _SINGLE = 'SingleDeviceStrategy'
+# How a config names the runner that knows strategies; the last is built.
+_RUNNERS = ('FlexibleRunner', 'mmengine.FlexibleRunner', 'mmstvit.FlexibleRunner')
 
 
 def choose_strategy(cfg: Config) -> bool:
@@ -27,9 +26,9 @@ def choose_strategy(cfg: Config) -> bool:
     Raises:
         UsageError: the strategy is unknown or does not fit the launcher or the rest of the config.
     """
-    if cfg.get('strategy') is None and cfg.get('runner_type') != 'FlexibleRunner':
+    if cfg.get('strategy') is None and cfg.get('runner_type') not in _RUNNERS:
         return False
-    if cfg.setdefault('runner_type', 'FlexibleRunner') != 'FlexibleRunner':
+    if cfg.get('runner_type') not in (None, *_RUNNERS):
         raise UsageError(f"runner_type='{cfg.runner_type}' knows no strategy: leave runner_type or strategy out")
     if cfg.get('strategy') is None:
         cfg.strategy = ConfigDict(type=_SINGLE if cfg.launcher == 'none' else 'DDPStrategy')
@@ -43,6 +42,10 @@ def choose_strategy(cfg: Config) -> bool:
     _refuse_hooks(cfg)
     if not torch.cuda.is_available() and name != _SINGLE:
         _distribute_on_cpu(strategy)
+    cfg.runner_type = _RUNNERS[-1]
+    # What a test needs is in its checkpoint.
+    cfg.setdefault('init_weights_for_test_or_val', False)
+    cfg.setdefault('env_cfg', ConfigDict(dist_cfg=dict(backend='nccl')))
     return True
 
 
@@ -101,25 +104,3 @@ def _distribute_on_cpu(strategy: ConfigDict) -> None:
         wrapper.setdefault('device_ids', None)
     else:
         wrapper.setdefault('device_id', 'cpu')
-
-
-def build_flexible_runner(cfg: Config) -> FlexibleRunner:
-    """The FlexibleRunner of a config that :func:`choose_strategy` made ready."""
-    # What a test needs is in its checkpoint.
-    cfg.setdefault('init_weights_for_test_or_val', False)
-    cfg.setdefault('env_cfg', ConfigDict(dist_cfg=dict(backend='nccl')))
-    runner = RUNNERS.build(cfg)
-    if cfg.get('compile'):
-        # The runner takes this setting but does not read it from a config. The forward, as without a strategy.
-        runner._compile = dict(target='forward', **({} if cfg.compile is True else cfg.compile))
-    modules = cfg.get('activation_checkpointing')
-    if modules:
-        build = runner.strategy.build_model
-
-        def build_checkpointed(model: torch.nn.Module | dict) -> torch.nn.Module:
-            model = build(model)
-            turn_on_activation_checkpointing(model, modules)
-            return model
-
-        runner.strategy.build_model = build_checkpointed
-    return runner

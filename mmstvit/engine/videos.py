@@ -1,7 +1,7 @@
-"""Videos in the commands: what is wrong in a list or a clip is said in one line with the file's name."""
+"""Broken clips of a training in mmaction2: count those that are skipped, and name those at which a worker crashes."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -9,53 +9,23 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..datasets.checked_videos import CheckedVideos
-from ..errors import UsageError, one_line
-from ..io.videos import VideoError
+from ..errors import UsageError
+from ..registry import HOOKS
+from .datasets import innermost
+from .running import add_hook
 
-_VIDEOS = ('VideoDataset', 'mmaction.VideoDataset')
 
-
-def check_videos(cfg: Config, names: Sequence[str], skip_broken: bool = False, trust_data: bool = False) -> None:
-    """Put :class:`CheckedVideos` around each ``VideoDataset`` of the config's dataloaders ``names``.
-
-    Args:
-        cfg: nothing is done where it is not of mmaction2.
-        names: of the dataloaders.
-        skip_broken: of the data sets of ``train_dataloader``.
-        trust_data: whether names and links may lead out of a data set's folder.
+def skip_broken_clips(cfg: Config) -> None:
+    """Write into a config that its training goes on without clips that cannot be read, and counts them.
 
     Raises:
-        UsageError: there is nothing that ``skip_broken`` could mean.
+        UsageError: it trains on no ``VideoDataset``.
     """
-    if cfg.get('default_scope') == 'mmaction':
-        classes = (cfg.model.get('cls_head') or {}).get('num_classes')
-        for name in names:
-            if (cfg.get(name) or {}).get('dataset'):
-                skip = skip_broken and name == 'train_dataloader'
-                settings = dict(skip_broken=skip, num_classes=classes, trust_data=trust_data)
-                cfg[name].dataset = _wrapped(cfg[name].dataset, settings)
-    if skip_broken and not _contains(cfg.train_dataloader.dataset):
+    kinds = {part.get('type') for _, part in innermost(cfg.train_dataloader.dataset, '')}
+    if not kinds & {'VideoDataset', 'mmaction.VideoDataset'}:
         raise UsageError('--skip-broken is for data sets of the type VideoDataset, and the config trains on none')
-
-
-def _wrapped(dataset: Any, settings: dict) -> Any:
-    """The config of a data set with the checks around each of videos in it."""
-    if not isinstance(dataset, dict) or dataset.get('type') == 'mmstvit.CheckedVideos':
-        return dataset
-    if dataset.get('type') in _VIDEOS:
-        return ConfigDict(type='mmstvit.CheckedVideos', dataset=dataset, **settings)
-    if 'dataset' in dataset:
-        dataset.dataset = _wrapped(dataset.dataset, settings)
-    if 'datasets' in dataset:
-        dataset.datasets = [_wrapped(part, settings) for part in dataset.datasets]
-    return dataset
-
-
-def _contains(dataset: Any) -> bool:
-    if not isinstance(dataset, dict):
-        return False
-    inside = [dataset.get('dataset'), *dataset.get('datasets', [])]
-    return dataset.get('type') == 'mmstvit.CheckedVideos' or any(map(_contains, inside))
+    cfg.setdefault('data_checks', ConfigDict()).skip_broken = True
+    add_hook(cfg, 'mmstvit.SkippedClipsHook')
 
 
 def _checked_sets(dataset: Any) -> Iterator[CheckedVideos]:
@@ -67,8 +37,9 @@ def _checked_sets(dataset: Any) -> Iterator[CheckedVideos]:
             yield from _checked_sets(part)
 
 
+@HOOKS.register_module()
 class SkippedClipsHook(Hook):
-    """Says at the end of training how many broken clips were skipped, and which."""
+    """Report at the end of training how many broken clips were skipped, and which."""
 
     def after_train(self, runner: Runner) -> None:
         """Count over all processes and log."""
@@ -80,22 +51,17 @@ class SkippedClipsHook(Hook):
                 runner.logger.info(f'{what}, which cannot be read:{told}' if names else what)
 
 
-def _being_read(runner: Runner) -> list[str]:
-    # Loops are configs until they are run.
-    loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if hasattr(loop, 'dataloader')]
-    return [name for loop in loops for videos in _checked_sets(loop.dataloader.dataset) for name in videos.being_read()]
-
-
 @contextlib.contextmanager
-def clear_video_errors(runner: Runner) -> Iterator[None]:
-    """While it is open, a fault in a list or a clip raises :class:`UsageError` with the file's name."""
+def clear_crashes(runner: Runner) -> Iterator[None]:
+    """While it is open, a worker that crashes at a clip raises :class:`UsageError` with the names of those it read."""
     try:
         yield
-    except VideoError as error:
-        raise UsageError(one_line(error)) from error
     except RuntimeError as error:
-        names = _being_read(runner) if 'DataLoader worker' in str(error) else []
-        if not names:
+        # Loops are configs until they are run.
+        loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if hasattr(loop, 'run')]
+        clips = [part for loop in loops for part in _checked_sets(loop.dataloader.dataset)]
+        names = [name for part in clips for name in part.being_read()]
+        if 'DataLoader worker' not in str(error) or not names:
             raise
         raise UsageError(
             f'a worker crashed while it read one of these files, which must be broken: {", ".join(names)}'

@@ -190,6 +190,9 @@ def load_url(
             download(url, path, progress)
         except DownloadError as error:
             raise CheckpointError(f'{path}: {error}, from {url}; it was removed, try again') from error
+        except OSError as error:
+            error.filename = error.filename or url
+            raise
     _check_hash(path, url)
     try:
         return load(str(path), map_location)

@@ -15,12 +15,14 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..io.videos import Video
+from ..registry import HOOKS
 
 _FRAMES = 6
 _HEIGHT = 160
 _CAPTION = 28
 
 
+@HOOKS.register_module()
 class ClipDrawingHook(Hook):
     """Draws tested clips: some of the frames in a row, above them the predicted and the true class.
 

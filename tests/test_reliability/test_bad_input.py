@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DefaultScope
 from PIL import Image
 from run_helpers import DETECTION, VIDEO
 
@@ -22,8 +22,7 @@ from mmstvit import get_model, inference_model
 from mmstvit.apis.models import toolbox_of
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
-from mmstvit.engine.coco import clear_coco_errors
-from mmstvit.engine.images import clear_image_errors
+from mmstvit.engine.datasets import build_dataset, clear_data_errors
 from mmstvit.errors import UsageError
 from mmstvit.io.image_check import ImageError, check_image_file
 from mmstvit.io.image_transforms import guard_images
@@ -242,8 +241,9 @@ def read_all(config, trust_data=False):
     dataset = dataset.get('dataset', dataset)
     if scope == 'mmdet':
         dataset.filter_cfg = dict(filter_empty_gt=True)
-    with DefaultScope.overwrite_default_scope(scope), clear_coco_errors(cfg), clear_image_errors(cfg, trust_data):
-        built = DATASETS.build(dataset)
+    classes = cfg.model.head.num_classes if scope == 'mmpretrain' else None
+    with DefaultScope.overwrite_default_scope(scope), clear_data_errors(trust_data):
+        built = build_dataset(dataset, trust_data, classes)
         return [built[i] for i in range(len(built))]
 
 
@@ -388,8 +388,7 @@ def test_unusual_images_of_a_data_set(pictures, tmp_path):
 def frames(pictures, tmp_path):
     """``frames(name)``: mmaction2's samples of a folder of frames, the second of which is that picture."""
     pytest.importorskip('mmaction')
-    cfg = Config(dict(default_scope='mmaction', model=dict()))
-    toolbox_of(cfg)
+    toolbox_of(Config(dict(default_scope='mmaction')))
     root = tmp_path / 'frames'
 
     def read(name, entry='a'):
@@ -406,8 +405,8 @@ def frames(pictures, tmp_path):
             test_mode=True,
             pipeline=[dict(type='SampleFrames', clip_len=2, num_clips=1, test_mode=True), dict(type='RawFrameDecode')],
         )
-        with DefaultScope.overwrite_default_scope('mmaction'), clear_image_errors(cfg):
-            return DATASETS.build(dataset)[0]['imgs']
+        with DefaultScope.overwrite_default_scope('mmaction'), clear_data_errors():
+            return build_dataset(dataset)[0]['imgs']
 
     read.root = root
     return read

@@ -24,15 +24,14 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.logging import HistoryBuffer
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmstvit.apis.models import toolbox_of
 from mmstvit.cli.common import add_common_arguments, load_config
 from mmstvit.compat.toolbox_pickles import DataError, plain_data
 from mmstvit.datasets.checked_videos import CheckedVideos
-from mmstvit.engine.coco import clear_coco_errors
-from mmstvit.engine.images import clear_image_errors
+from mmstvit.engine.datasets import build_dataset, clear_data_errors
 from mmstvit.errors import UsageError, one_line
 from mmstvit.io.checkpoints import CheckpointError, load, save_safetensors
 from mmstvit.io.image_check import MAX_PIXELS, ImageError
@@ -372,12 +371,11 @@ def test_coco_files(chances, tmp_path):
             dict(type='PackDetInputs'),
         ],
     )
-    cfg = Config(dict(default_scope='mmdet', model=dict()))
-    toolbox_of(cfg)
+    toolbox_of(Config(dict(default_scope='mmdet')))
 
     def read():
-        with clear_coco_errors(cfg), clear_image_errors(cfg):
-            built = DATASETS.build(dataset)
+        with clear_data_errors():
+            built = build_dataset(dataset)
             return [built[i] for i in range(len(built))]
 
     whole = 0
@@ -416,18 +414,15 @@ def test_lists(chances, tmp_path):
         data_prefix=dict(video=str(tmp_path)),
         pipeline=[],
     )
-    cfgs = [
-        Config(dict(default_scope=scope, model=dict(head=dict(num_classes=2)))) for scope in ('mmpretrain', 'mmaction')
-    ]
-    for cfg in cfgs:
-        toolbox_of(cfg)
+    for scope in ('mmpretrain', 'mmaction'):
+        toolbox_of(Config(dict(default_scope=scope)))
 
     def read(kind):
         if kind:
             with DefaultScope.overwrite_default_scope('mmaction'):
                 return len(CheckedVideos(clips, num_classes=2))
-        with DefaultScope.overwrite_default_scope('mmpretrain'), clear_image_errors(cfgs[0]):
-            built = DATASETS.build(images)
+        with DefaultScope.overwrite_default_scope('mmpretrain'), clear_data_errors():
+            built = build_dataset(images, num_classes=2)
             return len([built[i] for i in range(len(built))])
 
     whole = 0

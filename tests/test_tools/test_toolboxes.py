@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmstvit.cli import test as test_cli
 from mmstvit.visualization import clips as draw_clips
@@ -45,6 +46,9 @@ def test_video_trains_and_tests(video, tmp_path):
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert metrics['acc/top1'] == pytest.approx(trained['acc/top1'], abs=1e-6)
     assert sorted(p.name for p in (tmp_path / 'drawn').iterdir()) == ['0.png', '3.png']
+    assert Config.fromfile(tmp_path / 'test' / 'config.py').custom_hooks == [
+        dict(type='mmstvit.ClipDrawingHook', folder=str(tmp_path / 'drawn'), interval=3)
+    ]
     strip = cv2.imread(str(tmp_path / 'drawn' / '0.png'))
     yellow = (strip[..., 0] < 120) & (strip[..., 1] > 200) & (strip[..., 2] > 200)
     assert strip.shape[0] < strip.shape[1] and yellow.mean() > 0.05  # the moving thing, in its colour

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import RUNNERS, DefaultScope
 
 from mmstvit import get_model
 from mmstvit.apis.models import toolbox_of
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
 from mmstvit.datasets.clips import draw_clip, write_video
+from mmstvit.engine.datasets import build_dataset
 from mmstvit.engine.running import check_data
-from mmstvit.engine.videos import check_videos
 from mmstvit.io.videos import Video, VideoError
 
 pytest.importorskip('mmaction')
@@ -92,9 +92,8 @@ def read(case):
     def read(name='train_dataloader', skip_broken=False):
         cfg = Config.fromfile(case.config)
         toolbox_of(cfg)
-        check_videos(cfg, (name,), skip_broken)
         with DefaultScope.overwrite_default_scope('mmaction'):
-            return DATASETS.build(cfg[name].dataset)
+            return build_dataset(cfg[name].dataset, num_classes=8, skip_broken=skip_broken)
 
     return read
 
@@ -130,7 +129,7 @@ def test_each_broken_file_is_named(case, read, broken):
             assert line.startswith(f'{path}: ') and said in line and '\n' not in line
 
 
-def test_broken_clips_are_skipped_and_counted(case, run, broken):
+def test_broken_clips_are_skipped_and_counted(case, run, broken, capfd):
     """In training alone, when asked, over all workers; the whole clips are still read."""
     fill(case, *broken, 'absent.mp4', *(f'{i}.mp4' for i in range(CLIPS)))
     held = case.root / 'held.txt'
@@ -142,6 +141,11 @@ def test_broken_clips_are_skipped_and_counted(case, run, broken):
     for path in broken:
         assert f'\n  {path}\n' in end + '\n' and f'skipped: {path}: ' in out
     assert (case.work_dir / 'epoch_2.pth').is_file()
+    # So does the config that the training leaves behind.
+    cfg = Config.fromfile(case.work_dir / 'config.py')
+    assert cfg.data_checks == dict(trust_data=False, skip_broken=True)
+    RUNNERS.build(cfg).train()
+    assert end.split(':')[0] in ''.join(capfd.readouterr())
 
 
 def test_whole_clips_stand_in_for_broken_ones(case, read, broken):
@@ -171,8 +175,10 @@ def test_no_clip_can_be_read(case, read, broken):
 
 def test_skipping_leaves_validation_alone(case):
     cfg = Config.fromfile(case.config)
-    check_videos(cfg, ('train_dataloader', 'val_dataloader'), skip_broken=True)
-    assert cfg.train_dataloader.dataset.skip_broken is True and cfg.val_dataloader.dataset.skip_broken is False
+    cfg.update(runner_type='mmstvit.Runner', data_checks=dict(skip_broken=True), work_dir=str(case.work_dir))
+    runner = RUNNERS.build(cfg)
+    assert runner.build_train_loop(cfg.train_cfg).dataloader.dataset.skip_broken is True
+    assert runner.build_val_loop(cfg.val_cfg).dataloader.dataset.skip_broken is False
 
 
 def test_skipping_without_videos(run, case):
@@ -239,20 +245,13 @@ def test_faults_of_a_pipeline_are_not_those_of_a_file(read, monkeypatch):
 
 
 def test_checks_reach_data_sets_inside_others(case):
-    inner = dict(type='VideoDataset', ann_file=str(case.list), pipeline=[])
-    cfg = Config(
-        dict(
-            default_scope='mmaction',
-            model=dict(cls_head=dict(num_classes=5)),
-            train_dataloader=dict(
-                dataset=dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[inner, inner]))
-            ),
-            val_dataloader=None,
-        )
-    )
+    inner = dict(type='VideoDataset', ann_file=str(case.list), data_prefix=dict(video=str(case.root)), pipeline=[])
+    dataset = dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[inner, inner]))
+    cfg = Config(dict(default_scope='mmaction', train_dataloader=dict(dataset=dataset)))
+    toolbox_of(cfg)
     check_data(cfg, ('train_dataloader',))
-    for _ in range(2):  # a second time changes nothing
-        check_videos(cfg, ('train_dataloader', 'val_dataloader'), skip_broken=True)
-        for part in cfg.train_dataloader.dataset.dataset.datasets:
-            assert part.type == 'mmstvit.CheckedVideos' and part.dataset.type == 'VideoDataset'
-            assert part.skip_broken is True and part.num_classes == 5
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        built = build_dataset(cfg.train_dataloader.dataset, num_classes=CLIPS, skip_broken=True)
+        assert len(built) == 4 * CLIPS and all(part.skip_broken for part in built.dataset.datasets)
+        with pytest.raises(VideoError, match="has the label 5, and the model's classes end at 4"):
+            build_dataset(cfg.train_dataloader.dataset, num_classes=5)

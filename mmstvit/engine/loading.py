@@ -1,0 +1,110 @@
+"""Load checkpoints: what cannot be read, and what belongs to another model, is reported in one line with its name."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from ..errors import UsageError, one_line
+from ..io.checkpoints import CheckpointError
+
+# Shares of a model's tensors that a checkpoint must fill. Training may begin from a part, e.g. a backbone below a
+# large new head; a test of a model that is mostly random numbers means nothing.
+_LEAST = {'train': 0.1, 'test': 0.5}
+
+
+def read_checkpoint(filename: str, map_location: Any = None) -> dict:
+    """Read a checkpoint with mmengine's loader. Whatever a broken file raises, it is the file's fault.
+
+    Raises:
+        UsageError: it cannot be read, with its name.
+    """
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
+    except Exception as error:
+        raise UsageError(_unreadable(filename, error)) from error
+    check_content(checkpoint, filename)
+    return checkpoint
+
+
+def check_content(checkpoint: Any, filename: str, resume: bool = False) -> None:
+    """Refuse what holds no weights, or, to ``resume`` from, no state of training.
+
+    Raises:
+        UsageError: naming the file.
+    """
+    if not isinstance(checkpoint, dict):
+        raise UsageError(f'{filename} is no checkpoint: it holds a {type(checkpoint).__name__} and no weights')
+    if resume and not ({'epoch', 'iter'} <= set(checkpoint.get('meta') or ()) and 'message_hub' in checkpoint):
+        raise UsageError(
+            f'{filename} holds weights and no state of training to resume: start from its weights with '
+            f'--cfg-options load_from={filename}'
+        )
+
+
+@contextlib.contextmanager
+def must_fit(model: torch.nn.Module, filename: str, purpose: str) -> Iterator[dict]:
+    """While it is open, a checkpoint that cannot be read or does not fit raises :class:`UsageError` with its name.
+
+    Args:
+        model: what is loaded.
+        filename: of the checkpoint.
+        purpose: ``'train'`` or ``'test'``.
+
+    Yields:
+        What is known of the loading; ``'read'`` must be set in it when the file was read. mmengine logs names that are
+        missing or of another shape and goes on: it fills the lists that it hands to torch's hooks, the outermost one's
+        included.
+    """
+    seen: dict = dict(read=False, names=[], missing=[], errors=[])
+
+    def hook(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
+        seen.update(names=list(state_dict), missing=missing_keys, errors=error_msgs)
+
+    handle = model._register_load_state_dict_pre_hook(hook)
+    try:
+        yield seen
+    except UsageError:
+        raise
+    except Exception as error:
+        if not seen['read']:
+            raise UsageError(_unreadable(filename, error)) from error
+        if not isinstance(error, (KeyError, TypeError, ValueError, AttributeError, RuntimeError)):
+            raise
+        if seen['names']:
+            _check_fit(seen, model, filename, purpose)
+        raise UsageError(f'{filename} does not fit: {one_line(error)}') from error
+    finally:
+        handle.remove()
+    _check_fit(seen, model, filename, purpose)
+
+
+def _unreadable(filename: str, error: Exception) -> str:
+    if isinstance(error, CheckpointError):
+        return f'cannot read the checkpoint {error}'
+    why = ' '.join(str(error).split()) if isinstance(error, URLError) else one_line(error)
+    if isinstance(error, (URLError, ConnectionError, TimeoutError)):
+        why += '; check the address and the network, or download it elsewhere and give its path'
+    elif not isinstance(error, (OSError, ImportError)):
+        why += f' ({type(error).__name__})'
+    return f'cannot read the checkpoint {filename}: {why}'
+
+
+def _check_fit(seen: dict, model: torch.nn.Module, filename: str, purpose: str) -> None:
+    own = {name for name in model.state_dict() if not name.endswith('num_batches_tracked')}
+    clashing = [match[1] for line in seen['errors'] if (match := re.match(r'size mismatch for (\S+):', line))]
+    filled = own - set(seen['missing']) - set(clashing)
+    if len(filled) < _LEAST[purpose] * len(own):
+        raise UsageError(
+            f"the checkpoint {filename} is of another model: {len(filled)} of the config's {len(own)} tensors match in "
+            f'name and shape; its names are {", ".join(seen["names"][:3])} ...'
+        )
+    if clashing and purpose == 'test':
+        raise UsageError(
+            f'the checkpoint {filename} is of another model: {", ".join(clashing[:3])} '
+            f'{"has" if len(clashing) == 1 else "have"} another shape than the config says'
+        )

@@ -1,0 +1,116 @@
+"""mmengine's runners with checks of what they read: data sets, images, videos and checkpoints.
+
+``build_runner`` writes them into a config, so that a dumped config runs with the same checks in any program. Beside
+mmengine's keys they read::
+
+    data_checks = dict(
+        trust_data=False,  # whether entries of data sets may lead out of their folders, and code in them may run
+        skip_broken=False)  # whether broken clips are skipped in training
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from mmengine.config import ConfigDict
+from mmengine.runner import FlexibleRunner as _FlexibleRunner
+from mmengine.runner import Runner as _Runner
+from torch.utils.data import DataLoader
+
+from ..compat.toolbox_pickles import start_worker
+from ..converters.published import unwrap
+from ..errors import UsageError, one_line
+from ..io.checkpoints import CheckpointError
+from ..registry import RUNNERS
+from .datasets import build_dataset, clear_data_errors
+from .loading import check_content, must_fit
+from .videos import clear_crashes
+
+
+class _Checks:
+    """What both runners do beside mmengine's; faults of files raise ``UsageError`` in one line."""
+
+    _purpose = 'train'
+    _loading: dict | None = None  # what is known of a checkpoint while it is loaded
+
+    def train(self) -> Any:
+        """Train."""
+        return self._run('train', super().train)
+
+    def val(self) -> dict:
+        """Validate once."""
+        return self._run('test', super().val)
+
+    def test(self) -> dict:
+        """Test."""
+        return self._run('test', super().test)
+
+    def _run(self, purpose: str, run: Callable[[], Any]) -> Any:
+        self._purpose = purpose
+        try:
+            with clear_data_errors(self._checks.get('trust_data', False)), clear_crashes(self):
+                return run()
+        except CheckpointError as error:  # of an init_cfg; others are caught where they are loaded
+            raise UsageError(f'cannot read the checkpoint {one_line(error)}') from error
+
+    @property
+    def _checks(self) -> dict:
+        return self.cfg.get('data_checks') or {}
+
+    def build_dataloader(
+        self, dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a dataloader whose data sets are checked; a static method in mmengine."""
+        if isinstance(dataloader, DataLoader) or not isinstance(dataloader['dataset'], dict):
+            return super().build_dataloader(dataloader, seed, diff_rank_seed)
+        head = dict(mmpretrain='head', mmaction='cls_head').get(self.cfg.get('default_scope'))
+        trust = self._checks.get('trust_data', False)
+        checked = dict(
+            type=build_dataset,
+            dataset=dataloader['dataset'],
+            trust_data=trust,
+            num_classes=(self.cfg.model.get(head) or {}).get('num_classes'),
+            skip_broken=self._checks.get('skip_broken', False) and dataloader is self._train_dataloader,
+        )
+        loader = super().build_dataloader(dict(dataloader, dataset=checked), seed, diff_rank_seed)
+        loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn, trust_data=trust)
+        return loader
+
+    def load_or_resume(self) -> None:
+        """Load the checkpoint of the config, which must fit the model."""
+        if self._has_loaded or not (self._load_from or self._resume):
+            return
+        # Where the weights are sharded, they are loaded by way of a plain model.
+        model = getattr(getattr(self, 'strategy', None), 'plain', None)
+        model = unwrap(self.model) if model is None else model
+        with must_fit(model, self._load_from or self.work_dir, self._purpose) as self._loading:
+            super().load_or_resume()
+        self._loading = None
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call the hooks; before those that get a checkpoint, look at what is in it."""
+        if fn_name == 'after_load_checkpoint' and self._loading is not None:
+            check_content(kwargs['checkpoint'], self._load_from or self.work_dir, self._resume)
+            self._loading['read'] = True
+        super().call_hook(fn_name, **kwargs)
+
+
+@RUNNERS.register_module()
+class Runner(_Checks, _Runner):
+    """mmengine's ``Runner`` with checks of files."""
+
+    def _maybe_compile(self, target: str) -> None:
+        # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
+        super()._maybe_compile('forward')
+
+
+@RUNNERS.register_module()
+class FlexibleRunner(_Checks, _FlexibleRunner):
+    """mmengine's ``FlexibleRunner``, for a ``strategy``, with checks of files."""
+
+    def __init__(self, *args: Any, cfg: ConfigDict | None = None, **kwargs: Any) -> None:
+        chosen = (cfg or {}).get('compile')
+        if chosen:
+            # mmengine does not hand this setting on from a config. The forward, as without a strategy.
+            kwargs['compile'] = dict(target='forward', **({} if chosen is True else chosen))
+        super().__init__(*args, cfg=cfg, **kwargs)
