@@ -1,33 +1,41 @@
-"""Loading checkpoints in the commands: what cannot be read, and what belongs to another model, is said in one line."""
+"""Load weights into models, and report what cannot be read or is of another model in one line."""
 
 import contextlib
 import re
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 
 from ..converters.published import unwrap
 from ..errors import UsageError, one_line
-from ..io.checkpoints import CheckpointError, trust_checkpoints
-from .models import get_model, model_index, published_weights, scope_of
+from ..io.checkpoints import CheckpointError
 
 # Shares of a model's tensors that a checkpoint must fill. Training may begin from a part, e.g. a backbone below a
 # large new head; a test of a model that is mostly random numbers means nothing.
 _LEAST = {'train': 0.1, 'test': 0.5}
 
 
+class CheckpointAccessError(UsageError, OSError):
+    """A checkpoint that cannot be opened or downloaded; its text is one line that names it."""
+
+
+class CheckpointNotFoundError(CheckpointAccessError, FileNotFoundError):
+    """A checkpoint that is not there."""
+
+
 def check_checkpoint(path: str | None) -> None:
-    """Refuse a local checkpoint that is not there; other schemes are left to mmengine."""
+    """Refuse a local checkpoint that is not there; other schemes are left to mmengine.
+
+    Raises:
+        CheckpointNotFoundError: as said.
+    """
     if path is not None and '://' not in path and not Path(path).expanduser().is_file():
-        raise UsageError(f'there is no checkpoint {path}: give the path of a file or a URL')
+        raise CheckpointNotFoundError(f'there is no checkpoint {path}: give the path of a file or a URL')
 
 
 @contextlib.contextmanager
@@ -63,73 +71,20 @@ def clear_checkpoint_errors(runner: Runner, purpose: str) -> Iterator[None]:
         del loader.load_checkpoint
 
 
-def chosen_weights(given: str | None, model: str, config: Path) -> str:
-    """The checkpoint that was given, or else the address of what is published for the model.
-
-    Args:
-        given: a path or URL.
-        model: a name of the model index, or what the config was found by.
-        config: the model's config.
-
-    Raises:
-        ValueError: none was given, and none is published.
-    """
-    return given or published_weights(model if model in model_index() else config)
-
-
-def untrained_model(cfg: Config, device: str = 'cpu') -> torch.nn.Module:
-    """The model of a config with random weights."""
-    with warnings.catch_warnings(record=True):  # mmdet tells that there are no weights
-        return get_model(cfg, device=device)
-
-
-def load_model(cfg: Config, checkpoint: str, device: str = 'cpu', trust: bool = False) -> torch.nn.Module:
-    """The model of a config with the weights of a checkpoint, to be used as it is then; see :func:`classes_of`.
-
-    Args:
-        cfg: of any of the three toolboxes.
-        checkpoint: a path or URL.
-        device: where to put it.
-        trust: whether code in the checkpoint may run.
-
-    Raises:
-        UsageError: the checkpoint cannot be read, or is of another model.
-    """
-    model = untrained_model(cfg, device)
-    with trust_checkpoints(trust):
-        loaded = load_weights(model, checkpoint)
-    model.dataset_meta = dict(getattr(model, 'dataset_meta', None) or {}, classes=class_names(cfg, loaded))
-    if scope_of(model) == 'mmpretrain':
-        model._dataset_meta = model.dataset_meta  # where its inferencer looks
-    return model
-
-
-def class_names(cfg: Config, checkpoint: dict) -> list[str] | None:
-    """Names of the classes: those of the checkpoint, or else of the config's test data set."""
-    dataset = cfg.test_dataloader.dataset
-    known = (checkpoint.get('meta') or {}).get('dataset_meta') or dataset.get('metainfo')
-    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        names = (known or getattr(registry.get(dataset.type), 'METAINFO', {})).get('classes')
-    return None if names is None else [str(name) for name in names]
-
-
-def classes_of(model: torch.nn.Module) -> Sequence[str] | None:
-    """Names of the classes that came with the weights of :func:`load_model`, or with the data set of the config."""
-    return (getattr(model, 'dataset_meta', None) or {}).get('classes')
-
-
 def load_weights(model: torch.nn.Module, filename: str) -> dict:
     """Load a checkpoint into a model that is to be used as it is then, and return the checkpoint.
 
     Raises:
-        UsageError: it cannot be read, or is of another model.
+        CheckpointError: it is broken, could run code, or is of another model.
+        CheckpointAccessError: it is not there, or cannot be opened or downloaded.
     """
-    checkpoint = read_checkpoint(filename, map_location='cpu')
+    check_checkpoint(filename)
+    checkpoint = _read(filename, 'cpu')
     with _observe_loading(model) as seen:
         try:
             _load_checkpoint_to_model(model, checkpoint)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise UsageError(f'{filename} does not fit: {one_line(error)}') from error
+            raise CheckpointError(f'{filename} does not fit: {one_line(error)}') from error
     _check_fit(seen, model, filename, 'test')
     return checkpoint
 
@@ -138,15 +93,24 @@ _mmengine_read = CheckpointLoader.load_checkpoint
 
 
 def read_checkpoint(filename: str, map_location: Any = None, logger: str = 'current') -> dict:
-    """mmengine's loader, with errors that name the file. Whatever a broken file raises, it is the file's fault."""
+    """Read a checkpoint by mmengine's loader; errors are a plain :class:`UsageError` that names the file."""
+    try:
+        return _read(filename, map_location, logger)
+    except (CheckpointError, CheckpointAccessError) as error:
+        raise UsageError(str(error)) from error
+
+
+def _read(filename: str, map_location: Any = None, logger: str = 'current') -> dict:
+    """Read a checkpoint by mmengine's loader, with errors that name the file, whatever a broken file raises."""
     try:
         checkpoint = _mmengine_read(filename, map_location, logger)
     except CheckpointError as error:
-        raise UsageError(f'cannot read the checkpoint {error}') from error
+        raise type(error)(f'cannot read the checkpoint {error}') from error
     except Exception as error:
-        raise UsageError(f'cannot read the checkpoint {filename}: {_why(filename, error)}') from error
+        kind = CheckpointAccessError if isinstance(error, OSError) else CheckpointError
+        raise kind(f'cannot read the checkpoint {filename}: {_why(filename, error)}') from error
     if not isinstance(checkpoint, dict):
-        raise UsageError(f'{filename} is no checkpoint: it holds a {type(checkpoint).__name__} and no weights')
+        raise CheckpointError(f'{filename} is no checkpoint: it holds a {type(checkpoint).__name__} and no weights')
     return checkpoint
 
 
@@ -181,12 +145,12 @@ def _check_fit(seen: dict, model: torch.nn.Module, filename: str, purpose: str) 
     clashing = [match[1] for line in seen['errors'] if (match := re.match(r'size mismatch for (\S+):', line))]
     filled = own - set(seen['missing']) - set(clashing)
     if len(filled) < _LEAST[purpose] * len(own):
-        raise UsageError(
+        raise CheckpointError(
             f"the checkpoint {filename} is of another model: {len(filled)} of the config's {len(own)} tensors match in "
             f'name and shape; its names are {", ".join(seen["names"][:3])} ...'
         )
     if clashing and purpose == 'test':
-        raise UsageError(
+        raise CheckpointError(
             f'the checkpoint {filename} is of another model: {", ".join(clashing[:3])} '
             f'{"has" if len(clashing) == 1 else "have"} another shape than the config says'
         )

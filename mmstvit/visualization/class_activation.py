@@ -13,11 +13,11 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..apis.models import inference_model
+from ..apis.inference import inference_model
 from ..compat.requires import require
 from ..layers.steps import Generation, Recovery
 from .maps import TokenMaps
-from .pictures import grid_of_panels, scaled, side_by_side
+from .panels import grid_of_panels, scaled, side_by_side
 from .recording import Recorder, recording
 
 # Methods of grad-cam that need the activations of a layer and their gradients alone.
@@ -35,7 +35,7 @@ _ROW = 256  # least pixels of the shorter edge of a panel
 
 
 class ClassActivation(NamedTuple):
-    """What speaks for a class.
+    """Evidence for a class in an image.
 
     Attributes:
         image: what the network saw, (height, width, 3), uint8 RGB.
@@ -53,7 +53,7 @@ class ClassActivation(NamedTuple):
 def class_activation(
     model: nn.Module, image: str | PathLike | np.ndarray, target: int | None = None, method: str = 'GradCAM'
 ) -> ClassActivation:
-    """Which parts of an image speak for a class.
+    """Compute which parts of an image speak for a class.
 
     The layer looked at is the last of those that semantic tokens are made for: of STViT the last one, of the Swin
     layout the last of the third stage. Gradients that the model's parameters hold are cleared.
@@ -113,12 +113,12 @@ def _layer_to_look_at(recorder: Recorder, maps: TokenMaps) -> tuple[nn.Module, A
     return encoder.layers[last], spread
 
 
-def activation_sheet(found: Sequence[ClassActivation], titles: Sequence[str]) -> np.ndarray:
-    """Of each image what the network saw, and what speaks for the class over it: uint8 RGB."""
+def activation_sheet(activations: Sequence[ClassActivation], titles: Sequence[str]) -> np.ndarray:
+    """Draw of each image what the network saw, and what speaks for the class over it: uint8 RGB."""
     from pytorch_grad_cam.utils.image import show_cam_on_image
 
     rows = []
-    for one, title in zip(found, titles, strict=True):
+    for one, title in zip(activations, titles, strict=True):
         over = show_cam_on_image(one.image / np.float32(255), one.activation, use_rgb=True)
         rows.append([(scaled(one.image, _ROW), ''), (scaled(over, _ROW), title)])
     return grid_of_panels(side_by_side(rows))

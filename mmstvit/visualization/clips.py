@@ -47,14 +47,14 @@ class ClipDrawingHook(Hook):
 
 
 def read_strip(path: str | Path, caption: str) -> np.ndarray:
-    """Some of the frames of a video file in a row, and a caption above them: (height, width, 3), BGR."""
+    """Draw some of the frames of a video file in a row, and a caption above them: (height, width, 3), BGR."""
     video = Video(str(path))
     frames = video.read(np.linspace(0, len(video) - 1, min(_FRAMES, len(video))).round())
     return _strip(np.stack(list(frames.values()))[..., ::-1], caption)
 
 
 def _frames(inputs: Tensor) -> np.ndarray:
-    """Frames (T, H, W, 3) of the model's inputs: (clips, 3, T, H, W), or (T, 3, H, W) of 2D recognisers."""
+    """Return frames (T, H, W, 3) of the model's inputs (clips, 3, T, H, W), or (T, 3, H, W) of 2D recognisers."""
     frames = inputs[0].permute(1, 2, 3, 0) if inputs.dim() == 5 else inputs.permute(0, 2, 3, 1)
     return frames.cpu().numpy().astype(np.uint8)
 

@@ -49,7 +49,7 @@ class LayerMaps:
         return TITLES[self.role]
 
     def assigned_cells(self) -> np.ndarray:
-        """Which token attends most to each cell, or is attended to most by it in recovery.
+        """Return which token attends most to each cell, or is attended to most by it in recovery.
 
         Maps of tokens are compared as they are in ``attention``: in the STGM, by the share of its own attention that a
         token gives to the cell, whatever it keeps for other semantic tokens.
@@ -68,7 +68,7 @@ class LayerMaps:
         return assigned[tuple(slice(0, n) for n in self.size)]
 
     def resized(self, tokens: Sequence[int] | None = None) -> np.ndarray:
-        """The maps at the size of the input, interpolated linearly between the centres of cells.
+        """Resize the maps to the input, interpolated linearly between the centres of cells.
 
         Args:
             tokens: which, by number; ``None`` for all, which takes much memory for clips and large images.
@@ -89,7 +89,7 @@ class LayerMaps:
 
 
 def check_tokens(live: np.ndarray, tokens: Sequence[int] | None) -> list[int]:
-    """Numbers of tokens, all where none are given.
+    """Check the numbers of tokens, by default all.
 
     Raises:
         ValueError: there is no such token.
@@ -120,7 +120,7 @@ class TokenMaps:
     result: Any = None
 
     def of_unit(self, unit: int) -> 'TokenMaps':
-        """The maps of one unit of STViT-R alone.
+        """Return the maps of one unit of STViT-R alone.
 
         Raises:
             ValueError: there is no such unit.
@@ -131,7 +131,7 @@ class TokenMaps:
         return replace(self, layers=layers)
 
     def layer(self, role: str, unit: int = 1) -> LayerMaps:
-        """The maps of one layer.
+        """Return the maps of one layer.
 
         Raises:
             ValueError: there is no such layer.

@@ -1,4 +1,4 @@
-"""Token maps from a model as it runs: PyTorch's hooks see what its steps are given, and nothing is replaced.
+"""Token maps from a model as it runs: PyTorch's hooks see the inputs of its steps, and nothing is replaced.
 
 The hooks are there for one forward pass. The maps are computed beside it, by :meth:`.TokenMapStep.token_map`.
 """
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from ..apis.models import inference_model
+from ..apis.inference import inference_model
 from ..layers.encoder import Encoder
 from ..layers.layout import TokenLayout
 from ..layers.steps import Generation, TokenMapStep
@@ -27,7 +27,7 @@ from .maps import LayerMaps, TokenMaps
 
 
 def token_maps(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, view: int = 0) -> TokenMaps:
-    """Which region of an image each semantic token stands for.
+    """Compute which region of an image each semantic token stands for.
 
     Args:
         model: a model of :func:`mmstvit.get_model`; for a tensor, any model with one of mmstvit's backbones in it, or
@@ -87,20 +87,20 @@ class Recorder:
     """
 
     def __init__(self, model: nn.Module, view: int = 0) -> None:
-        found = [
+        backbones = [
             (module, encoder)
             for module in model.modules()
             if isinstance(module, Backbone)
             for encoder in module.modules()
             if isinstance(encoder, Encoder) and any(isinstance(step, Generation) for step in encoder.steps)
         ]
-        if len(found) != 1:
-            number = f'{len(found)} backbones with' if found else 'no'
+        if len(backbones) != 1:
+            number = f'{len(backbones)} backbones with' if backbones else 'no'
             raise ValueError(
                 f'{type(model).__name__} has {number} semantic tokens: token maps are of a model with one backbone of '
                 'mmstvit whose semantic_grid or semantic_size is not None'
             )
-        self.backbone, self.encoder = found[0]
+        self.backbone, self.encoder = backbones[0]
         self.view, self.inputs, self._raw, self.layout = view, None, None, None
         self._seen, self._index, self._unit, self._layers = 0, None, 0, []
         self._handles = [self.backbone.register_forward_pre_hook(self._on_backbone)]
@@ -112,7 +112,7 @@ class Recorder:
                 self._handles.append(module.register_forward_pre_hook(partial(self._on_step, layer)))
 
     def remove(self) -> None:
-        """Take the hooks out."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
@@ -147,7 +147,7 @@ class Recorder:
         self._layers.append((name, step.role, self._unit, weights.cpu()))
 
     def maps(self, result: Any = None) -> TokenMaps:
-        """What was recorded.
+        """Return what was recorded.
 
         Args:
             result: to be kept with it.
@@ -170,7 +170,7 @@ class Recorder:
 
 
 def _normalised(weights: Tensor, role: str, layout: TokenLayout) -> tuple[Tensor, Tensor]:
-    """Maps (tokens, *grid) that sum to 1, see :class:`.LayerMaps`, and the shares of the tokens."""
+    """Normalise maps (tokens, *grid) to sum to 1, see :class:`.LayerMaps`, and return the shares of the tokens."""
     tokens = math.prod(layout.cells)
     if role == 'recover':
         # In the published dense form a cell attends to zeros outside the image too.
@@ -183,7 +183,7 @@ def _normalised(weights: Tensor, role: str, layout: TokenLayout) -> tuple[Tensor
 
 
 def _pixels_of_a_cell(backbone: Backbone, encoder: Encoder, rank: int) -> tuple[int, ...]:
-    """What an axis is divided by on the way to the encoder: by the stem, and by two in each patch merging."""
+    """Return what an axis is divided by on the way to the encoder: by the stem, and by two in each patch merging."""
     long = 1 << 20
     stem = backbone.patch_embed.grid_of((long,) * rank)
     merged = 1
@@ -196,7 +196,7 @@ def _pixels_of_a_cell(backbone: Backbone, encoder: Encoder, rank: int) -> tuple[
 
 
 def _picture(raw: Tensor | None, inputs: Tensor, view: int) -> np.ndarray:
-    """What the network saw, uint8 RGB with channels last, padded as the network's input is.
+    """Return what the network saw, uint8 RGB with channels last, padded as the network's input is.
 
     Args:
         raw: before normalisation; ``None`` where it is not known.
