@@ -71,7 +71,7 @@ def load_network(spec: str) -> Network:
     """Build a network from its short name, see ``SPECS``.
 
     Raises:
-        UsageError: there is no such network, or its toolbox is not installed.
+        mmstvit.errors.UsageError: there is no such network, or its toolbox is not installed.
     """
     package, _, name = spec.partition(':')
     if package == 'timm' and name:
@@ -178,7 +178,7 @@ def input_shape(network: Network, shape: Sequence[int] | None) -> tuple[int, ...
         shape: ``H W`` of images; ``T H W`` or ``C T H W`` of clips; ``None`` for the default.
 
     Raises:
-        UsageError: the numbers do not fit the network.
+        mmstvit.errors.UsageError: the numbers do not fit the network.
     """
     size = tuple(shape or network.size)
     video = network.takes_clips

@@ -41,7 +41,7 @@ def benchmark(
         median and quartiles, ``rounds`` (seconds of a run), ``runs_a_round``, ``peak_memory``, and :func:`costs`.
 
     Raises:
-        UsageError: a setting that does not fit a network or the others.
+        mmstvit.errors.UsageError: a setting that does not fit a network or the others.
     """
     if min(batch_sizes) < 1:
         raise UsageError('batch sizes must be at least 1')

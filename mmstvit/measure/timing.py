@@ -33,7 +33,7 @@ class Timing:
         min_time: the least seconds that a network is run for in a round.
 
     Raises:
-        UsageError: a setting that does not fit the machine or the others.
+        mmstvit.errors.UsageError: a setting that does not fit the machine or the others.
     """
 
     device: str | torch.device = 'cpu'
