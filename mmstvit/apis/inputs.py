@@ -82,7 +82,7 @@ class LocalCopies:
 
     def by_address(self, result: Any) -> Any:
         """Replace the names of copies by the addresses in a result or an exception."""
-        names = self._addresses
+        names = self._addresses.copy()  # other threads may be adding to it
         if isinstance(result, Exception):
             for copy, address in names.items():
                 result.args = tuple(a.replace(copy, address) if isinstance(a, str) else a for a in result.args)

@@ -86,7 +86,8 @@ def add_network_arguments(parser: argparse.ArgumentParser, what: str) -> None:
         nargs='+',
         type=int,
         metavar='N',
-        help="H W of images, T H W or C T H W of clips; default the first config's test size",
+        help='H W of images, T H W or C T H W of clips; default the size in the test, of the first where all get the '
+        'same inputs',
     )
     parser.add_argument('--json', metavar='FILE', help='write all figures there')
 

@@ -222,7 +222,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _lines(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: int) -> str:
+def _line(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: int) -> str:
     if 'scores' not in outputs:
         return ', '.join(f'{name} {" x ".join(map(str, value.shape))}' for name, value in outputs.items())
     scores = outputs['scores']
@@ -230,27 +230,30 @@ def _lines(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: 
     return ', '.join(f'{classes[i] if classes else i} {scores[i]:.4f}' for i in best)
 
 
-def run(args: argparse.Namespace) -> bool:
-    """Infer the images, print the results, and return whether all could be inferred.
+def run(model: str, images: Sequence[str], topk: int | None = None, out: str | None = None) -> bool:
+    """Infer images, print the results, and return whether all could be inferred.
+
+    Args:
+        model: the exported file.
+        images: image files.
+        topk: classes to print, best first; ``None`` for one.
+        out: a file for all scores (``*.json``) or all outputs (``*.npz``).
 
     Raises:
         InputError: an argument that cannot take effect or is wrong.
     """
-    session = open_session(args.model)
-    meta, classes = read_metadata(session, args.model), None
+    session = open_session(model)
+    meta = read_metadata(session, model)
     check_preparation(meta)
     scored = meta['task'] == 'classification'
-    if scored:
-        classes = meta['classes']
-    elif args.topk is not None:
+    if topk is not None and not scored:
         raise InputError('--topk has no effect: the model gives maps and no scores')
-    if args.topk is not None and args.topk < 1:
-        raise InputError(f'--topk {args.topk}: it must be at least 1')
-    suffix = Path(args.out).suffix if args.out else None
-    if args.out and suffix not in (('.json', '.npz') if scored else ('.npz',)):
-        raise InputError(f'--out {args.out}: name it {"*.json for the scores or " if scored else ""}*.npz for arrays')
+    if topk is not None and topk < 1:
+        raise InputError(f'--topk {topk}: it must be at least 1')
+    if out and Path(out).suffix not in (('.json', '.npz') if scored else ('.npz',)):
+        raise InputError(f'--out {out}: name it {"*.json for the scores or " if scored else ""}*.npz for arrays')
     results = []
-    for path in args.images:
+    for path in images:
         try:
             outputs = infer(session, meta, read_image(path))
         except (InputError, ImageError, OSError, cv2.error) as error:  # the others are still inferred
@@ -258,12 +261,12 @@ def run(args: argparse.Namespace) -> bool:
             print(f'error: {path}: {line}', file=sys.stderr)
             continue
         results.append((path, outputs))
-        print(f'{path}: {_lines(outputs, classes, args.topk or 1)}', flush=True)
-    if args.out and results:
-        _write(args.out, results, classes)
-    if len(results) < len(args.images):
-        print(f'{len(args.images) - len(results)} of {len(args.images)} images could not be inferred', file=sys.stderr)
-    return len(results) == len(args.images)
+        print(f'{path}: {_line(outputs, meta["classes"], topk or 1)}', flush=True)
+    if out and results:
+        _write(out, results, meta['classes'])
+    if len(results) < len(images):
+        print(f'{len(images) - len(results)} of {len(images)} images could not be inferred', file=sys.stderr)
+    return len(results) == len(images)
 
 
 def _write(out: str, results: list[tuple[str, dict[str, np.ndarray]]], classes: Sequence[str] | None) -> None:
@@ -281,7 +284,7 @@ def _write(out: str, results: list[tuple[str, dict[str, np.ndarray]]], classes: 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; the exit code is 1 where an image could not be inferred, 2 where an argument is wrong."""
     try:
-        whole = run(parse_args(argv))
+        whole = run(**vars(parse_args(argv)))
     except (InputError, OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

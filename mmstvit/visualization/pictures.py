@@ -18,6 +18,7 @@ _ROW = 192  # the same in a contact sheet
 _FRAME = 144  # the same of a clip's frames
 _TOKENS = 16  # maps of single tokens in a picture, where none are chosen
 _FRAMES = 8  # of a clip
+_TEXT = 0.42  # size of numbers, of OpenCV's font
 
 _EXPLAINED = """\
 {} x {} semantic tokens, numbered row by row.
@@ -76,8 +77,7 @@ def overlay(image: np.ndarray, assigned: np.ndarray, semantic_grid: Sequence[int
 def _number(picture: np.ndarray, region: np.ndarray, text: str) -> None:
     """Write a number into each connected part of a region that it fits into."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
-    size = 0.42
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _TEXT, 1)
     for part in range(1, count):
         left, top, wide, high, _ = stats[part]
         if wide < width + 4 or high < height + 4:
@@ -87,9 +87,7 @@ def _number(picture: np.ndarray, region: np.ndarray, text: str) -> None:
         if distance.max() < height / 2 + 2:
             continue
         y, x = np.unravel_index(distance.argmax(), distance.shape)
-        at = int(left + x - width // 2), int(top + y + height // 2)
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+        _write(picture, text, (int(left + x - width // 2), int(top + y + height // 2)))
 
 
 def heat(image: np.ndarray, soft: np.ndarray, peak: float | None, least: int) -> np.ndarray:
@@ -123,7 +121,9 @@ def mosaic(image: np.ndarray, soft: np.ndarray, tokens: Sequence[int], columns: 
         columns: maps in a row.
         least: pixels of the shorter edge of a map.
     """
-    tiles = [_labelled(heat(image, one, None, least), str(token)) for one, token in zip(soft, tokens, strict=True)]
+    tiles = [heat(image, one, None, least) for one in soft]
+    for tile, token in zip(tiles, tokens, strict=True):
+        _write(tile, str(token), (4, 14))
     rows = -(-len(tiles) // columns)
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (rows * columns - len(tiles))
@@ -133,10 +133,10 @@ def mosaic(image: np.ndarray, soft: np.ndarray, tokens: Sequence[int], columns: 
     return np.concatenate(lines)[:-gap, :-gap]
 
 
-def _labelled(tile: np.ndarray, text: str) -> np.ndarray:
+def _write(picture: np.ndarray, text: str, at: tuple[int, int]) -> None:
+    """Write a text in white with a black border, from its lower left corner (x, y) on."""
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(tile, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, thickness, cv2.LINE_AA)
-    return tile
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, _TEXT, colour, thickness, cv2.LINE_AA)
 
 
 # ------------------------------------------------------------------------------------------------- whole pictures
