@@ -50,7 +50,7 @@ napoleon_use_ivar = True
 
 # A reference that leads nowhere is a warning, but for those to other packages, whose sites are elsewhere.
 nitpicky = True
-nitpick_ignore_regex = [('py:.*', r'(torch|numpy|mmengine|os|pathlib|collections)\..*')]
+nitpick_ignore_regex = [('py:.*', r'(torch|numpy|mmengine|rich|os|pathlib|collections)\..*')]
 
 
 def prepare_docstring(app, what, name, obj, options, lines: list[str]) -> None:

@@ -1,5 +1,5 @@
-# The twin of mask-rcnn_swin_digits.py whose third stage goes from 4 x 4 image tokens a window to 2 x 2 semantic ones
-# and back.
+# The counterpart of mask-rcnn_swin_digits.py whose third stage goes from 4 x 4 image tokens a window to 2 x 2 semantic
+# ones and back.
 _base_ = ['./mask-rcnn_swin_digits.py']
 
 model = dict(

@@ -1,4 +1,4 @@
-# Mask R-CNN on scenes of handwritten digits, with a plain Swin: the dense twin of mask-rcnn_stvit-r_digits.py.
+# Mask R-CNN on scenes of handwritten digits, with a plain Swin: the dense baseline of mask-rcnn_stvit-r_digits.py.
 #   python tools/dataset_converters/digits_scenes.py
 #   python tools/train.py configs/digits/mask-rcnn_swin_digits.py
 _base_ = [

@@ -1,4 +1,4 @@
-# The twin of swin_digits.py whose third stage goes to 4 x 4 semantic tokens and back to 6 x 6 image tokens.
+# The counterpart of swin_digits.py whose third stage goes to 4 x 4 semantic tokens and back to 6 x 6 image tokens.
 _base_ = ['./swin_digits.py']
 
 model = dict(backbone=dict(type='mmstvit.STViTR', semantic_size=2, stem='patch', layer_scale_init_value=0.1))

@@ -1,4 +1,4 @@
-# Plain Video Swin on clips of moving digits: the dense twin of stvit-swin3d_digits.py.
+# Plain Video Swin on clips of moving digits: the dense baseline of stvit-swin3d_digits.py.
 #   python tools/dataset_converters/digits_clips.py
 #   python tools/train.py configs/digits/swin3d_digits.py
 _base_ = [

@@ -1,4 +1,4 @@
-# Plain Swin on handwritten digits: the dense twin of stvit-swin_digits.py and stvit-r_digits.py.
+# Plain Swin on handwritten digits: the dense baseline of stvit-swin_digits.py and stvit-r_digits.py.
 #   python tools/train.py configs/digits/swin_digits.py
 _base_ = [
     '../_base_/datasets/digits_96.py',

@@ -1,4 +1,4 @@
-# The dense twin of stvit-tiny_digits.py: the same transformer, all image tokens to the end.
+# The dense baseline of stvit-tiny_digits.py: the same transformer, all image tokens to the end.
 _base_ = ['./stvit-tiny_digits.py']
 
 model = dict(backbone=dict(semantic_grid=None, stgm_layer=4))

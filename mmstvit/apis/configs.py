@@ -9,7 +9,7 @@ from .models import model_index
 
 
 def find_config(path: str) -> Path:
-    """A config file by its path, by its path below the ``configs`` of the installed package, or a model's by its name.
+    """Find a config file by its path, its path below the ``configs`` of the installed package, or a model's name.
 
     Raises:
         UsageError: there is none.

@@ -1,36 +1,83 @@
-"""Find images and videos in folders."""
+"""Find images and videos in folders, and predict them."""
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
-from ..errors import UsageError
+import torch
+
+from ..errors import UsageError, one_line
+from ..visualization.pictures import write_png
+from .inference import infer
+from .inputs import INPUT_ERRORS
+from .models import scope_of
+from .results import THRESHOLD, draw_prediction, record
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
-
-
 VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm')
 
 
-def find_inputs(given: Sequence[str], endings: Sequence[str]) -> list[Path]:
-    """The files that are named, and those with one of the endings in the folders that are, sorted, each once.
+def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
+    """Return the files that are named, and those with one of the endings in the folders that are, sorted, each once.
 
     Raises:
         UsageError: one is not there, or a folder has none.
     """
-    found = []
-    for name in given:
+    files = []
+    for name in names:
         path = Path(name)
         if path.is_dir():
             inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in endings and not _hidden(p, path))
             if not inside:
                 raise UsageError(f'the folder {name} has no file that ends in {", ".join(endings)}')
-            found += inside
+            files += inside
         elif path.is_file():
-            found.append(path)
+            files.append(path)
         else:
             raise UsageError(f'there is no file or folder {name}')
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))
 
 
 def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith('.') for part in path.relative_to(root).parts)
+
+
+def predict_files(
+    model: torch.nn.Module,
+    files: Sequence[Path],
+    batch_size: int = 1,
+    threshold: float = THRESHOLD,
+    out: Path | None = None,
+    draw: Path | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Infer files, and yield a record of each as soon as it is there.
+
+    Args:
+        model: of :func:`mmstvit.get_model`.
+        files: images or videos.
+        batch_size: as of :func:`.infer`.
+        threshold: least score of an object, of a detector.
+        out: a file that gets a line of JSON for each record.
+        draw: a folder that gets a picture of each prediction, named by its file below the folder that is common to all.
+
+    Yields:
+        ``file`` with its :func:`.record`, or with the ``error`` of one that cannot be read, in one line.
+    """
+    scope, root = scope_of(model), os.path.commonpath([file.parent for file in files])
+    options = dict(progress=False) if scope == 'mmaction' else {}  # of the windows of a video
+    with open(out, 'w', encoding='utf-8') if out else nullcontext() as lines:
+        for file, result in zip(files, infer(model, files, batch_size, **options), strict=True):
+            if isinstance(result, INPUT_ERRORS):
+                prediction = dict(file=str(file), error=one_line(result))
+            else:
+                prediction = dict(file=str(file), **record(result, scope, model, threshold))
+                if draw:
+                    image = draw_prediction(result, prediction, scope, model, threshold)
+                    write_png(draw / f'{file.relative_to(root)}.png', image)
+            if lines:
+                lines.write(json.dumps(prediction) + '\n')
+                lines.flush()  # what was inferred is there whatever happens next
+            yield prediction

@@ -1,11 +1,14 @@
 """Inference of images in mmpretrain, in batches, which goes on where one of them cannot be read."""
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from mmcv.image import imread
+from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmpretrain.apis import ImageClassificationInferencer
 
@@ -13,27 +16,71 @@ from ..io.image_check import NOT_DECODED, ImageError, check_image_file
 from ..io.image_transforms import guard_images
 from .inputs import INPUT_ERRORS, checked_image
 
+_pipelines: WeakKeyDictionary = WeakKeyDictionary()  # model -> the steps of its config, and what was built of them
+
+
+class Prepared(NamedTuple):
+    """An input that went through the pipeline, or the exception that it has raised."""
+
+    image: Any
+    sample: dict | None = None
+    error: Exception | None = None
+
 
 class CheckedInferencer(ImageClassificationInferencer):
-    """mmpretrain's inferencer, which looks at files before it decodes them and leaves broken ones out.
+    """mmpretrain's inferencer, which looks at files before it decodes them and leaves broken ones out."""
 
-    Attributes:
-        errors: of each input that was taken in the last call what it has raised, or ``None``.
-    """
+    def _init_pipeline(self, cfg: Config) -> Compose:
+        """Build the test pipeline with its checks, once for a model: it takes as long as a small network does."""
+        steps = cfg.test_dataloader.dataset.pipeline
+        known, pipeline = _pipelines.get(self.model, (None, None))
+        if known != steps:
+            pipeline = Compose([_load, *guard_images(super()._init_pipeline(cfg).transforms)])
+            _pipelines[self.model] = copy.deepcopy(steps), pipeline
+        return pipeline
 
-    def preprocess(self, inputs: Iterable, batch_size: int = 1) -> Iterator[dict]:
-        """Batches of the inputs that can be read, made of ``batch_size`` inputs each.
+    def stream(
+        self,
+        inputs: Iterable,
+        local: Callable[[Any], Any],
+        batch_size: int = 1,
+        return_datasamples: bool = False,
+        **drawing: Any,
+    ) -> Iterator[Any]:
+        """Infer images in batches, and yield the result of each, or what it has raised, when its batch was run.
 
-        Images are prepared in as many threads as PyTorch computes with, a batch while the model runs the one before.
+        Args:
+            inputs: images.
+            local: what makes a file of this machine of each, or raises.
+            batch_size: images that are run together.
+            return_datasamples: whether results are mmpretrain's ``DataSample``.
+            **drawing: how results are drawn, by mmpretrain, after the last one.
+
+        Raises:
+            ValueError: an unknown setting.
         """
-        self.errors: list[Exception | None] = []
-        pipeline = Compose([_load, *guard_images(self.pipeline.transforms)])
+        self._dispatch_kwargs(**drawing)
+        images, samples = [], []
+        for batch in self._prepare(inputs, local, batch_size):
+            read = [one for one in batch if one.error is None]
+            predictions = self.forward(default_collate([one.sample for one in read])) if read else []
+            if drawing:
+                images += [one.image for one in read]
+                samples += predictions
+            results = iter(self.postprocess(predictions, [], return_datasamples))
+            yield from (next(results) if one.error is None else one.error for one in batch)
+        if drawing:
+            self.visualize(images, samples, **drawing)
 
-        def prepare(image: Any) -> tuple[dict | None, Exception | None]:
+    def _prepare(self, inputs: Iterable, local: Callable[[Any], Any], batch_size: int) -> Iterator[list[Prepared]]:
+        """Prepare images in as many threads as PyTorch computes with, a batch while the model runs the one before."""
+
+        def prepare(image: Any) -> Prepared:
             try:
-                return pipeline(image), None
+                image = local(image)
+                return Prepared(image, self.pipeline(image))
             except INPUT_ERRORS as error:
-                return None, error
+                return Prepared(image, error=error)
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             chunks = (
@@ -42,35 +89,11 @@ class CheckedInferencer(ImageClassificationInferencer):
             ahead = next(chunks, None)
             while ahead:
                 chunk, ahead = ahead, next(chunks, None)
-                prepared = [future.result() for future in chunk]
-                self.errors += [error for _, error in prepared]
-                read = [sample for sample, error in prepared if error is None]
-                if read:
-                    yield default_collate(read)
-
-    def visualize(self, ori_inputs: list, preds: list, **kwargs: Any) -> Any:
-        """Draw the inputs that were read."""
-        read = [image for image, error in zip(ori_inputs, self.errors) if error is None]
-        return super().visualize(read, preds, **kwargs)
-
-    def stream(self, inputs: Iterable, batch_size: int) -> Iterator[Any]:
-        """As :meth:`infer_list`, one after the other, as soon as its batch was run."""
-        told = 0
-        for batch in self.preprocess(inputs, batch_size):
-            results = iter(self.postprocess(self.forward(batch), []))
-            # What was taken since the batch before: the readable ones are this batch.
-            taken, told = self.errors[told:], len(self.errors)
-            yield from (next(results) if error is None else error for error in taken)
-        yield from self.errors[told:]
-
-    def infer_list(self, inputs: list, **kwargs: Any) -> list:
-        """The results of the inputs; an exception stands in the place of one that cannot be read."""
-        results = iter(self(inputs, **kwargs))
-        return [next(results) if error is None else error for error in self.errors]
+                yield [future.result() for future in chunk]
 
 
 def _load(image: Any) -> dict:
-    """What mmpretrain's inferencer begins with."""
+    """Check and read an image, as the first step of the pipeline."""
     image = checked_image(image)
     name = image if isinstance(image, str) else 'the image'
     if isinstance(image, str):

@@ -1,12 +1,12 @@
-"""What is given to inference: images and videos, of which a broken one must not lose the others."""
+"""Inputs of inference: images and videos, of which a broken one must not lose the others."""
 
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -20,7 +20,7 @@ _SECONDS = 600  # that the download of an input may take
 
 
 def checked_image(image: Any) -> Any:
-    """An image as the toolboxes take it: a path as a string, or an array (height, width, 3).
+    """Check that an image is the path of a file, which is returned as a string, or an array (height, width, 3).
 
     Raises:
         ValueError: it is neither.
@@ -35,7 +35,7 @@ def checked_image(image: Any) -> Any:
 
 
 def checked_path(path: str | PathLike, what: str) -> str:
-    """A path as a string.
+    """Check that a file is there, and return its path as a string.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -46,35 +46,50 @@ def checked_path(path: str | PathLike, what: str) -> str:
     return path
 
 
-@contextmanager
-def fetched(inputs: list) -> Iterator[tuple[list, Callable[[list], list]]]:
-    """The inputs, with a local copy in the place of each address; copies are there while it is open.
+class LocalCopies:
+    """Temporary copies of inputs that are addresses; inputs may be downloaded in several threads."""
 
-    Yields:
-        The inputs to infer, without those that cannot be downloaded, and a function that puts the exceptions of these
-        into the list of results, and the addresses into the place of the copies' names in it.
-    """
-    remote = [isinstance(one, str) and is_address(one) for one in inputs]
-    if not any(remote):
-        yield inputs, list
-        return
-    with TemporaryDirectory(prefix='mmstvit-') as folder:
-        taken, names, failed = [], {}, {}
-        for i, one in enumerate(inputs):
-            if remote[i]:
-                try:
-                    copy = _fetch(one, Path(folder, str(i)))
-                except INPUT_ERRORS as error:
-                    failed[i] = error
-                    continue
-                names[copy], one = one, copy
-            taken.append(one)
+    def __init__(self) -> None:
+        self._addresses: dict[str, str] = {}
+        self._folder: TemporaryDirectory | None = None
+        self._lock = Lock()
 
-        def settled(results: list) -> list:
-            rest = iter(results)
-            return [failed[i] if i in failed else _renamed(next(rest), names) for i in range(len(inputs))]
+    def __enter__(self) -> 'LocalCopies':
+        return self
 
-        yield taken, settled
+    def __exit__(self, *error: Any) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def local(self, one: Any) -> Any:
+        """Replace an address by the path of a copy, and a path by its string.
+
+        Raises:
+            ValueError: it is no address of http or https, or its download is too large, too slow or cut off.
+            OSError: it cannot be downloaded.
+        """
+        if not isinstance(one, (str, PathLike)):
+            return one
+        name = str(one)
+        if not isinstance(one, str) or not is_address(name):
+            return name
+        with self._lock:
+            if self._folder is None:
+                self._folder = TemporaryDirectory(prefix='mmstvit-')
+        copy = _fetch(name, Path(mkdtemp(dir=self._folder.name)))
+        self._addresses[copy] = name
+        return copy
+
+    def by_address(self, result: Any) -> Any:
+        """Replace the names of copies by the addresses in a result or an exception."""
+        names = self._addresses.copy()  # other threads may be adding to it
+        if isinstance(result, Exception):
+            for copy, address in names.items():
+                result.args = tuple(a.replace(copy, address) if isinstance(a, str) else a for a in result.args)
+        elif names and hasattr(result, 'set_metainfo'):
+            metainfo = {key: names[v] for key, v in result.metainfo_items() if isinstance(v, str) and v in names}
+            result.set_metainfo(metainfo)
+        return result
 
 
 def _fetch(address: str, folder: Path) -> str:
@@ -82,7 +97,6 @@ def _fetch(address: str, folder: Path) -> str:
     parts = urlparse(address)
     if parts.scheme not in ('http', 'https'):
         raise ValueError(f'{address}: inputs are files, or addresses that begin with http:// or https://')
-    folder.mkdir()
     name = re.sub(r'[^\w.-]', '_', os.path.basename(unquote(parts.path)))[-100:].lstrip('.')
     copy = folder / (name or 'input')
     try:
@@ -92,16 +106,6 @@ def _fetch(address: str, folder: Path) -> str:
     except OSError as error:
         raise OSError(f'{address}: it cannot be downloaded ({error})') from error
     return str(copy)
-
-
-def _renamed(result: Any, names: dict[str, str]) -> Any:
-    """A result, or an exception, that speaks of the address and not of its copy."""
-    if isinstance(result, Exception):
-        for copy, address in names.items():
-            result.args = tuple(a.replace(copy, address) if isinstance(a, str) else a for a in result.args)
-    elif hasattr(result, 'set_metainfo'):
-        result.set_metainfo({key: names[v] for key, v in result.metainfo_items() if isinstance(v, str) and v in names})
-    return result
 
 
 def infer_each(infer: Callable[[Any], Any], inputs: Iterable) -> Iterator[Any]:
@@ -115,7 +119,7 @@ def infer_each(infer: Callable[[Any], Any], inputs: Iterable) -> Iterator[Any]:
 
 
 def settle(results: list, many: bool, return_exceptions: bool) -> Any:
-    """What inference gives back: of many inputs the list, of one its result.
+    """Return the results of many inputs, or that of one, or raise the first exception.
 
     Raises:
         ValueError, OSError: the first that an input has raised, unless ``return_exceptions``; its attribute ``results``

@@ -1,4 +1,4 @@
-"""Models by name, by config or as built: ``list_models``, ``get_model``, ``inference_model``.
+"""Models by name or by config: ``list_models`` and ``get_model``.
 
 A thin front over the toolboxes' own interfaces; the config's default scope says whose it is.
 """
@@ -6,28 +6,28 @@ A thin front over the toolboxes' own interfaces; the config's default scope says
 import copy
 import difflib
 import fnmatch
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import mmengine
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 
 from ..compat.requires import require
-from ..io.checkpoints import trust_checkpoints
+from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..paths import package_data
-from .inputs import checked_image, checked_path, fetched, infer_each, settle
+from .weights import load_weights
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
 
-ModelType = str | PathLike | Config | torch.nn.Module
-
 
 def model_index() -> dict[str, dict]:
-    """Name -> entry of every model in the model index, with the absolute path of its config."""
+    """Read the model index: name -> entry, with the absolute path of its config."""
     root = package_data()
     entries = {}
     for metafile in mmengine.load(root / 'model-index.yml')['Import']:
@@ -37,7 +37,7 @@ def model_index() -> dict[str, dict]:
 
 
 def list_models(pattern: str | None = None) -> list[str]:
-    """Names of the models of mmstvit, sorted.
+    """List the names of the models of mmstvit, sorted.
 
     Args:
         pattern: shell wildcards, e.g. ``'*stvit-s*'``; any ending matches, as in mmpretrain.
@@ -46,7 +46,7 @@ def list_models(pattern: str | None = None) -> list[str]:
 
 
 def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
-    """The config of a name, a path or a config, and its entry in the model index."""
+    """Read the config of a name, a path or a config, and its entry in the model index."""
     if isinstance(model, Config):
         return copy.deepcopy(model), {}
     name = str(model)
@@ -61,7 +61,7 @@ def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
 
 
 def toolbox_of(cfg: Config) -> str:
-    """The toolbox a config is for, imported.
+    """Return the toolbox that a config is for, imported.
 
     Raises:
         ValueError: its ``default_scope`` is none of the three.
@@ -75,16 +75,19 @@ def toolbox_of(cfg: Config) -> str:
 
 
 def published_weights(model: str | PathLike | Config) -> str:
-    """The address of the weights that are published under a name, or that a config begins from.
+    """Return the address of the weights that are published for a model, or that its config begins from.
 
     Raises:
         ValueError: an unknown name, or there are none.
     """
     cfg, entry = _read_config(model)
+    if not entry and cfg.filename:
+        path, entries = Path(cfg.filename).resolve(), model_index().values()
+        entry = next((e for e in entries if e.get('Weights') and Path(e['Config']).resolve() == path), {})
     weights = entry.get('Weights') or cfg.get('load_from')
     if not weights:
-        what = 'this config' if isinstance(model, Config) else model
-        raise ValueError(f'no weights are published for {what}: give a checkpoint, or pretrained=False')
+        what = cfg.filename or 'this config' if isinstance(model, Config) else model
+        raise CheckpointError(f'no weights are published for {what}: give a checkpoint, or pretrained=False')
     return weights
 
 
@@ -106,178 +109,93 @@ def get_model(
         **kwargs: override settings of the config's ``model``, e.g. ``backbone=dict(stgm_layer=6)``.
 
     Returns:
-        The toolbox's model in evaluation mode: mmpretrain's classifier, mmdet's detector, mmaction2's recogniser.
+        The toolbox's model in evaluation mode: mmpretrain's classifier, mmdet's detector, mmaction2's recogniser. Its
+        ``dataset_meta['classes']`` has the names of the classes: of the checkpoint, or else of the config's test data;
+        ``None`` where neither tells.
 
     Raises:
-        ValueError: an unknown name, ``pretrained=True`` where no weights are published, a checkpoint that is broken or
-            could run code.
+        ValueError: an unknown name, ``pretrained=True`` where no weights are published, a checkpoint that is broken,
+            could run code, or is of another model: in half of the tensors, or in the shape of one.
+        OSError: the checkpoint is not there (``FileNotFoundError``) or cannot be downloaded.
     """
     cfg, _ = _read_config(model)
     if pretrained is True:
         pretrained = published_weights(model)
-    checkpoint = str(pretrained) if pretrained else None
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
-    scope = toolbox_of(cfg)
-    device = device or 'cpu'
-    # The scope is set for the time of building alone, so that models of several toolboxes can live side by side.
-    with DefaultScope.overwrite_default_scope(scope), trust_checkpoints(trust_checkpoint):
-        if scope == 'mmpretrain':
-            from mmpretrain.apis import get_model as build
-
-            built = build(cfg, pretrained=checkpoint or False, device=device)
-        elif scope == 'mmdet':
-            from mmdet.apis import init_detector
-
-            built = init_detector(cfg, checkpoint, device=device)
-        else:
-            from mmaction.apis import init_recognizer
-
-            built = init_recognizer(cfg, checkpoint, device=device)
+    built, checkpoint = _build(cfg, device or 'cpu'), {}
+    if pretrained:
+        with trust_checkpoints(trust_checkpoint):
+            checkpoint = load_weights(built, str(pretrained))
+    built.dataset_meta = _dataset_meta(cfg, checkpoint, getattr(built, 'dataset_meta', None) or {})
+    built._dataset_meta = built.dataset_meta  # where mmpretrain's inferencer looks
     return built.eval()
 
 
-def inference_model(
-    model: ModelType,
-    *args: Any,
-    device: str | torch.device | None = None,
-    batch_size: int = 1,
-    trust_checkpoint: bool = False,
-    return_exceptions: bool = False,
-    **kwargs: Any,
-) -> Any:
-    """Infer images or videos: ``inference_model(model, inputs)`` or ``inference_model(model, checkpoint, inputs)``.
+def _build(cfg: Config, device: str | torch.device) -> torch.nn.Module:
+    """Build the toolbox's model with random weights.
+
+    The scope is set for the time of building alone, so that models of several toolboxes can live side by side.
+    """
+    scope = toolbox_of(cfg)
+    with DefaultScope.overwrite_default_scope(scope):
+        if scope == 'mmpretrain':
+            from mmpretrain.apis import get_model as build
+
+            return build(cfg, pretrained=False, device=device)
+        if scope == 'mmdet':
+            from mmdet.apis import init_detector
+
+            with warnings.catch_warnings(record=True):  # that classes are COCO's, which they need not be here
+                return init_detector(cfg, device=device)
+        from mmaction.apis import init_recognizer
+
+        return init_recognizer(cfg, device=device)
+
+
+def _dataset_meta(cfg: Config, checkpoint: dict, of_config: dict) -> dict:
+    """Return names of classes, of the checkpoint or else of the config, and what else describes the data.
 
     Args:
-        model: a name of :func:`list_models`, the path of a config, a config, or a model from :func:`get_model`.
-        *args: a checkpoint's path or URL (optional), then the inputs: an image's path or array (height, width, 3), in
-            BGR order as OpenCV reads it, or a list of them; for video a clip's path. In the place of a path an address
-            (http or https), which is downloaded and looked at as a file is. A name without a checkpoint means the
-            published weights.
-        device: where to run, by default the model's own device, or a GPU where there is one.
-        batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
-        trust_checkpoint: as in :func:`get_model`.
-        return_exceptions: of a list, whether an exception stands in the place of an input that cannot be read. Without,
-            the first one is raised when the others have been inferred; its attribute ``results`` is that list.
-        **kwargs: handed on to mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results. For video
-            ``window`` and ``stride`` in seconds, to infer a long one window by window, and ``progress=False`` for no
-            bar (:func:`mmstvit.apis.video.infer_video`).
-
-    Returns:
-        What the toolbox gives: of mmpretrain a dict with ``pred_scores``, ``pred_label``, ``pred_score`` and
-        ``pred_class``, of mmdet a ``DetDataSample``, of mmaction2 an ``ActionDataSample``. A list of inputs gives a
-        list.
-
-    Raises:
-        ValueError: an unknown name, an input that is no image, cannot be read or has too many pixels (the environment
-            variable ``MMSTVIT_MAX_PIXELS`` allows more), or a setting that would have no effect.
-        FileNotFoundError: an input or the checkpoint is not there.
-        TypeError: not one or two positional arguments after the model.
+        cfg: the config.
+        checkpoint: may be empty.
+        of_config: what the toolbox has found in the config; its palette comes before that of the checkpoint.
     """
-    if len(args) not in (1, 2):
-        raise TypeError('inference_model takes (model, inputs) or (model, checkpoint, inputs)')
-    *checkpoint, inputs = args
-    if isinstance(model, torch.nn.Module):
-        if checkpoint or trust_checkpoint:
-            raise TypeError('a built model has its weights already: leave checkpoint and trust_checkpoint out')
-        model = model.eval() if device is None else model.to(device).eval()
-    else:
-        model = get_model(model, checkpoint[0] if checkpoint else True, chosen_device(device), trust_checkpoint)
-    scope = scope_of(model)
-    with DefaultScope.overwrite_default_scope(scope):
-        many = isinstance(inputs, (list, tuple))
-        with fetched(list(inputs) if many else [inputs]) as (taken, settled):
-            results = settled(list(_INFER[scope](model, taken, batch_size, **kwargs)))
-    return settle(results, many, return_exceptions)
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    stored = meta.get('dataset_meta') or {'classes': meta.get('CLASSES')}  # the latter of mmdet 2 and mmcls
+    stored = {str(key).lower(): value for key, value in stored.items()} if isinstance(stored, dict) else {}
+    of_config = {key: value for key, value in of_config.items() if stored.get(key) is None or value != 'random'}
+    names = stored.get('classes') or class_names(cfg)
+    return {**stored, **of_config, 'classes': None if names is None else tuple(str(name) for name in names)}
 
 
-def inference_stream(model: torch.nn.Module, inputs: Iterable, batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
-    """Infer many images or videos, and give the result of each as soon as it is there.
+def class_names(cfg: Config) -> Sequence[str] | None:
+    """Return the names of the classes of a config's test data, ``None`` where it has none."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    if names := (dataset.get('metainfo') or {}).get('classes'):
+        return names
+    kind = dataset.get('type')
+    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    return (getattr(kind, 'METAINFO', None) or {}).get('classes')
 
-    Of images the next batch is prepared while the model runs on one.
 
-    Args:
-        model: of :func:`mmstvit.get_model`, in evaluation mode.
-        inputs: paths or arrays, as of :func:`mmstvit.inference_model`; addresses are not downloaded here.
-        batch_size: the same.
-        **kwargs: for video ``window``, ``stride`` and ``progress`` as there.
-
-    Yields:
-        Of each input in turn what :func:`mmstvit.inference_model` gives, or the exception that it has raised.
-
-    Raises:
-        ValueError: ``batch_size`` would have no effect.
-    """
-    scope = scope_of(model)
-    infer = _stream_images if scope == 'mmpretrain' else _INFER[scope]
-    # The caller's scope is its own between two results.
-    with DefaultScope.overwrite_default_scope(scope):
-        results = iter(infer(model, inputs, batch_size, **kwargs))
-    none_left = object()
-    while True:
-        with DefaultScope.overwrite_default_scope(scope):
-            result = next(results, none_left)
-        if result is none_left:
-            return
-        yield result
+def classes_of(model: torch.nn.Module) -> Sequence[str] | None:
+    """Return the names of the classes of a model of :func:`get_model`."""
+    return (getattr(model, 'dataset_meta', None) or {}).get('classes')
 
 
 def chosen_device(device: str | None) -> str:
-    """The device that was asked for, or else a GPU where there is one."""
+    """Return the device that is named, or else a GPU where there is one."""
     return device or ('cuda' if torch.cuda.is_available() else 'cpu')
 
 
+def config_of(model: torch.nn.Module) -> Config:
+    """Return the config of a model of :func:`get_model`."""
+    return getattr(model, '_config', None) or model.cfg
+
+
 def scope_of(model: torch.nn.Module) -> str:
-    """The toolbox of a model of :func:`get_model`."""
-    return toolbox_of(getattr(model, '_config', None) or model.cfg)
-
-
-def _infer_images(model: torch.nn.Module, inputs: list, batch_size: int, **kwargs: Any) -> list:
-    from .images import CheckedInferencer
-
-    return CheckedInferencer(model).infer_list([_as_string(i) for i in inputs], batch_size=batch_size, **kwargs)
-
-
-def _stream_images(model: torch.nn.Module, inputs: Iterable, batch_size: int) -> Iterator[Any]:
-    from .images import CheckedInferencer
-
-    return CheckedInferencer(model).stream(map(_as_string, inputs), batch_size)
-
-
-def _as_string(image: Any) -> Any:
-    return str(image) if isinstance(image, PathLike) else image
-
-
-def _infer_objects(model: torch.nn.Module, inputs: Iterable, batch_size: int) -> Iterator[Any]:
-    from mmdet.apis import inference_detector
-    from mmdet.utils import get_test_pipeline_cfg
-    from mmengine.dataset import Compose
-
-    from ..io.image_transforms import guard_images
-
-    _refuse_batches(batch_size)
-
-    def infer(image: Any) -> Any:
-        image = checked_image(image)
-        # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
-        pipeline = copy.deepcopy(get_test_pipeline_cfg(model.cfg))
-        if not isinstance(image, str):
-            pipeline[0].type = 'mmdet.LoadImageFromNDArray'
-        return inference_detector(model, image, Compose(guard_images(Compose(pipeline).transforms)))
-
-    return infer_each(infer, inputs)
-
-
-def _infer_videos(model: torch.nn.Module, inputs: Iterable, batch_size: int, **kwargs: Any) -> Iterator[Any]:
-    from .video import infer_video
-
-    _refuse_batches(batch_size)
-    return infer_each(lambda video: infer_video(model, checked_path(video, 'video'), **kwargs), inputs)
-
-
-def _refuse_batches(batch_size: int) -> None:
-    if batch_size != 1:
-        raise ValueError(f'batch_size={batch_size} has no effect here: mmdet and mmaction2 infer one input at a time')
-
-
-_INFER = {'mmpretrain': _infer_images, 'mmdet': _infer_objects, 'mmaction': _infer_videos}
+    """Return the toolbox of a model of :func:`get_model`."""
+    return toolbox_of(config_of(model))

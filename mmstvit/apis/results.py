@@ -1,4 +1,4 @@
-"""What was found in a file: as JSON, as a line, as a picture. The toolboxes draw."""
+"""Predictions as JSON, as a line, as a picture. The toolboxes draw."""
 
 import functools
 from typing import Any
@@ -8,13 +8,13 @@ import torch.nn as nn
 from mmcv.image import imread
 
 from ..visualization.clips import read_strip
-from .weights import classes_of
+from .models import classes_of
 
-THRESHOLD = 0.3  # least score of an object that is told
+THRESHOLD = 0.3  # least score of an object that is reported
 
 
 def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHOLD) -> dict[str, Any]:
-    """A prediction in JSON's types.
+    """Return a prediction in JSON's types.
 
     Args:
         result: of :func:`mmstvit.inference_model`.
@@ -45,11 +45,12 @@ def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHO
 def _objects(sample: Any, model: nn.Module, threshold: float) -> list[dict]:
     from mmdet.structures.mask import encode_mask_results
 
-    found, classes = sample.pred_instances.cpu(), classes_of(model)
-    found = found[found.scores >= threshold]
-    masks = encode_mask_results(found.masks.numpy()) if 'masks' in found else [None] * len(found)
+    instances, classes = sample.pred_instances.cpu(), classes_of(model)
+    instances = instances[instances.scores >= threshold]
+    masks = encode_mask_results(instances.masks.numpy()) if 'masks' in instances else [None] * len(instances)
+    columns = (instances.labels.tolist(), instances.scores.tolist(), instances.bboxes.tolist())
     objects = []
-    for label, score, box, mask in zip(found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist(), masks):
+    for label, score, box, mask in zip(*columns, masks, strict=True):
         one = {'class': classes[label] if classes else str(label), 'label': label, 'score': score, 'box': box}
         if mask is not None:
             one['mask'] = dict(size=list(mask['size']), counts=mask['counts'].decode())
@@ -57,19 +58,19 @@ def _objects(sample: Any, model: nn.Module, threshold: float) -> list[dict]:
     return sorted(objects, key=lambda one: -one['score'])
 
 
-def shown(found: dict) -> str:
-    """A record for reading."""
-    if 'error' in found:
+def as_line(prediction: dict) -> str:
+    """Return a :func:`record` as a line."""
+    if 'error' in prediction:
         return 'could not be read'
-    if 'objects' not in found:
-        return f'{found["pred_class"]} {found["pred_score"]:.1%}'
-    names = [one['class'] for one in found['objects']]
+    if 'objects' not in prediction:
+        return f'{prediction["pred_class"]} {prediction["pred_score"]:.1%}'
+    names = [one['class'] for one in prediction['objects']]
     return ', '.join(f'{names.count(name)} x {name}' for name in dict.fromkeys(names)) or 'nothing'
 
 
 @functools.lru_cache(maxsize=1)
 def _visualizer(scope: str) -> Any:
-    """The toolbox's, for all files: each has figures of its own."""
+    """Return the toolbox's visualizer, one for all files: each has figures of its own."""
     if scope == 'mmdet':
         from mmdet.visualization import DetLocalVisualizer as Visualizer
     else:
@@ -77,12 +78,12 @@ def _visualizer(scope: str) -> Any:
     return Visualizer()
 
 
-def drawn(result: Any, found: dict, scope: str, model: nn.Module, threshold: float) -> np.ndarray:
-    """A prediction on its image, or above frames of its clip.
+def draw_prediction(result: Any, prediction: dict, scope: str, model: nn.Module, threshold: float) -> np.ndarray:
+    """Draw a prediction on its image, or above frames of its clip.
 
     Args:
         result: of :func:`mmstvit.inference_model`.
-        found: its :func:`record`, with the ``file`` that it is of.
+        prediction: its :func:`record`, with the ``file`` that it is of.
         scope: the toolbox.
         model: whose it is.
         threshold: least score of an object, of a detector.
@@ -91,8 +92,8 @@ def drawn(result: Any, found: dict, scope: str, model: nn.Module, threshold: flo
         The picture, uint8 RGB.
     """
     if scope == 'mmaction':
-        return read_strip(found['file'], shown(found))[..., ::-1]
-    image, visualizer = imread(found['file'], channel_order='rgb'), _visualizer(scope)
+        return read_strip(prediction['file'], as_line(prediction))[..., ::-1]
+    image, visualizer = imread(prediction['file'], channel_order='rgb'), _visualizer(scope)
     if scope == 'mmdet':
         visualizer.dataset_meta = model.dataset_meta
         visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold)

@@ -16,7 +16,7 @@ from ..io.videos import guard_reading, role_of
 
 
 class WindowScores(NamedTuple):
-    """What the windows of a long video score.
+    """Scores of the windows of a long video.
 
     Attributes:
         spans: (windows, 2), start and end of each in seconds.
@@ -67,7 +67,7 @@ def infer_video(
 def _infer_windows(
     model: torch.nn.Module, sample: dict, pipeline: list[dict], window: float, stride: float | None, progress: bool
 ) -> WindowScores:
-    """The video is opened once; of each window those frames are decoded that the pipeline takes."""
+    """Infer the windows of a video, which is opened once; only frames that the pipeline takes are decoded."""
     stride = window if stride is None else stride
     if window <= 0 or stride <= 0:
         raise ValueError(f'window={window} and stride={stride} must be greater than 0, in seconds')
@@ -91,13 +91,13 @@ def _infer_windows(
 
 
 def _seekable(step: dict) -> dict:
-    """mmaction2's steps for PyAV keep all frames up to the last one that is wanted; OpenCV goes to a frame."""
-    found = re.fullmatch(r'(?:mmaction\.)?(?:PyAV|PIMS)(Init|Decode)', str(step['type']))
-    return dict(type=f'mmaction.OpenCV{found[1]}') if found else step
+    """Replace steps for PyAV, which keep all frames up to the last one that is wanted; OpenCV goes to a frame."""
+    match = re.fullmatch(r'(?:mmaction\.)?(?:PyAV|PIMS)(Init|Decode)', str(step['type']))
+    return dict(type=f'mmaction.OpenCV{match[1]}') if match else step
 
 
 def _spans(total: int, window: float, stride: float) -> list[tuple[int, int]]:
-    """First frame, and the one behind the last, of windows that cover ``total`` frames; all arguments in frames."""
+    """Return first frame and the one behind the last of windows that cover ``total`` frames; all in frames."""
     length = min(max(round(window), 1), total)
     starts = [round(i * stride) for i in range(ceil((total - length) / stride))]
     return [(start, start + length) for start in [*starts, total - length]]

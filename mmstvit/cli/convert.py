@@ -16,11 +16,11 @@ from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import SAFETENSORS, save_safetensors, trust_checkpoints
 from ..io.files import unfinished
 from ..registry import MODELS
-from .common import add_trust_argument
+from .arguments import add_trust_argument
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments of the command."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(
         description='Write a published checkpoint of DeiT, ViT, Swin, STViT-R or T2T-ViT in the names of mmstvit. The '
         'layout is recognised by its names. Published files load unconverted too; this is for those who want to look '
@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def report(converted: dict[str, Tensor]) -> list[str]:
-    """How a converted file fits the backbone that it is of, in lines.
+    """Report how a converted file fits its backbone, in lines.
 
     Raises:
         ValueError: tensors that tell the backbone's size are missing.

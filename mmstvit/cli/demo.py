@@ -8,24 +8,28 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from ..apis.configs import find_config
-from ..apis.models import chosen_device
-from ..apis.weights import check_checkpoint, chosen_weights
+from ..apis.models import published_weights
+from ..apis.weights import check_checkpoint
 from ..demo.models import DemoModel
 from ..demo.page import Offer, Page, prepare_gradio
 from ..errors import UsageError, one_line_errors
 from ..measure.networks import quieten
-from .common import add_trust_argument
+from .arguments import (
+    add_checkpoint_argument,
+    add_device_argument,
+    add_threads_argument,
+    add_trust_argument,
+    set_threads,
+)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments of the command."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(
         description='Open a page for trying models in the browser: choose a model, give it an image, a clip or a '
         'built-in sample, and see the prediction, what each semantic token stands for, the multiply-adds and the time '
-        'beside the dense twin. Models that were trained in the work dirs are offered, those of `make demo` among '
+        'beside the dense baseline. Models that were trained in the work dirs are offered, those of `make demo` among '
         'them. The page loads nothing from other machines, and uploads are removed at the end. It needs Gradio: pip '
         "install 'mmstvit[demo]'.",
         epilog='example: mmstvit demo --model stvit-s_8xb128_in1k --checkpoint stvit-s.pth --port 8000',
@@ -34,40 +38,36 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--work-dirs', type=Path, default=Path('work_dirs'), metavar='DIR', help='folder of trained models, %(default)s'
     )
     parser.add_argument('--model', metavar='MODEL', help='another model: a name of `mmstvit list` or a config')
-    parser.add_argument(
-        '--checkpoint', metavar='FILE|URL', help='its weights, by default those that are published for it'
-    )
+    add_checkpoint_argument(parser)
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to listen at, %(default)s; 0.0.0.0 lets other machines in'
     )
     parser.add_argument('--port', type=int, metavar='N', help='default the first free one from 7860 on')
     parser.add_argument('--inbrowser', action='store_true', help='open the page in the default browser')
-    parser.add_argument('--device', help='where models run; default a GPU where there is one')
-    parser.add_argument('--threads', type=int, metavar='N', help='of a CPU; default as PyTorch chooses')
+    add_device_argument(parser)
+    add_threads_argument(parser)
     add_trust_argument(parser)
     return parser.parse_args(argv)
 
 
 def check_args(args: argparse.Namespace) -> None:
-    """Fill in the device, and refuse what cannot take effect.
+    """Refuse what cannot take effect, and set the number of threads.
 
     Raises:
         UsageError: as said.
     """
-    if args.threads is not None and args.threads < 1:
-        raise UsageError('--threads must be at least 1')
+    set_threads(args.threads)
     if args.checkpoint and not args.model:
         raise UsageError('--checkpoint is the weights of --model: give that too')
     check_checkpoint(args.checkpoint)
-    args.device = chosen_device(args.device)
 
 
 def own_model(args: argparse.Namespace) -> DemoModel | None:
-    """The model that was given, loaded: what is wrong with it is told before the page is there."""
+    """Load the model of ``--model``, so that what is wrong with it is reported before the page is there."""
     if args.model is None:
         return None
     config = find_config(args.model)
-    weights = chosen_weights(args.checkpoint, args.model, config)
+    weights = args.checkpoint or published_weights(config)
     own = DemoModel(config.stem, config, weights, args.device, args.trust_checkpoint)
     own.model  # noqa: B018
     return own
@@ -80,8 +80,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_args(args)
         prepare_gradio(f'{folder}/uploads')
         quieten()
-        if args.threads:
-            torch.set_num_threads(args.threads)
         offer = Offer(args.work_dirs, args.device, args.trust_checkpoint, Path(folder, 'samples'), own_model(args))
         try:
             page = Page(offer)

@@ -4,22 +4,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from mmengine.registry import DefaultScope
-from torch import Tensor
-
-from ..apis.weights import check_checkpoint, classes_of, load_model
-from ..compat.requires import require
-from ..deploy.export import check_shapes, check_size, metadata_of, network_of
+from ..apis.models import get_model
+from ..apis.weights import check_checkpoint
+from ..deploy.export import export_onnx, require_packages
 from ..errors import UsageError, one_line_errors
-from ..io.files import unfinished
-from ..measure.complexity import count
-from ..measure.networks import default_size
-from .common import add_trust_argument, load_config
+from .arguments import add_trust_argument
+from .common import read_config
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments of the command."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(
         description='Write a classifier (its softmax scores), the backbone and neck of a detector (its maps) or a '
         'video recogniser (its softmax scores) to an ONNX file, and check it with ONNX Runtime against PyTorch. Inputs '
@@ -47,58 +41,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def export(args: argparse.Namespace) -> None:
-    """Write the file that the arguments ask for.
-
-    Raises:
-        UsageError: an argument is wrong, or the exported network does not do what the model does.
-    """
-    require('onnxscript', 'deploy', 'the export to ONNX')
-    require('onnxruntime', 'deploy', 'the check of an exported file')
-    from ..deploy.graph import BATCH, SIZES, largest_difference, trace, write
-
-    out = Path(args.out).expanduser()
-    if out.suffix != '.onnx':
-        raise UsageError(f'{args.out}: name it *.onnx')
-    check_checkpoint(args.checkpoint)
-    cfg = load_config(
-        argparse.Namespace(config=args.config, cfg_options={}, launcher='none', work_dir=None, local_rank=0)
-    )
-    scope = cfg.default_scope
-    model = load_model(cfg, args.checkpoint, trust=args.trust_checkpoint)
-    network = network_of(model, scope).eval()
-    with DefaultScope.overwrite_default_scope(scope):
-        shape = tuple(args.shape or default_size(cfg))
-        if not shape:
-            raise UsageError("the config's test pipeline does not tell the input size: give it with --shape")
-        check_size(model, shape, bool(args.shape), args.dynamic_size, 3 if scope == 'mmaction' else 2)
-        fixed = None if args.dynamic_size else shape
-        metadata = metadata_of(cfg, model, classes_of(model), fixed, bool(args.shape))
-        cost = count(network, torch.zeros(1, 3, *shape))
-        metadata |= dict(input_size=shape, multiply_adds=cost.multiply_adds, parameters=cost.parameters)
-
-    open_axes = {0: BATCH} if args.dynamic_batch else {}
-    if args.dynamic_size:
-        open_axes.update(zip((2, 3), SIZES))
-    # Where a size is open the example is one with borders to pad: what is done to them is recorded.
-    example = torch.zeros(2 if args.dynamic_batch else 1, 3, *(n + 5 if args.dynamic_size else n for n in shape))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # A file of that name is always a whole and a right one.
-    with unfinished(out) as temporary:
-        with torch.no_grad():
-            found = network(example)
-            names = ['scores'] if isinstance(found, Tensor) else [f'level_{i}' for i in range(len(found))]
-            write(trace(network, example, open_axes), names, open_axes, metadata, temporary)
-        shapes = check_shapes(shape, args.dynamic_batch, args.dynamic_size)
-        difference = largest_difference(network, temporary, shapes)
-        temporary.replace(out)
-    print(f'written: {out} ({out.stat().st_size / 1e6:.1f} MB), outputs {", ".join(names)}')
-    print(
-        f'checked on {len(shapes)} inputs: ONNX Runtime differs from PyTorch by {difference:.1e} of the largest output'
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
-        export(parse_args(argv))
+        args = parse_args(argv)
+        out = Path(args.out).expanduser()
+        if out.suffix != '.onnx':
+            raise UsageError(f'{args.out}: name it *.onnx')
+        require_packages()
+        check_checkpoint(args.checkpoint)
+        model = get_model(read_config(args.config), args.checkpoint, trust_checkpoint=args.trust_checkpoint)
+        exported = export_onnx(model, out, args.shape, args.dynamic_batch, args.dynamic_size)
+        print(f'written: {out} ({out.stat().st_size / 1e6:.1f} MB), outputs {", ".join(exported.outputs)}')
+        print(
+            f'checked on {exported.checked} inputs: ONNX Runtime differs from PyTorch by {exported.difference:.1e} of '
+            'the largest output'
+        )

@@ -7,12 +7,12 @@ import mmengine
 
 from ..errors import one_line_errors
 from ..measure.figures import comparison, console, figures, part_table
-from ..measure.networks import SPECS, load_network, quieten
-from .common import output_file
+from ..measure.networks import load_network, quieten
+from .arguments import add_network_arguments, output_file
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments of the command."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(
         description='Count the multiply-adds, FLOPs (two for each multiply-add) and parameters of networks, in all, of '
         'the backbone alone, and of each part, with the tokens that enter each transformer layer. Counted are matrix '
@@ -23,17 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'the config lets through (model.test_cfg.rpn.max_per_img), the mask head for as many as mmdet runs it on.',
         epilog='example: mmstvit flops stvit-s_8xb128_in1k timm:deit_small_patch16_224',
     )
-    parser.add_argument(
-        'networks', nargs='+', metavar='CONFIG', help=f'one table each, then a comparison with the first. {SPECS}'
-    )
-    parser.add_argument(
-        '--shape',
-        nargs='+',
-        type=int,
-        metavar='N',
-        help="H W of images, T H W or C T H W of clips; default the config's test size",
-    )
-    parser.add_argument('--json', metavar='FILE', help='write the figures there')
+    add_network_arguments(parser, 'One table each, then a comparison with the first.')
     return parser.parse_args(argv)
 
 
@@ -43,15 +33,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         output_file(args.json, '--json', ('.json',))
         quieten()
-        screen, all_found = console(), []
-        networks = [load_network(spec) for spec in args.networks]
-        for network in networks:
-            found = figures(network, args.shape)
-            all_found.append(found)
-            screen.print(part_table(found))
-            if found.whole.not_counted:
-                screen.print(f'Not counted: {", ".join(found.whole.not_counted)}')
-        if len(all_found) > 1:
-            screen.print(comparison(all_found))
+        screen, rows = console(), []
+        for network in [load_network(spec) for spec in args.networks]:
+            row = figures(network, args.shape)
+            rows.append(row)
+            screen.print(part_table(row))
+            if row.whole.not_counted:
+                screen.print(f'Not counted: {", ".join(row.whole.not_counted)}')
+        if len(rows) > 1:
+            screen.print(comparison(rows))
         if args.json:
-            mmengine.dump([found.as_dict() for found in all_found], args.json, indent=2)
+            mmengine.dump([row.as_dict() for row in rows], args.json, indent=2)

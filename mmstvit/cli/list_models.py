@@ -11,7 +11,7 @@ from ..measure.figures import console, readable
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments of the command."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(
         description='List the models: what they were made for, multiply-adds of one input, parameters, results and '
         'whether weights are published. A name is good for all other commands, and for mmstvit.get_model.',
@@ -47,7 +47,7 @@ def _cells(entry: dict) -> tuple[str, ...]:
     about, results = entry['Metadata'], entry['Results']
     # OpenMMLab's metafiles call multiply-adds FLOPs.
     counts = [readable(about[key]) if key in about else '' for key in ('FLOPs', 'Parameters')]
-    found = [f'{metric} {value}' for result in results for metric, value in (result.get('Metrics') or {}).items()]
+    metrics = [f'{metric} {value}' for result in results for metric, value in (result.get('Metrics') or {}).items()]
     tasks = ', '.join(dict.fromkeys(result['Task'] for result in results))
     data = ', '.join(dict.fromkeys(result['Dataset'] for result in results))
-    return tasks, data, *counts, ', '.join(found), 'published' if entry.get('Weights') else ''
+    return tasks, data, *counts, ', '.join(metrics), 'published' if entry.get('Weights') else ''

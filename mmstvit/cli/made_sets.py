@@ -7,7 +7,7 @@ from ..errors import UsageError, one_line
 
 
 def parse_args(description: str, kind: str, train: int, val: int, size: int) -> argparse.Namespace:
-    """Arguments of such a command.
+    """Parse the arguments of such a command.
 
     Args:
         description: the text of its help.
@@ -27,7 +27,7 @@ def parse_args(description: str, kind: str, train: int, val: int, size: int) -> 
 
 
 def make_set(make: Callable[..., int], args: argparse.Namespace, kind: str) -> None:
-    """Draw what is missing of a set, and say how much that was.
+    """Draw what is missing of a set, and print how much that was.
 
     Args:
         make: ``make_scenes`` or ``make_clips``.
@@ -38,8 +38,8 @@ def make_set(make: Callable[..., int], args: argparse.Namespace, kind: str) -> N
         UsageError: a setting is out of range, or the folder cannot be written.
     """
     try:
-        drawn = make(**vars(args))
+        number = make(**vars(args))
     except (ValueError, OSError) as error:
         raise UsageError(one_line(error)) from error
     counts = f'{args.train} {kind} for training and {args.val} for validation'
-    print(f'{args.out_dir}: {counts}, {f"{drawn} drawn" if drawn else "all there already"}')
+    print(f'{args.out_dir}: {counts}, {f"{number} drawn" if number else "all there already"}')

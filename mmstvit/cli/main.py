@@ -31,18 +31,18 @@ EXAMPLES = """examples:
 
 
 def usage() -> str:
-    """All commands, a line each."""
+    """List all commands, a line each."""
     lines = [f'  {name:<12} {what}' for name, (_, what) in COMMANDS.items()]
     return '\n'.join(['usage: mmstvit COMMAND ...', '', 'commands:', *lines, '', EXAMPLES])
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Entry point; hands on what the command's own ``main`` returns."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    if not given or given[0] in ('-h', '--help'):
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ('-h', '--help'):
         print(usage())
-        return 0 if given else 2
-    name, *rest = given
+        return 0 if arguments else 2
+    name, *rest = arguments
     if name == '--version':
         from ..version import __version__
 

@@ -1,34 +1,33 @@
 """Pictures of what speaks for a class: ``tools/visualization/show_cam.py``."""
 
 import argparse
-import contextlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..apis.weights import classes_of
+from ..apis.models import classes_of
 from ..errors import UsageError, one_line, one_line_errors, suggest
 from ..visualization.class_activation import METHODS, activation_sheet, class_activation
 from ..visualization.pictures import write_png
-from .show_tokens import SHEET, add_input_arguments, picture_names, prepare
+from .arguments import add_picture_arguments
+from .show_tokens import SHEET, load_model, picture_names
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Arguments of the command."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(
         description='Show which parts of an image speak for a class, in image classifiers with semantic tokens: class '
         'activation of the package grad-cam, spread over the image by the attention of the semantic tokens. For other '
         'networks mmpretrain has vis_cam.py. For several images a contact sheet too.',
         epilog='example: mmstvit show-cam stvit-s_8xb128_in1k s.pth cat.jpg --target tabby',
     )
-    add_input_arguments(parser, 'cam')
+    add_picture_arguments(parser, 'cam')
     parser.add_argument('--target', metavar='CLASS', help='number or name of the class; default the predicted one')
     parser.add_argument('--method', default='GradCAM', choices=METHODS, help='of grad-cam; default GradCAM')
     return parser.parse_args(argv)
 
 
 def number_of(target: str | None, classes: Sequence[str] | None) -> int | None:
-    """The number of a class that is given by number or by name.
+    """Return the number of a class, from its number or name.
 
     Raises:
         UsageError: there is no class of that name.
@@ -46,21 +45,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
         args = parse_args(argv)
-        model, show_dir = prepare(args, 'cam')
+        model, show_dir = load_model(args, 'cam')
         classes = classes_of(model)
         target = number_of(args.target, classes)
-        found, titles = [], []
+        activations, titles = [], []
         for path, name in zip(args.inputs, picture_names(args.inputs, SHEET)):
             try:
-                with contextlib.redirect_stdout(io.StringIO()):  # mmpretrain's progress bar
-                    one = class_activation(model, path, target, args.method)
+                one = class_activation(model, path, target, args.method)
             except (ValueError, ImportError) as error:
                 raise UsageError(one_line(error)) from error
             what = classes[one.target] if classes else f'class {one.target}'
             titles.append(f'{Path(path).name}: for {what}  {float(one.result["pred_scores"][one.target]):.0%}')
-            found.append(one)
+            activations.append(one)
             write_png(show_dir / f'{name}.png', activation_sheet([one], titles[-1:]))
             print(f'class activation: {show_dir / name}.png')
-        if len(found) > 1:
-            write_png(show_dir / f'{SHEET}.png', activation_sheet(found, titles))
+        if len(activations) > 1:
+            write_png(show_dir / f'{SHEET}.png', activation_sheet(activations, titles))
             print(f'contact sheet:    {show_dir / SHEET}.png')

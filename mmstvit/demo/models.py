@@ -1,9 +1,7 @@
-"""The models of the demo page: which there are, what they say of an input, and what they cost beside their twins."""
+"""Models of the demo page: find trained ones, answer an input, and compare costs with those of the dense baseline."""
 
-import argparse
 import contextlib
 import functools
-import io
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -14,22 +12,23 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from ..apis.baseline import dense_baseline
 from ..apis.files import IMAGES, VIDEOS
+from ..apis.inference import inference_model
 from ..apis.inputs import INPUT_ERRORS
-from ..apis.models import inference_model
-from ..apis.results import drawn, record
-from ..apis.twins import dense_twin
-from ..apis.weights import classes_of, load_model
+from ..apis.models import classes_of, get_model
+from ..apis.results import draw_prediction, record
 from ..engine.whole_checkpoints import newest_whole_checkpoint
 from ..errors import UsageError, one_line
 from ..measure.networks import Network, input_shape, network_of
-from ..measure.timing import Job, costs, interleave
+from ..measure.speed import costs
+from ..measure.timing import Job, Timing, interleave
 from ..visualization import recording, token_maps
 from ..visualization.pictures import picture
 
 KINDS = {'mmpretrain': 'image classifier', 'mmaction': 'video recogniser', 'mmdet': 'detector'}
 THRESHOLD = 0.5  # least score of an object
-ROUNDS = 11  # in which a network and its twin are timed in turn
+ROUNDS = 11  # in which a network and its baseline are timed in turn
 BATCHES = (1, 16)  # one input of a small network takes the time of its calls, not of its arithmetic
 _AFFORDABLE = 4e9  # multiply-adds of a forward of several inputs: larger networks are timed on one alone
 _TOP = 5
@@ -37,22 +36,22 @@ _TOP = 5
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a model says of one input.
+    """Prediction of one input, with its pictures.
 
     Attributes:
-        classes: the names of the best classes with their scores; of a detector what it found, in a line.
-        drawn: the input with the prediction, (height, width, 3), uint8 RGB.
+        classes: the names of the best classes with their scores; of a detector the objects, in a line.
+        drawing: the input with the prediction, (height, width, 3), uint8 RGB.
         tokens: the picture of the token maps, uint8 RGB, or ``None`` for a model without semantic tokens.
     """
 
     classes: dict[str, float] | str
-    drawn: np.ndarray
+    drawing: np.ndarray
     tokens: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one input costs a network.
+    """Cost of one input.
 
     Attributes:
         multiply_adds: of the whole network.
@@ -98,7 +97,7 @@ class DemoModel:
             UsageError: the checkpoint cannot be used.
             ImportError: the toolbox is not installed.
         """
-        return load_model(self.cfg, self.weights, self.device, self.trust)
+        return get_model(self.cfg, self.weights, self.device, self.trust)
 
     @property
     def classes(self) -> Sequence[str] | None:
@@ -123,27 +122,26 @@ class DemoModel:
         path = Path(path)
         self._check_kind(path)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # mmpretrain's progress bar
-                maps = token_maps(self.model, path) if self.has_tokens else None
-                result = maps.result if maps else inference_model(self.model, path)
+            maps = token_maps(self.model, path) if self.has_tokens else None
+            result = maps.result if maps else inference_model(self.model, path)
         except INPUT_ERRORS as error:
             raise UsageError(one_line(error).replace(str(path), path.name)) from error
-        found = dict(file=str(path), **record(result, self.scope, self.model, THRESHOLD))
-        with_prediction = drawn(result, found, self.scope, self.model, THRESHOLD)
-        return Answer(self._named(found), with_prediction, picture(maps) if maps else None)
+        prediction = dict(file=str(path), **record(result, self.scope, self.model, THRESHOLD))
+        drawing = draw_prediction(result, prediction, self.scope, self.model, THRESHOLD)
+        return Answer(self._named(prediction), drawing, picture(maps) if maps else None)
 
     def _check_kind(self, path: Path) -> None:
         other = {'image': VIDEOS, 'clip': IMAGES}[self.takes]
         if path.suffix.lower() in other:
-            given, model = ('a clip', 'a video recogniser') if self.takes == 'image' else ('an image', 'an image model')
-            raise UsageError(f'{path.name} is {given} and this model takes {self.takes}s: choose {model} for it')
+            kind, model = ('a clip', 'a video recogniser') if self.takes == 'image' else ('an image', 'an image model')
+            raise UsageError(f'{path.name} is {kind} and this model takes {self.takes}s: choose {model} for it')
 
-    def _named(self, found: dict) -> dict[str, float] | str:
-        if 'objects' in found:
-            counted = Counter(one['class'] for one in found['objects'])
+    def _named(self, prediction: dict) -> dict[str, float] | str:
+        if 'objects' in prediction:
+            counted = Counter(one['class'] for one in prediction['objects'])
             names = [f'{number} x {name}' if number > 1 else name for name, number in sorted(counted.items())]
             return ', '.join(names) or 'nothing'
-        scores = [float(score) for score in found['pred_scores']]
+        scores = [float(score) for score in prediction['pred_scores']]
         classes = list(self.classes or map(str, range(len(scores))))
         best = sorted(range(len(scores)), key=lambda i: -scores[i])[:_TOP]
         # Some data sets have two classes of one name.
@@ -151,10 +149,10 @@ class DemoModel:
 
     @functools.cached_property
     def _networks(self) -> list[Network]:
-        """The network, and its dense twin if it has one."""
+        """The network, and its dense baseline if it has one."""
         networks = [network_of(self.cfg, self.name, self.model)]
         with contextlib.suppress(ValueError):  # it has no semantic tokens
-            networks.append(network_of(dense_twin(self.cfg), 'dense twin'))
+            networks.append(network_of(dense_baseline(self.cfg), 'dense baseline'))
             networks[1].model.to(self.device)
         return networks
 
@@ -167,18 +165,12 @@ class DemoModel:
         """Of each network its multiply-adds, those of its backbone and its parameters."""
         counted = []
         for network in self._networks:
-            row = costs(network, self._shape, self._how('model'))
+            row = costs(network, self._shape, device=self.device)
             row['backbone'] = None
             if self.scope == 'mmdet':
-                row['backbone'] = costs(network, self._shape, self._how('backbone'))['multiply_adds']
+                row['backbone'] = costs(network, self._shape, 'backbone', self.device)['multiply_adds']
             counted.append(row)
         return counted
-
-    def _how(self, part: str) -> argparse.Namespace:
-        """How the benchmark is to run a network."""
-        return argparse.Namespace(
-            device=torch.device(self.device), part=part, dtype='float32', train_step=False, compile=False, min_time=0.05
-        )
 
     @property
     def input_size(self) -> str:
@@ -186,7 +178,7 @@ class DemoModel:
         return ' x '.join(map(str, self._shape[1:]))
 
     def costs(self) -> list[Cost]:
-        """What one input costs the network and, where it has semantic tokens, its dense twin, timed in turn.
+        """Return the cost of one input for the network and, where it has semantic tokens, its dense baseline.
 
         Raises:
             UsageError: the size of an input is not known.
@@ -200,14 +192,15 @@ class DemoModel:
 
     def _milliseconds(self, batch: int) -> list[float]:
         """Of a forward of each network, which are run in turn."""
-        jobs = [Job(network, self._shape, batch, self._how('model')) for network in self._networks]
+        timing = Timing(self.device, min_time=0.05)
+        jobs = [Job(network, self._shape, batch, timing) for network in self._networks]
         seconds = interleave([job.seconds for job in jobs], [job.times_a_round() for job in jobs], ROUNDS)
         return [1000 * statistics.median(own) for own in seconds]
 
 
 def trained_models(work_dirs: Path, device: str, trust: bool) -> tuple[list[DemoModel], list[str]]:
-    """The models that were trained in the folders of ``work_dirs``, and lines about those that cannot be offered."""
-    found, faults = [], []
+    """Find the models trained in the folders of ``work_dirs``, and report those that cannot be offered."""
+    models, faults = [], []
     for folder in sorted(path for path in work_dirs.glob('*') if path.is_dir()):
         # A training writes its config, overrides and all, beside its checkpoints.
         configs = sorted(folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
@@ -220,5 +213,5 @@ def trained_models(work_dirs: Path, device: str, trust: bool) -> tuple[list[Demo
             faults.append(f'{configs[-1]} is no valid config: {one_line(error)}')
             continue
         if model.scope in KINDS:
-            found.append(model)
-    return sorted(found, key=lambda model: list(KINDS).index(model.scope)), faults
+            models.append(model)
+    return sorted(models, key=lambda model: list(KINDS).index(model.scope)), faults

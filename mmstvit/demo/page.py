@@ -23,10 +23,10 @@ _NONE = (
 _INTRO = """# mmstvit
 A vision transformer that goes on with a few *semantic tokens* in place of all image tokens. Choose a model, then a \
 sample or a file of yours: see what the model predicts, which part of the input each token stands for, and what it \
-costs beside its dense twin, the same network without semantic tokens."""
+costs beside its dense baseline, the same network without semantic tokens."""
 _SAMPLES = 'Held-out samples, with what is in them: click one'
 _TOKENS = '### What each semantic token stands for'
-_NO_TOKENS = 'This model has no semantic tokens, so there is no map of them and no dense twin to compare it with.'
+_NO_TOKENS = 'This model has no semantic tokens, so there is no map of them and no dense baseline to compare it with.'
 _CSS = """
 #message { color: #b91c1c; border: 1px solid #fca5a5; border-radius: 6px; padding: 8px 12px; background: #fef2f2 }
 #costs table { width: 100% }
@@ -60,15 +60,15 @@ class Offer:
     def look(self) -> list[str]:
         """Look for models; returns the names of all. Those that are as before stay loaded."""
         known = {(model.name, model.weights): model for model in self.models.values()}
-        found, faults = trained_models(self.work_dirs, self.device, self.trust)
+        models, faults = trained_models(self.work_dirs, self.device, self.trust)
         for line in faults:
             print(f'left out: {line}')
-        models = [self.own, *found] if self.own else found
+        models = [self.own, *models] if self.own else models
         self.models = {model.name: known.get((model.name, model.weights), model) for model in models}
         return list(self.models)
 
     def samples(self, name: str) -> list[Sample]:
-        """The built-in inputs for a model."""
+        """Return the built-in inputs for a model."""
         if name not in self._samples:
             model = self.models[name]
             self._samples[name] = samples_for(model.scope, model.classes, self.folder / model.scope)
@@ -76,8 +76,8 @@ class Offer:
 
 
 def cost_table(costs: Sequence[Cost], model: DemoModel) -> str:
-    """What an input costs a network and its dense twin, as Markdown."""
-    names = ['this model', 'dense twin', 'share'] if len(costs) > 1 else ['this model']
+    """Format what an input costs a network and its dense baseline, as Markdown."""
+    names = ['this model', 'dense baseline', 'share'] if len(costs) > 1 else ['this model']
     lines = [f'| | {" | ".join(names)} |', '|---' * (1 + len(names)) + '|']
     rows = [
         ('multiply-adds', readable, [cost.multiply_adds for cost in costs]),
@@ -93,15 +93,15 @@ def cost_table(costs: Sequence[Cost], model: DemoModel) -> str:
             lines.append(f'| {name} | {" | ".join(cells)} |')
     threads = torch.get_num_threads()
     where = model.device if model.device != 'cpu' else f'{threads} CPU thread{"s" if threads > 1 else ""}'
-    turns = 'in turn with its twin, ' if len(costs) > 1 else ''
+    turns = 'in turn with its baseline, ' if len(costs) > 1 else ''
     lines += ['', f'Inputs of {model.input_size}. Time is the median of {ROUNDS} runs, {turns}on {where}.']
     if len(costs) > 1:
-        lines[-1] += ' The twin is untrained here, which changes neither cost nor time.'
+        lines[-1] += ' The baseline is untrained here, which changes neither cost nor time.'
     return '\n'.join(lines)
 
 
 class Page:
-    """What the page does; each method returns values or updates of Gradio's components.
+    """Callbacks of the page; each returns values or updates of Gradio's components.
 
     Args:
         offer: the models.
@@ -116,22 +116,22 @@ class Page:
         self.running = threading.Lock()
 
     def results(
-        self, label: Any = None, drawn: Any = None, tokens: Any = None, costs: str = '', note: str = '', fault: str = ''
+        self, label: Any = None, image: Any = None, tokens: Any = None, costs: str = '', note: str = '', fault: str = ''
     ) -> list:
-        """The message and the results, by default none."""
+        """Return updates of the message and the results, by default none."""
         gr = self.gr
-        pictures = [gr.Image(picture, visible=picture is not None) for picture in (drawn, tokens)]
+        pictures = [gr.Image(picture, visible=picture is not None) for picture in (image, tokens)]
         return [gr.Markdown(fault, visible=bool(fault)), label, *pictures, costs, note]
 
     def look(self, chosen: str | None) -> list:
-        """As the page is loaded: the models there are now, and what to do where there is none."""
+        """Offer the models there are now, as the page is loaded, or show how to train one."""
         names = self.offer.look()
         chosen = chosen if chosen in names else next(iter(names), None)
         missing = _NONE.format(self.offer.work_dirs)
         return [self.gr.Dropdown(names, value=chosen), self.gr.Markdown(missing, visible=not names)]
 
     def choose(self, name: str | None) -> list:
-        """Another model: its samples, and no results."""
+        """Change the model: show its samples, and no results."""
         samples, results = [], self.results()
         if name:
             try:
@@ -149,11 +149,11 @@ class Page:
         return [hint, gallery, self.gr.File(label=f'Or your own {takes}'), *results]
 
     def take(self, name: str, index: int) -> str:
-        """The file of a sample."""
+        """Return the file of a sample."""
         return str(self.offer.samples(name)[index].path)
 
     def predict(self, name: str | None, path: str | None) -> Iterator[list]:
-        """The results of a file, first without and then with the time."""
+        """Yield the results of a file, first without and then with the time."""
         try:
             if not name:
                 raise UsageError('There is no model yet')
@@ -166,14 +166,14 @@ class Page:
             yield self.results(fault=one_line(error))
             return
         note = _TOKENS if model.has_tokens else _NO_TOKENS
-        yield self.results(answer.classes, answer.drawn, answer.tokens, '*measuring ...*', note)
-        *shown, _, _ = [self.gr.skip()] * 6
+        yield self.results(answer.classes, answer.drawing, answer.tokens, '*measuring ...*', note)
+        *unchanged, _, _ = [self.gr.skip()] * 6
         with self.running:
             costs = model.costs()
-        yield [*shown, cost_table(costs, model), note]
+        yield [*unchanged, cost_table(costs, model), note]
 
     def blocks(self) -> Any:
-        """The page itself."""
+        """Build the page."""
         gr = self.gr
         with gr.Blocks(title='mmstvit', analytics_enabled=False) as blocks:
             gr.Markdown(_INTRO)
@@ -197,12 +197,12 @@ class Page:
                 with gr.Column(scale=3):
                     message = gr.Markdown(visible=False, elem_id='message')
                     with gr.Row():
-                        drawn = gr.Image(show_label=False, visible=False, buttons=[], elem_id='drawn')
+                        drawing = gr.Image(show_label=False, visible=False, buttons=[], elem_id='drawn')
                         label = gr.Label(label='Prediction', elem_id='prediction')
                     costs = gr.Markdown(elem_id='costs')
             note = gr.Markdown(elem_id='note')
             tokens = gr.Image(show_label=False, visible=False, buttons=['fullscreen', 'download'], elem_id='tokens')
-            results = [message, label, drawn, tokens, costs, note]
+            results = [message, label, drawing, tokens, costs, note]
 
             def take(name: str, event: gr.SelectData) -> str:
                 return self.take(name, event.index)
@@ -233,7 +233,7 @@ class Page:
 
 
 def prepare_gradio(folder: str) -> None:
-    """Settings that Gradio reads as it is imported.
+    """Set what Gradio reads as it is imported.
 
     Args:
         folder: for all files that it writes.

@@ -25,7 +25,7 @@ class Sample(NamedTuple):
 
 
 def samples_for(scope: str, classes: Sequence[str] | None, folder: Path) -> list[Sample]:
-    """Inputs for a model that knows the digits or how they move; none for any other.
+    """Make inputs for a model that knows the digits or how they move; none for any other.
 
     Args:
         scope: the model's toolbox.

@@ -1,16 +1,23 @@
-"""What is exported of a model, and what the file tells about its inputs and outputs."""
+"""Export a model to ONNX, with what the file tells about its inputs and outputs."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn as nn
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import Tensor
 
+from ..apis.models import classes_of, config_of, scope_of
+from ..compat.requires import require
 from ..errors import UsageError
+from ..io.files import unfinished
 from ..layers.window_layout import WindowSpec
+from ..measure.complexity import count
+from ..measure.networks import default_size
 from ..version import __version__
 
 # Frames of a clip are decoded to RGB, images to BGR.
@@ -56,7 +63,7 @@ class Maps(Scores):
 
 
 def network_of(model: nn.Module, scope: str) -> nn.Module:
-    """The part of a model that is exported.
+    """Return the part of a model that is exported.
 
     Raises:
         UsageError: its kind is not known here.
@@ -79,7 +86,7 @@ def network_of(model: nn.Module, scope: str) -> nn.Module:
 
 # ------------------------------------------------------------------------------------------- how images are prepared
 def transforms_of(cfg: Config) -> list[dict[str, Any]]:
-    """The steps of the test pipeline between loading and packing, with all their settings.
+    """Return the steps of the test pipeline between loading and packing, with all their settings.
 
     Of a step that is not known here only the type is told; of a clip's pipeline the steps are told as they are.
     """
@@ -99,7 +106,7 @@ def transforms_of(cfg: Config) -> list[dict[str, Any]]:
 
 
 def fit(transforms: list[dict], shape: tuple[int, int]) -> list[dict]:
-    """Let the steps for an image lead to (height, width): a crop keeps its share of the image."""
+    """Change the steps for an image so that they lead to (height, width): a crop keeps its share of the image."""
     size, fitted = list(reversed(shape)), []
     crops = [step['crop_size'] for step in transforms if step['type'] == 'CenterCrop']
     for step in transforms:
@@ -118,26 +125,26 @@ def fit(transforms: list[dict], shape: tuple[int, int]) -> list[dict]:
 
 
 def metadata_of(
-    cfg: Config, model: nn.Module, classes: list[str] | None, shape: tuple[int, ...] | None, given: bool
+    cfg: Config, model: nn.Module, classes: Sequence[str] | None, shape: tuple[int, ...] | None, explicit: bool
 ) -> dict[str, Any]:
-    """What the file tells beside the network.
+    """Return the metadata of the file.
 
     Args:
         cfg: the config.
         model: as built.
         classes: their names.
         shape: the input size; ``None`` where it is open.
-        given: whether it was asked for, and may be another than that of the test pipeline.
+        explicit: whether it was asked for, and may be another than that of the test pipeline.
     """
     scope, before = cfg.default_scope, model.data_preprocessor
     transforms = transforms_of(cfg)
-    if shape is not None and scope != 'mmaction' and (given or scope == 'mmdet'):
+    if shape is not None and scope != 'mmaction' and (explicit or scope == 'mmdet'):
         transforms = fit(transforms, shape)
     flipped = getattr(before, 'to_rgb', False) or getattr(before, '_channel_conversion', False)
     order = {'BGR': 'RGB', 'RGB': 'BGR'}[_DECODED[scope]] if flipped else _DECODED[scope]
     return dict(
         mmstvit_version=__version__,
-        config=Path(cfg.filename).name,
+        config=Path(cfg.filename or '').name,
         task='features' if scope == 'mmdet' else 'classification',
         classes=classes,
         layout='NCTHW' if scope == 'mmaction' else 'NCHW',
@@ -151,14 +158,95 @@ def metadata_of(
     )
 
 
-# ------------------------------------------------------------------------------------------------------ the command
-def check_size(model: nn.Module, shape: tuple[int, ...], given: bool, dynamic: bool, rank: int) -> None:
+# --------------------------------------------------------------------------------------------------------- the export
+class Exported(NamedTuple):
+    """Outcome of an export.
+
+    Attributes:
+        outputs: names of the file's outputs.
+        checked: inputs that the file was run on beside the model.
+        difference: the largest between the two, as a share of the largest output.
+    """
+
+    outputs: list[str]
+    checked: int
+    difference: float
+
+
+def require_packages() -> None:
+    """Refuse to start without the packages of the extra ``deploy``.
+
+    Raises:
+        ImportError: one is not installed.
+    """
+    require('onnxscript', 'deploy', 'the export to ONNX')
+    require('onnxruntime', 'deploy', 'the check of an exported file')
+
+
+def export_onnx(
+    model: nn.Module,
+    path: Path,
+    shape: Sequence[int] | None = None,
+    dynamic_batch: bool = False,
+    dynamic_size: bool = False,
+) -> Exported:
+    """Write a model to an ONNX file, and check the file with ONNX Runtime against PyTorch.
+
+    Args:
+        model: of :func:`mmstvit.get_model`, on the CPU.
+        path: the file; it is whole and right, or not there. Its folder is made.
+        shape: (height, width), of clips (frames, height, width); by default that of the config's test pipeline.
+        dynamic_batch: whether the batch size is left open; else it is 1.
+        dynamic_size: whether height and width are left open.
+
+    Raises:
+        UsageError: a setting does not fit the model, or the exported network does not do what the model does.
+        ImportError: a package of the extra ``deploy`` is not installed.
+    """
+    require_packages()
+    from .graph import BATCH, SIZES, largest_difference, trace, write
+
+    network = network_of(model, scope_of(model)).eval()
+    size, metadata = _describe(model, network, shape, dynamic_size)
+    open_axes = {0: BATCH} if dynamic_batch else {}
+    if dynamic_size:
+        open_axes.update(zip((2, 3), SIZES))
+    # Where a size is open the example is one with borders to pad: what is done to them is recorded.
+    example = torch.zeros(2 if dynamic_batch else 1, 3, *(n + 5 if dynamic_size else n for n in size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with unfinished(path) as temporary:
+        with torch.no_grad():
+            outputs = network(example)
+            names = ['scores'] if isinstance(outputs, Tensor) else [f'level_{i}' for i in range(len(outputs))]
+            write(trace(network, example, open_axes), names, open_axes, metadata, temporary)
+        shapes = check_shapes(size, dynamic_batch, dynamic_size)
+        difference = largest_difference(network, temporary, shapes)
+        temporary.replace(path)
+    return Exported(names, len(shapes), difference)
+
+
+def _describe(
+    model: nn.Module, network: nn.Module, shape: Sequence[int] | None, dynamic_size: bool
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """Return the input size of a model, and the metadata of its file."""
+    cfg, scope = config_of(model), scope_of(model)
+    with DefaultScope.overwrite_default_scope(scope):
+        size = tuple(shape or default_size(cfg))
+        if not size:
+            raise UsageError("the config's test pipeline does not tell the input size: give it with --shape")
+        check_size(model, size, bool(shape), dynamic_size, 3 if scope == 'mmaction' else 2)
+        metadata = metadata_of(cfg, model, classes_of(model), None if dynamic_size else size, bool(shape))
+        cost = count(network, torch.zeros(1, 3, *size))
+    return size, metadata | dict(input_size=size, multiply_adds=cost.multiply_adds, parameters=cost.parameters)
+
+
+def check_size(model: nn.Module, shape: tuple[int, ...], explicit: bool, dynamic: bool, rank: int) -> None:
     """Refuse a shape of another rank, and an open size where the network is made for one.
 
     Raises:
         UsageError: as said.
     """
-    if given and (len(shape) != rank or min(shape) < 1):
+    if explicit and (len(shape) != rank or min(shape) < 1):
         what = 'height and width' if rank == 2 else 'frames, height and width'
         raise UsageError(f'--shape {" ".join(map(str, shape))}: it takes {what}, {rank} positive numbers')
     if dynamic and (rank == 3 or isinstance(getattr(model.backbone, 'spec', None), WindowSpec)):
@@ -169,7 +257,7 @@ def check_size(model: nn.Module, shape: tuple[int, ...], given: bool, dynamic: b
 
 
 def check_shapes(shape: tuple[int, ...], dynamic_batch: bool, dynamic_size: bool) -> list[tuple[int, ...]]:
-    """Inputs that an exported file is tried on: two batches, and three sizes where the size is open."""
+    """Return shapes to check an exported file on: two batches, and three sizes where the size is open."""
     sizes = [shape]
     if dynamic_size:
         height, width = shape

@@ -1,4 +1,4 @@
-"""A network as an ONNX graph: what PyTorch's exporter leaves open, and what the graph is checked for."""
+"""Write a network as an ONNX graph, and check the graph."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ aten = torch.ops.aten
 
 
 def _pool(x: Tensor, size: Sequence[int], reduce: Callable[..., Tensor]) -> Tensor:
-    """Adaptive pooling one axis after the other, bin by bin: ONNX has no such operator.
+    """Pool adaptively one axis after the other, bin by bin: ONNX has no such operator.
 
     Bin i of s along n tokens goes from floor(i n / s) to ceil((i + 1) n / s).
     """
@@ -109,7 +109,7 @@ def write(
 
 
 def _name_axes(model: onnx.ModelProto, open_axes: dict[int, str]) -> None:
-    """Call the open axes by their names instead of the tracer's symbols."""
+    """Rename the open axes, which have the tracer's symbols."""
     graph = model.graph
     axes = graph.input[0].type.tensor_type.shape.dim
     names = {axes[axis].dim_param: name for axis, name in open_axes.items()}
@@ -123,12 +123,12 @@ def _name_axes(model: onnx.ModelProto, open_axes: dict[int, str]) -> None:
 
 
 def operators(model: onnx.ModelProto) -> set[str]:
-    """Types of the operators of a graph and of its functions and branches; foreign ones with their domain."""
-    found = set()
+    """Return the types of operators in a graph, its functions and branches; foreign ones with their domain."""
+    types = set()
 
     def walk(nodes: Sequence[onnx.NodeProto]) -> None:
         for node in nodes:
-            found.add(f'{node.domain}::{node.op_type}' if node.domain else node.op_type)
+            types.add(f'{node.domain}::{node.op_type}' if node.domain else node.op_type)
             for attribute in node.attribute:
                 for graph in (attribute.g, *attribute.graphs):
                     walk(graph.node)
@@ -136,7 +136,7 @@ def operators(model: onnx.ModelProto) -> set[str]:
     walk(model.graph.node)
     for function in model.functions:
         walk(function.node)
-    return found
+    return types
 
 
 def check_operators(model: onnx.ModelProto) -> None:

@@ -1,15 +1,38 @@
-"""An exported file as a network to be timed beside those of PyTorch."""
+"""Exported files as networks that are timed beside those of PyTorch."""
 
-import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from ..errors import UsageError
 from ..measure.networks import Network
-from .run_onnx import InputError, onnx_runner, open_session, read_metadata
+from ..measure.timing import Timing
+from .run_onnx import InputError, open_session, read_metadata
+
+
+def onnx_runner(path: str | Path, threads: int | None = None) -> Callable[[np.ndarray], Any]:
+    """Open a model as a function of its input.
+
+    Args:
+        path: the file.
+        threads: as of :func:`.open_session`.
+
+    Returns:
+        What takes an array (N, C, *size), float32, and gives the output; a list where there are several.
+    """
+    session = open_session(path, threads)
+    name = session.get_inputs()[0].name
+
+    def run(inputs: np.ndarray) -> Any:
+        outputs = session.run(None, {name: inputs})
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return run
 
 
 class OnnxModel(nn.Module):
@@ -29,25 +52,25 @@ class OnnxModel(nn.Module):
         return torch.from_numpy(self._run(x.numpy()))
 
 
-def load_onnx(path: str, args: argparse.Namespace) -> Network:
-    """A network from a file, with as many threads as PyTorch has.
+def load_onnx(path: str, timing: Timing) -> Network:
+    """Load an exported file as a network, with as many threads as PyTorch has.
 
     Args:
         path: the file.
-        args: of the benchmark.
+        timing: how it is to be run.
 
     Raises:
-        UsageError: there is no such file, it is not of a whole network, or an option does not apply to it.
+        UsageError: there is no such file, it is not of a whole network, or a setting does not apply to it.
     """
-    if args.device.type != 'cpu':
+    if timing.on_gpu:
         raise UsageError(f'onnx:{path} is run on the CPU: give --device cpu')
-    given = {
-        '--train-step': args.train_step,
-        '--compile': args.compile,
-        '--dtype': args.dtype != 'float32',
-        '--part backbone': args.part == 'backbone',
+    refused = {
+        '--train-step': timing.train_step,
+        '--compile': timing.compile,
+        '--dtype': timing.dtype != 'float32',
+        '--part backbone': timing.part == 'backbone',
     }
-    for option in (option for option, applies in given.items() if applies):
+    for option in (option for option, applies in refused.items() if applies):
         raise UsageError(f'onnx:{path} is run as it is: leave {option} out')
     try:
         meta = read_metadata(open_session(path), path)

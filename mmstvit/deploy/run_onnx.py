@@ -7,7 +7,7 @@ both may be copied into one folder of another machine.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,40 +62,20 @@ def open_session(path: str | Path, threads: int | None = None) -> 'onnxruntime.I
         raise InputError(f'{path} is no ONNX model: {" ".join(str(error).split())}') from error
 
 
-def onnx_runner(path: str | Path, threads: int | None = None) -> Callable[[np.ndarray], Any]:
-    """A model as a function of its input, e.g. to be timed.
-
-    Args:
-        path: the file.
-        threads: as of :func:`open_session`.
-
-    Returns:
-        What takes an array (N, C, *size), float32, and gives the output; a list where there are several.
-    """
-    session = open_session(path, threads)
-    name = session.get_inputs()[0].name
-
-    def run(inputs: np.ndarray) -> Any:
-        outputs = session.run(None, {name: inputs})
-        return outputs[0] if len(outputs) == 1 else outputs
-
-    return run
-
-
 def read_metadata(session: 'onnxruntime.InferenceSession', path: str | Path) -> dict[str, Any]:
-    """What tools/deployment/export_onnx.py has written into the file beside the network.
+    """Read what tools/deployment/export_onnx.py has written into the file beside the network.
 
     Raises:
         InputError: the file is of another program.
     """
-    given = session.get_modelmeta().custom_metadata_map
-    if 'mmstvit_version' not in given:
+    metadata = session.get_modelmeta().custom_metadata_map
+    if 'mmstvit_version' not in metadata:
         raise InputError(f'{path} does not say how images are prepared: export it with tools/deployment/export_onnx.py')
-    return {key: json.loads(value) for key, value in given.items()}
+    return {key: json.loads(value) for key, value in metadata.items()}
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], step: dict) -> np.ndarray:
-    """To (width, height), with the library and interpolation of the config."""
+    """Resize to (width, height), with the library and interpolation of the config."""
     check_pixels(_UNNAMED, *size, 'it would be resized to')
     interpolation = step['interpolation']
     if step['backend'] == 'pillow':
@@ -112,7 +92,7 @@ def _scaled(image: np.ndarray, factor: float) -> tuple[int, int]:
 
 
 def resize(image: np.ndarray, step: dict) -> np.ndarray:
-    """To ``scale``, (width, height); with ``keep_ratio`` the largest that its long and short edge allow."""
+    """Resize to ``scale``, (width, height); with ``keep_ratio`` the largest that its long and short edge allow."""
     width, height = step['scale']
     if not step['keep_ratio']:
         return _resize(image, (width, height), step)
@@ -121,13 +101,13 @@ def resize(image: np.ndarray, step: dict) -> np.ndarray:
 
 
 def resize_into(image: np.ndarray, step: dict) -> np.ndarray:
-    """The largest that fits into ``scale``, (width, height), with the image's own aspect ratio."""
+    """Resize to the largest that fits into ``scale``, (width, height), with the image's own aspect ratio."""
     width, height = step['scale']
     return _resize(image, _scaled(image, min(width / image.shape[1], height / image.shape[0])), step)
 
 
 def resize_edge(image: np.ndarray, step: dict) -> np.ndarray:
-    """One edge to ``scale``, the other in proportion and rounded down."""
+    """Resize one edge to ``scale``, the other in proportion and rounded down."""
     scale, edge = step['scale'], step['edge']
     height, width = image.shape[:2]
     if edge == 'width' or (edge == 'short' and width < height) or (edge == 'long' and width > height):
@@ -138,7 +118,7 @@ def resize_edge(image: np.ndarray, step: dict) -> np.ndarray:
 
 
 def center_crop(image: np.ndarray, step: dict) -> np.ndarray:
-    """The middle of ``crop_size``, (width, height)."""
+    """Crop the middle of ``crop_size``, (width, height)."""
     width, height = step['crop_size']
     top, left = (max(0, round((n - c) / 2.0)) for n, c in zip(image.shape, (height, width)))
     return image[top : top + height, left : left + width]
@@ -164,7 +144,7 @@ def check_preparation(meta: dict[str, Any]) -> None:
 
 
 def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
-    """What the network takes of an image.
+    """Prepare an image for the network.
 
     Args:
         image: (height, width, 3), 8 bits a channel, in BGR order as OpenCV reads it.
@@ -191,7 +171,7 @@ def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
 
 
 def read_image(path: str) -> np.ndarray:
-    """An image file as OpenCV reads it, (height, width, 3), BGR.
+    """Read an image file as OpenCV does, (height, width, 3), BGR.
 
     Raises:
         ImageError: it is not there, no image, broken, or has too many pixels.
@@ -205,23 +185,23 @@ def read_image(path: str) -> np.ndarray:
 
 
 def infer(session: 'onnxruntime.InferenceSession', meta: dict[str, Any], image: np.ndarray) -> dict[str, np.ndarray]:
-    """The outputs for an image by name, without the batch axis.
+    """Compute the outputs for an image by name, without the batch axis.
 
     Raises:
         InputError: the prepared image has not the size that the model is made for.
     """
-    x, taken = prepare(image, meta), session.get_inputs()[0]
-    if any(isinstance(n, int) and n != have for n, have in zip(taken.shape, x.shape)):
+    x, node = prepare(image, meta), session.get_inputs()[0]
+    if any(isinstance(n, int) and n != have for n, have in zip(node.shape, x.shape)):
         raise InputError(
-            f'the model is made for inputs of {taken.shape} and the prepared image has {list(x.shape)}: export it with '
+            f'the model is made for inputs of {node.shape} and the prepared image has {list(x.shape)}: export it with '
             'that --shape'
         )
-    outputs = session.run(None, {taken.name: x})
+    outputs = session.run(None, {node.name: x})
     return {output.name: value[0] for output, value in zip(session.get_outputs(), outputs)}
 
 
 def result_of(scores: np.ndarray, classes: Sequence[str] | None) -> dict[str, Any]:
-    """Scores of the classes as ``mmstvit.inference_model`` gives them, JSON's types."""
+    """Format scores as the result of ``mmstvit.inference_model``, in JSON's types."""
     label = int(scores.argmax())
     name = classes[label] if classes else str(label)
     return dict(pred_class=name, pred_label=label, pred_score=float(scores[label]), pred_scores=scores.tolist())
@@ -242,7 +222,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _lines(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: int) -> str:
+def _line(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: int) -> str:
     if 'scores' not in outputs:
         return ', '.join(f'{name} {" x ".join(map(str, value.shape))}' for name, value in outputs.items())
     scores = outputs['scores']
@@ -250,58 +230,61 @@ def _lines(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: 
     return ', '.join(f'{classes[i] if classes else i} {scores[i]:.4f}' for i in best)
 
 
-def run(args: argparse.Namespace) -> bool:
-    """Infer the images and print what was found; whether all could be inferred.
+def run(model: str, images: Sequence[str], topk: int | None = None, out: str | None = None) -> bool:
+    """Infer images, print the results, and return whether all could be inferred.
+
+    Args:
+        model: the exported file.
+        images: image files.
+        topk: classes to print, best first; ``None`` for one.
+        out: a file for all scores (``*.json``) or all outputs (``*.npz``).
 
     Raises:
         InputError: an argument that cannot take effect or is wrong.
     """
-    session = open_session(args.model)
-    meta, classes = read_metadata(session, args.model), None
+    session = open_session(model)
+    meta = read_metadata(session, model)
     check_preparation(meta)
     scored = meta['task'] == 'classification'
-    if scored:
-        classes = meta['classes']
-    elif args.topk is not None:
+    if topk is not None and not scored:
         raise InputError('--topk has no effect: the model gives maps and no scores')
-    if args.topk is not None and args.topk < 1:
-        raise InputError(f'--topk {args.topk}: it must be at least 1')
-    suffix = Path(args.out).suffix if args.out else None
-    if args.out and suffix not in (('.json', '.npz') if scored else ('.npz',)):
-        raise InputError(f'--out {args.out}: name it {"*.json for the scores or " if scored else ""}*.npz for arrays')
-    found = []
-    for path in args.images:
+    if topk is not None and topk < 1:
+        raise InputError(f'--topk {topk}: it must be at least 1')
+    if out and Path(out).suffix not in (('.json', '.npz') if scored else ('.npz',)):
+        raise InputError(f'--out {out}: name it {"*.json for the scores or " if scored else ""}*.npz for arrays')
+    results = []
+    for path in images:
         try:
             outputs = infer(session, meta, read_image(path))
         except (InputError, ImageError, OSError, cv2.error) as error:  # the others are still inferred
             line = ' '.join(str(error).split()).removeprefix(f'{path}: ').removeprefix(f'{_UNNAMED}: ')
             print(f'error: {path}: {line}', file=sys.stderr)
             continue
-        found.append((path, outputs))
-        print(f'{path}: {_lines(outputs, classes, args.topk or 1)}', flush=True)
-    if args.out and found:
-        _write(args.out, found, classes)
-    if len(found) < len(args.images):
-        print(f'{len(args.images) - len(found)} of {len(args.images)} images could not be inferred', file=sys.stderr)
-    return len(found) == len(args.images)
+        results.append((path, outputs))
+        print(f'{path}: {_line(outputs, meta["classes"], topk or 1)}', flush=True)
+    if out and results:
+        _write(out, results, meta['classes'])
+    if len(results) < len(images):
+        print(f'{len(images) - len(results)} of {len(images)} images could not be inferred', file=sys.stderr)
+    return len(results) == len(images)
 
 
-def _write(out: str, found: list[tuple[str, dict[str, np.ndarray]]], classes: Sequence[str] | None) -> None:
+def _write(out: str, results: list[tuple[str, dict[str, np.ndarray]]], classes: Sequence[str] | None) -> None:
     """Write the scores as JSON, or all outputs as arrays."""
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     if Path(out).suffix == '.json':
-        results = [dict(image=path, **result_of(outputs['scores'], classes)) for path, outputs in found]
-        Path(out).write_text(json.dumps(results, indent=1), encoding='utf-8')
+        content = [dict(image=path, **result_of(outputs['scores'], classes)) for path, outputs in results]
+        Path(out).write_text(json.dumps(content, indent=1), encoding='utf-8')
     else:
         # Maps of images of several sizes do not stack: an array for each image and output.
-        named = {f'{i}/{name}': value for i, (_, outputs) in enumerate(found) for name, value in outputs.items()}
+        named = {f'{i}/{name}': value for i, (_, outputs) in enumerate(results) for name, value in outputs.items()}
         np.savez(out, **named)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; the exit code is 1 where an image could not be inferred, 2 where an argument is wrong."""
     try:
-        whole = run(parse_args(argv))
+        whole = run(**vars(parse_args(argv)))
     except (InputError, OSError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

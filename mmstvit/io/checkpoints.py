@@ -29,6 +29,7 @@ from mmengine.utils import digit_version
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..errors import UsageError
 from .downloads import DownloadError, download
 from .pickles import NUMPY, refused
 
@@ -41,7 +42,7 @@ _TRUST = 'give --trust-checkpoint (in Python trust_checkpoint=True) if you know 
 _trusted = ContextVar('trusted', default=False)
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UsageError, ValueError):
     """A checkpoint that cannot be read; the message is one line that begins with its name."""
 
 
@@ -207,13 +208,13 @@ def _check_hash(path: Path, url: str) -> None:
     named = _HASH.search(path.name)
     if named is None:
         return
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open('rb') as file:
         while data := file.read(1 << 20):
-            found.update(data)
-    if not found.hexdigest().startswith(named[1]):
+            digest.update(data)
+    if not digest.hexdigest().startswith(named[1]):
         path.unlink(missing_ok=True)
         raise CheckpointError(
-            f'{path}: its SHA-256 begins with {found.hexdigest()[: len(named[1])]} and not as its name says, it was '
+            f'{path}: its SHA-256 begins with {digest.hexdigest()[: len(named[1])]} and not as its name says, it was '
             f'changed or cut off; the download from {url} was removed, try again'
         )

@@ -1,4 +1,4 @@
-"""Downloads by http(s): whole or not there, and no longer or larger than they may be."""
+"""Download files by http(s), within limits of size and time; a file is whole or not there."""
 
 import time
 from http.client import HTTPException

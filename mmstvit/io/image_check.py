@@ -31,10 +31,10 @@ def max_pixels() -> int:
     Raises:
         ValueError: the variable is no number.
     """
-    given = os.environ.get(MAX_PIXELS, str(_DEFAULT_PIXELS))
-    if not given.isdecimal() or int(given) < 1:
-        raise ValueError(f'{MAX_PIXELS}={given}: it must be a number of pixels')
-    return int(given)
+    limit = os.environ.get(MAX_PIXELS, str(_DEFAULT_PIXELS))
+    if not limit.isdecimal() or int(limit) < 1:
+        raise ValueError(f'{MAX_PIXELS}={limit}: it must be a number of pixels')
+    return int(limit)
 
 
 def max_bytes() -> int:

@@ -196,9 +196,7 @@ def transformer_of(model: nn.Module) -> Transformer | OwnTransformer:
             # A model of a library that is not imported cannot be there.
             if library in sys.modules and isinstance(module, sys.modules[library].VisionTransformer):
                 return find(module)
-    raise ValueError(
-        f'{type(model).__name__} has no VisionTransformer of timm or mmpretrain, and is no STViT'
-    )
+    raise ValueError(f'{type(model).__name__} has no VisionTransformer of timm or mmpretrain, and is no STViT')
 
 
 def _own(vit: nn.Module) -> OwnTransformer:

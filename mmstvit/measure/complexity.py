@@ -148,7 +148,7 @@ Shape = tuple[int, ...]
 
 
 class _Entering:
-    """Notes what enters each module at its first call: the shape of its first tensor, and those of lists of tensors."""
+    """Records what enters each module at its first call: the shape of its first tensor, and of lists of tensors."""
 
     def __init__(self, model: nn.Module | None) -> None:
         self.modules = {} if model is None else dict(model.named_modules())
@@ -160,9 +160,9 @@ class _Entering:
             def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
                 if name in seen:
                     return
-                given = [*args, *kwargs.values()]
-                tensors = [tuple(x.shape) for x in given if isinstance(x, Tensor)]
-                lists = [x for x in given if isinstance(x, (list, tuple)) and all(isinstance(t, Tensor) for t in x)]
+                values = [*args, *kwargs.values()]
+                tensors = [tuple(x.shape) for x in values if isinstance(x, Tensor)]
+                lists = [x for x in values if isinstance(x, (list, tuple)) and all(isinstance(t, Tensor) for t in x)]
                 seen[name] = tensors[0] if tensors else None, [tuple(t.shape) for x in lists for t in x]
 
             return note
@@ -176,7 +176,7 @@ class _Entering:
 
 
 def _layers(model: nn.Module, by_operation: dict[str, dict]) -> set[str]:
-    """Names of the transformer layers: of the list element around each innermost module that computes attention."""
+    """Return the transformer layers by name: the list element around each innermost module that computes attention."""
     modules = dict(model.named_modules())
     attending = {
         name
@@ -197,14 +197,14 @@ def _parent(name: str) -> str:
 
 
 def _ancestors(name: str) -> Iterator[str]:
-    """Names of the modules around one, innermost first, the network itself (``''``) last."""
+    """Yield the names of the modules around one, innermost first, the network itself (``''``) last."""
     while name:
         name = _parent(name)
         yield name
 
 
 def _parts(model: nn.Module, modules: dict[str, int], layers: set[str], seen: dict, total: int) -> tuple[Part, ...]:
-    """The layers, and the largest modules without any that lie beside them."""
+    """Return the layers, and the largest modules without any that lie beside them."""
     opened = {'', 'backbone'} | {ancestor for name in layers for ancestor in _ancestors(name)}
     counted: set[int] = set()
     parts = []
@@ -236,7 +236,7 @@ def _parts(model: nn.Module, modules: dict[str, int], layers: set[str], seen: di
 def _tokens(
     layer: nn.Module, shape: Shape | None, context: Sequence[Shape], batch: int
 ) -> tuple[int | None, int | None]:
-    """Tokens of one image that enter a layer, and of its context; the first norm tells where the channels are."""
+    """Count the tokens of one image that enter a layer, and of its context; the first norm has the channels."""
     width = next((m.normalized_shape[-1] for m in layer.modules() if isinstance(m, nn.LayerNorm)), None)
     if shape is None or width is None or width not in (shape[-1], shape[1]):
         return None, None

@@ -23,7 +23,7 @@ class Figures:
     backbone_parameters: int
 
     def as_dict(self) -> dict:
-        """For JSON."""
+        """Return the figures in JSON's types."""
         whole = self.whole
         return dict(
             network=self.label,
@@ -58,20 +58,20 @@ def figures(network: Network, shape: Sequence[int] | None = None) -> Figures:
 
 
 def readable(number: int) -> str:
-    """A count with its unit: G, M, k or none."""
+    """Format a count with its unit: G, M, k or none."""
     for unit, size in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
         if number >= size:
             return f'{number / size:.2f} {unit}'
     return str(number)
 
 
-def part_table(found: Figures) -> Table:
-    """The parts of a network, stage by stage."""
-    size = ' x '.join(map(str, found.shape))
-    table = Table('part', 'input', 'tokens', 'multiply-adds', 'FLOPs', 'parameters', title=f'{found.label}, {size}')
+def part_table(row: Figures) -> Table:
+    """Make a table of the parts of a network, stage by stage."""
+    size = ' x '.join(map(str, row.shape))
+    table = Table('part', 'input', 'tokens', 'multiply-adds', 'FLOPs', 'parameters', title=f'{row.label}, {size}')
     for column in table.columns[1:]:
         column.justify = 'right'
-    for stage, group in groupby(found.whole.parts, key=lambda part: part.stage):
+    for stage, group in groupby(row.whole.parts, key=lambda part: part.stage):
         parts = list(group)
         if len(parts) > 1:
             sums = [sum(getattr(part, name) for part in parts) for name in ('multiply_adds', 'flops', 'parameters')]
@@ -81,14 +81,14 @@ def part_table(found: Figures) -> Table:
             table.add_row(name or 'parameters and products outside these', *entering(part), *_costs(part))
     table.add_section()
     table.add_row(
-        'backbone', '', '', readable(found.backbone), readable(2 * found.backbone), readable(found.backbone_parameters)
+        'backbone', '', '', readable(row.backbone), readable(2 * row.backbone), readable(row.backbone_parameters)
     )
-    table.add_row('in all', '', '', *_costs(found.whole), style='bold')
+    table.add_row('in all', '', '', *_costs(row.whole), style='bold')
     return table
 
 
 def entering(part: Part) -> tuple[str, str]:
-    """What enters a part: the shape of its input, and its tokens."""
+    """Format what enters a part: the shape of its input, and its tokens."""
     shape = '' if part.input is None else ' x '.join(map(str, part.input))
     tokens = '' if part.tokens is None else str(part.tokens)
     return shape, tokens if part.context is None else f'{tokens} seeing {part.context}'
@@ -98,25 +98,25 @@ def _costs(of: Part | Complexity) -> tuple[str, str, str]:
     return readable(of.multiply_adds), readable(of.flops), readable(of.parameters)
 
 
-def comparison(all_found: Sequence[Figures]) -> Table:
-    """Several networks, with ratios to the first."""
+def comparison(rows: Sequence[Figures]) -> Table:
+    """Make a table of several networks, with ratios to the first."""
     table = Table('network', 'input', 'multiply-adds', 'FLOPs', 'parameters', 'multiply-adds of the backbone')
     for column in table.columns[1:]:
         column.justify = 'right'
-    first = all_found[0]
-    for found in all_found:
+    first = rows[0]
+    for row in rows:
         values = [
-            (found.whole.multiply_adds, first.whole.multiply_adds),
-            (found.whole.flops, first.whole.flops),
-            (found.whole.parameters, first.whole.parameters),
-            (found.backbone, first.backbone),
+            (row.whole.multiply_adds, first.whole.multiply_adds),
+            (row.whole.flops, first.whole.flops),
+            (row.whole.parameters, first.whole.parameters),
+            (row.backbone, first.backbone),
         ]
         cells = [f'{readable(value)} ({value / base:.2f} x)' for value, base in values]
-        table.add_row(found.label, ' x '.join(map(str, found.shape)), *cells)
+        table.add_row(row.label, ' x '.join(map(str, row.shape)), *cells)
     return table
 
 
 def console() -> Console:
-    """Where tables are printed: as wide as they need where the output is no terminal, so that nothing is cut."""
+    """Return a console that is wide where the output is no terminal, so that no table is cut."""
     screen = Console(highlight=False)
     return screen if screen.is_terminal else Console(highlight=False, width=200)

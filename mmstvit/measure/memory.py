@@ -1,4 +1,4 @@
-"""How much memory the tensors of a computation take at the most."""
+"""Peak memory of the tensors of a computation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(run: Callable[[], Any], device: str | torch.device = 'cpu') -> int:
-    """The most memory that tensors take while ``run`` runs, over what was there before.
+    """Return the most memory that tensors take while ``run`` runs, over what was there before.
 
     On a CPU it is the sum of the tensors that are alive, told by PyTorch's profiler; what the libraries below PyTorch
     take for themselves is not in it. On a GPU it is what PyTorch's allocator handed out.

@@ -1,4 +1,4 @@
-"""Networks of all toolboxes and of timm by a short name, and random inputs for them: what is counted and timed."""
+"""Networks of all toolboxes and of timm by a short name, and random inputs for them."""
 
 import logging
 from collections.abc import Sequence
@@ -16,8 +16,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from ..apis.configs import find_config
-from ..apis.models import TOOLBOXES, toolbox_of
-from ..apis.weights import untrained_model
+from ..apis.models import TOOLBOXES, get_model, toolbox_of
 from ..compat.requires import require
 from ..errors import UsageError, one_line, suggest
 
@@ -54,7 +53,7 @@ class Network:
         return hasattr(self.model, 'backbone')
 
     def part(self, name: str) -> nn.Module:
-        """The ``'model'``, or its ``'backbone'`` alone."""
+        """Return the ``'model'``, or its ``'backbone'`` alone."""
         return self.model.backbone if name == 'backbone' else self.model
 
     @property
@@ -64,15 +63,15 @@ class Network:
 
 
 def quieten() -> None:
-    """Keep what the toolboxes log while networks are built out of the tables."""
+    """Silence what the toolboxes log while networks are built."""
     MMLogger.get_current_instance().setLevel(logging.ERROR)
 
 
 def load_network(spec: str) -> Network:
-    """Build a network from what a command was given, see ``SPECS``.
+    """Build a network from its short name, see ``SPECS``.
 
     Raises:
-        UsageError: there is no such network, or its toolbox is not installed.
+        mmstvit.errors.UsageError: there is no such network, or its toolbox is not installed.
     """
     package, _, name = spec.partition(':')
     if package == 'timm' and name:
@@ -92,14 +91,14 @@ def load_network(spec: str) -> Network:
 
 
 def network_of(cfg: Config, label: str, model: nn.Module | None = None) -> Network:
-    """The network of a config.
+    """Build the network of a config.
 
     Args:
         cfg: the config.
         label: how it is called.
         model: the toolbox's model where it is built already, by default one with random weights.
     """
-    return Network(label, toolbox_of(cfg), untrained_model(cfg) if model is None else model, default_size(cfg))
+    return Network(label, toolbox_of(cfg), get_model(cfg) if model is None else model, default_size(cfg))
 
 
 def _from_timm(name: str) -> Network:
@@ -114,7 +113,7 @@ def _from_timm(name: str) -> Network:
 
 
 def _config_of_package(package: str, name: str) -> Path:
-    """A config file that an OpenMMLab package brings along, by its name, or by its path below ``configs``."""
+    """Find a config file of an OpenMMLab package by its name, or by its path below ``configs``."""
     try:
         require(package, TOOLBOXES[package], f'{package}:{name}')
     except ImportError as error:
@@ -129,21 +128,21 @@ def _config_of_package(package: str, name: str) -> Path:
 
 
 def _top1(config: Path) -> float | None:
-    """What the metafile beside a config says."""
+    """Read the top-1 accuracy from the metafile beside a config."""
     metafile = config.parent / 'metafile.yml'
     if not metafile.is_file():
         return None
     for entry in mmengine.load(metafile).get('Models', ()):
         if Path(entry.get('Config', '')).name == config.name:
             for result in entry.get('Results') or ():
-                found = [v for k, v in (result.get('Metrics') or {}).items() if k.lower() == 'top 1 accuracy']
-                if found:
-                    return float(found[0])
+                accuracies = [v for k, v in (result.get('Metrics') or {}).items() if k.lower() == 'top 1 accuracy']
+                if accuracies:
+                    return float(accuracies[0])
     return None
 
 
 def default_size(cfg: Config) -> tuple[int, ...]:
-    """The input size that a config's test pipeline leads to; of a detector, the largest.
+    """Return the input size that a config's test pipeline leads to; of a detector, the largest.
 
     Returns:
         (height, width), of clips (frames, height, width); nothing where it depends on the input.
@@ -154,9 +153,9 @@ def default_size(cfg: Config) -> tuple[int, ...]:
     steps = dataset.get('pipeline') or []
     size: tuple[int, ...] = ()  # (width, height)
     for step in steps:
-        given = step.get('crop_size') or step.get('scale')
-        if given is not None:
-            size = (given, given) if isinstance(given, int) else tuple(given)
+        side = step.get('crop_size') or step.get('scale')
+        if side is not None:
+            size = (side, side) if isinstance(side, int) else tuple(side)
             if -1 in size or 'ResizeEdge' in str(step['type']):
                 size = ()
     if not size:
@@ -172,14 +171,14 @@ def default_size(cfg: Config) -> tuple[int, ...]:
 
 
 def input_shape(network: Network, shape: Sequence[int] | None) -> tuple[int, ...]:
-    """The shape (channels, ...) of one input, by default as in the config's test pipeline.
+    """Return the shape (channels, ...) of one input, by default as in the config's test pipeline.
 
     Args:
         network: whose input it is.
         shape: ``H W`` of images; ``T H W`` or ``C T H W`` of clips; ``None`` for the default.
 
     Raises:
-        UsageError: the numbers do not fit the network.
+        mmstvit.errors.UsageError: the numbers do not fit the network.
     """
     size = tuple(shape or network.size)
     video = network.takes_clips
@@ -257,7 +256,7 @@ class Inputs:
             del head.predict
 
     def loss(self) -> Tensor:
-        """The loss of the config, on labels of no meaning."""
+        """Compute the loss of the config, on labels of no meaning."""
         toolbox, model, batch = self.network.toolbox, self.model, len(self.images)
         if toolbox == 'timm':
             return F.cross_entropy(
@@ -278,7 +277,7 @@ def _labelled(toolbox: str, batch: int, classes: int, device: Any) -> list:
 
 
 def _scenes(batch: int, shape: Sequence[int], device: Any) -> list:
-    """Images with random boxes and masks, as mmdet's own tests have them."""
+    """Make samples with random boxes and masks, as mmdet's own tests do."""
     from mmdet.testing import demo_mm_inputs
 
     demo = demo_mm_inputs(batch, tuple(shape), num_items=[BOXES] * batch, num_classes=2, with_mask=True)

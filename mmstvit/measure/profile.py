@@ -1,4 +1,4 @@
-"""Where the time of a network goes, part by part: what bounds its speed."""
+"""Profile a network part by part."""
 
 import contextlib
 import statistics
@@ -17,8 +17,8 @@ from .timing import Job
 
 @contextlib.contextmanager
 def _timed(modules: Sequence[nn.Module], device: torch.device) -> Iterator[list[float]]:
-    """Sum up the seconds between entering and leaving each module; on a GPU it is waited for at both."""
-    taken, begun = [0.0] * len(modules), [0.0] * len(modules)
+    """Sum up the seconds between entering and leaving each module; a GPU is synchronised at both."""
+    durations, begun = [0.0] * len(modules), [0.0] * len(modules)
 
     def now() -> float:
         if device.type == 'cuda':
@@ -29,12 +29,12 @@ def _timed(modules: Sequence[nn.Module], device: torch.device) -> Iterator[list[
         return lambda *_: begun.__setitem__(i, now())
 
     def leave(i: int):
-        return lambda *_: taken.__setitem__(i, taken[i] + now() - begun[i])
+        return lambda *_: durations.__setitem__(i, durations[i] + now() - begun[i])
 
     handles = [module.register_forward_pre_hook(enter(i)) for i, module in enumerate(modules)]
     handles += [module.register_forward_hook(leave(i)) for i, module in enumerate(modules)]
     try:
-        yield taken
+        yield durations
     finally:
         for handle in handles:
             handle.remove()
@@ -52,22 +52,22 @@ def profile_parts(job: Job, rounds: int) -> list[dict]:
         a name, is all that lies outside them.
     """
     with torch.no_grad():
-        counted = count(job.inputs.run, job.args.part, module=job.called)
+        counted = count(job.inputs.run, job.timing.part, module=job.called)
     named = dict(job.called.named_modules())
     # A part that was not called has no time.
     parts = [part for part in counted.parts if part.name and part.multiply_adds]
     rest = counted.multiply_adds - sum(part.multiply_adds for part in parts)
     seconds = []
     for _ in range(rounds):
-        with _timed([named[part.name] for part in parts], job.args.device) as taken:
+        with _timed([named[part.name] for part in parts], job.device) as durations:
             whole = job.seconds(1)
-        seconds.append([*taken, whole - sum(taken)])
+        seconds.append([*durations, whole - sum(durations)])
     medians = [statistics.median(column) for column in zip(*seconds)]
     return [dict(asdict(part), seconds=t) for part, t in zip([*parts, Part('', rest, 0)], medians, strict=True)]
 
 
 def profile_table(network: str, batch: int, parts: Sequence[dict]) -> Table:
-    """The parts with their shares of the time, and the rate at which each multiplies and adds."""
+    """Make a table of the parts with their shares of the time, and the rate at which each multiplies and adds."""
     table = Table(
         *('part', 'input', 'tokens', 'multiply-adds', 'ms', 'share', 'G multiply-adds a second'),
         title=f'{network}, batch {batch}',
@@ -75,9 +75,9 @@ def profile_table(network: str, batch: int, parts: Sequence[dict]) -> Table:
     for column in table.columns[1:]:
         column.justify = 'right'
     whole = sum(part['seconds'] for part in parts)
-    for found in parts:
-        part = Part(**{key: value for key, value in found.items() if key != 'seconds'})
-        seconds = found['seconds']
+    for entry in parts:
+        part = Part(**{key: value for key, value in entry.items() if key != 'seconds'})
+        seconds = entry['seconds']
         table.add_row(
             part.name or 'outside these',
             *entering(part),

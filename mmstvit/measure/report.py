@@ -1,6 +1,5 @@
-"""What a benchmark shows: a table, where it was measured, and a plot."""
+"""Report a benchmark: a table, the environment, and a plot."""
 
-import argparse
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -11,23 +10,28 @@ from rich.table import Table
 
 from ..version import __version__
 from .figures import readable
-from .timing import Spread
+from .timing import Spread, Timing
 
 
-def environment(args: argparse.Namespace, shape: Sequence[int], baseline: str) -> dict:
-    """What was measured, and on what."""
-    on_gpu = args.device.type == 'cuda'
+def environment(timing: Timing, shape: Sequence[int], baseline: str) -> dict:
+    """Describe what was measured, and on what.
+
+    Args:
+        timing: how networks were run.
+        shape: (channels, ...) of an input.
+        baseline: label of the network that the others are compared with.
+    """
     return dict(
-        measured='training step' if args.train_step else 'inference',
-        part=args.part,
+        measured='training step' if timing.train_step else 'inference',
+        part=timing.part,
         input=' x '.join(map(str, shape)),
         baseline=baseline,
-        dtype=args.dtype,
-        compiled=args.compile,
-        rounds=args.rounds,
-        min_time=args.min_time,
-        device=torch.cuda.get_device_name(args.device) if on_gpu else cpu_name(),
-        threads=None if on_gpu else torch.get_num_threads(),
+        dtype=timing.dtype,
+        compiled=timing.compile,
+        rounds=timing.rounds,
+        min_time=timing.min_time,
+        device=torch.cuda.get_device_name(timing.device) if timing.on_gpu else cpu_name(),
+        threads=None if timing.on_gpu else torch.get_num_threads(),
         torch=torch.__version__,
         python=platform.python_version(),
         mmstvit=__version__,
@@ -36,7 +40,7 @@ def environment(args: argparse.Namespace, shape: Sequence[int], baseline: str) -
 
 
 def cpu_name() -> str:
-    """The name of the CPU, where the system tells it."""
+    """Return the name of the CPU, where the system has it."""
     info = Path('/proc/cpuinfo')
     lines = info.read_text().splitlines() if info.is_file() else ()
     names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
@@ -44,7 +48,7 @@ def cpu_name() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that mmstvit runs from, with ``+`` where files differ from it; else ``None``."""
+    """Return the commit of the checkout that mmstvit runs from, with ``+`` where files differ, or ``None``."""
     root = Path(__file__).resolve().parents[2]
     if not (root / '.git').exists():
         return None
@@ -59,7 +63,7 @@ def commit() -> str | None:
 
 
 def table(results: Sequence[dict], baseline: dict) -> Table:
-    """One row for each network and batch size."""
+    """Make a table with a row for each network and batch size."""
     unit = 'clips' if baseline['toolbox'] == 'mmaction' else 'images'
     heads = ('network', 'batch', 'ms a run', f'{unit} a second', 'times as fast', 'multiply-adds (share)', 'memory')
     made = Table(

@@ -1,23 +1,65 @@
-"""Timing of networks in turn, and what the times say."""
+"""Time networks in turn, and summarise the times."""
 
-import argparse
 import contextlib
 import gc
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.progress import Progress
 
-from .complexity import count
+from ..errors import UsageError
 from .memory import peak_bytes
 from .networks import Inputs, Network
 
 DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 WARM_UP = 3  # runs that are not timed, the last of which says how many a round takes
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How networks are run and how often.
+
+    Attributes:
+        device: ``'cpu'``, ``'cuda'`` or ``'cuda:1'``.
+        part: ``'model'``, its ``'backbone'`` alone, or ``None`` for the backbone of detectors and else the model.
+        dtype: one of ``DTYPES``, all but float32 by autocast.
+        compile: whether ``torch.compile`` is used, for each batch size anew.
+        train_step: whether a training step is timed: forward, loss, backward, AdamW.
+        rounds: how often each network has its turn.
+        min_time: the least seconds that a network is run for in a round.
+
+    Raises:
+        mmstvit.errors.UsageError: a setting that does not fit the machine or the others.
+    """
+
+    device: str | torch.device = 'cpu'
+    part: str | None = 'model'
+    dtype: str = 'float32'
+    compile: bool = False
+    train_step: bool = False
+    rounds: int = 11
+    min_time: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r'cpu|cuda(:\d+)?', str(self.device)):
+            raise UsageError(f'device {self.device}: give cpu, cuda, or cuda:1 for the second GPU')
+        if self.on_gpu and not torch.cuda.is_available():
+            raise UsageError(f'device {self.device}: no GPU is visible')
+        if self.rounds < 1 or self.min_time < 0:
+            raise UsageError('rounds must be at least 1, and the time of a round at least 0')
+        if not self.on_gpu and self.dtype == 'float16':
+            raise UsageError('float16 is for GPUs, CPUs compute most of it in float32: give bfloat16 or a GPU')
+        if self.train_step and self.part == 'backbone':
+            raise UsageError('a training step is of the whole network, which has the loss: give no part, or the model')
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether networks run on a GPU."""
+        return torch.device(self.device).type == 'cuda'
 
 
 class Job:
@@ -27,29 +69,29 @@ class Job:
         network: what is run.
         shape: (channels, ...) of one input.
         batch: number of inputs.
-        args: of the command.
+        timing: how it is run; its ``part`` is not ``None``.
     """
 
-    def __init__(self, network: Network, shape: Sequence[int], batch: int, args: argparse.Namespace) -> None:
-        self.network, self.args = network, args
-        self.inputs = Inputs(network, shape, batch, args.device)
-        network.model.train(args.train_step)
+    def __init__(self, network: Network, shape: Sequence[int], batch: int, timing: Timing) -> None:
+        self.network, self.timing, self.device = network, timing, torch.device(timing.device)
+        self.inputs = Inputs(network, shape, batch, self.device)
+        network.model.train(timing.train_step)
         self.optimizer = self.scaler = None
-        if args.train_step:
+        if timing.train_step:
             trained = [p for p in network.model.parameters() if p.requires_grad]
             self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
-            self.scaler = torch.amp.GradScaler(args.device.type, enabled=args.dtype == 'float16')
-        self.called = network.part(args.part)
-        if args.compile:
+            self.scaler = torch.amp.GradScaler(self.device.type, enabled=timing.dtype == 'float16')
+        self.called = network.part(timing.part)
+        if timing.compile:
             self.called.compile(dynamic=False)
 
     def run(self) -> None:
-        """One forward, or one training step."""
-        dtype = DTYPES[self.args.dtype]
-        autocast = torch.autocast(self.args.device.type, dtype, enabled=dtype is not torch.float32)
+        """Run one forward, or one training step."""
+        dtype = DTYPES[self.timing.dtype]
+        autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)
         if self.optimizer is None:
             with torch.inference_mode(), autocast:
-                self.inputs.run(self.args.part)
+                self.inputs.run(self.timing.part)
             return
         with autocast:
             loss = self.inputs.loss()
@@ -59,9 +101,9 @@ class Job:
         self.optimizer.zero_grad()
 
     def seconds(self, times: int) -> float:
-        """The mean time of one of ``times`` runs."""
+        """Return the mean time of ``times`` runs."""
         with _no_garbage_collection():
-            if self.args.device.type == 'cuda':
+            if self.timing.on_gpu:
                 start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
                 start.record()
                 for _ in range(times):
@@ -76,11 +118,11 @@ class Job:
 
     def times_a_round(self) -> int:
         """Warm up, and find how many runs take the least time of a round."""
-        taken = [self.seconds(1) for _ in range(WARM_UP)]
-        return max(1, round(self.args.min_time / taken[-1] + 0.5))
+        warm_up = [self.seconds(1) for _ in range(WARM_UP)]
+        return max(1, round(self.timing.min_time / warm_up[-1] + 0.5))
 
     def memory(self) -> int | None:
-        """Bytes of weights, buffers and optimizer state, and the most that tensors take on top.
+        """Return the bytes of weights, buffers and optimizer state, and the most that tensors take on top.
 
         ``None`` for ONNX Runtime, which does not tell.
         """
@@ -89,11 +131,11 @@ class Job:
         kept = [*self.network.model.parameters(), *self.network.model.buffers()]
         if self.optimizer is not None:
             kept += [x for state in self.optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
-        return sum(x.nbytes for x in kept) + peak_bytes(self.run, self.args.device)
+        return sum(x.nbytes for x in kept) + peak_bytes(self.run, self.device)
 
     def close(self) -> None:
         """Leave the network as it was, for the next batch size."""
-        if self.args.compile:
+        if self.timing.compile:
             self.called._compiled_call_impl = None
             torch.compiler.reset()
 
@@ -121,14 +163,14 @@ def interleave(
     Returns:
         For each the seconds of a run, one number a round.
     """
-    taken = [[] for _ in timers]
+    seconds = [[] for _ in timers]
     order = list(range(len(timers)))
     for _ in range(rounds):
         for i in order:
-            taken[i].append(timers[i](times[i]))
+            seconds[i].append(timers[i](times[i]))
             done()
         order.reverse()
-    return taken
+    return seconds
 
 
 @dataclass(frozen=True)
@@ -141,7 +183,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> 'Spread':
-        """Of one number the quartiles are itself."""
+        """Compute median and quartiles; of one number they are itself."""
         if len(values) == 1:
             return cls(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method='inclusive')
@@ -152,7 +194,7 @@ class Spread:
 
 
 def summarise(seconds: Sequence[Sequence[float]], batch: int, baseline: int) -> list[dict[str, Spread]]:
-    """What the times of rounds say.
+    """Summarise the times of rounds.
 
     Args:
         seconds: of one run of each network, one number a round.
@@ -171,52 +213,3 @@ def summarise(seconds: Sequence[Sequence[float]], batch: int, baseline: int) -> 
         )
         for own in seconds
     ]
-
-
-def measure(
-    networks: Sequence[Network],
-    baseline: int,
-    shape: Sequence[int],
-    batch: int,
-    args: argparse.Namespace,
-    progress: Progress,
-) -> list[dict]:
-    """Time all networks at one batch size; one entry each, ready for JSON but for the costs."""
-    task = progress.add_task(f'batch {batch}: warming up', total=len(networks) * (args.rounds + 1))
-    jobs, times, memory = [], [], []
-    for network in networks:
-        job = Job(network, shape, batch, args)
-        jobs.append(job)
-        times.append(job.times_a_round())
-        memory.append(job.memory())
-        progress.advance(task)
-    progress.update(task, description=f'batch {batch}: timing')
-    seconds = interleave([job.seconds for job in jobs], times, args.rounds, lambda: progress.advance(task))
-    for job in jobs:
-        job.close()
-    return [
-        dict(
-            network=network.label,
-            toolbox=network.toolbox,
-            batch_size=batch,
-            runs_a_round=runs,
-            rounds=own,
-            peak_memory=peak,
-            **{name: asdict(spread) for name, spread in summary.items()},
-        )
-        for network, runs, own, peak, summary in zip(
-            networks, times, seconds, memory, summarise(seconds, batch, baseline), strict=True
-        )
-    ]
-
-
-def costs(network: Network, shape: Sequence[int], args: argparse.Namespace) -> dict:
-    """Multiply-adds of a forward of one input, parameters and top-1 of what is timed; ``None`` where unknown."""
-    if network.stated:
-        multiply_adds, parameters = network.stated
-        known = network.size == tuple(shape[1:])
-        return dict(multiply_adds=multiply_adds if known else None, parameters=parameters, top1=None)
-    with torch.no_grad():
-        counted = count(Inputs(network, shape, 1, args.device).run, args.part, module=network.part(args.part))
-    top1 = network.top1 if network.size == tuple(shape[1:]) else None  # it was measured at that size
-    return dict(multiply_adds=counted.multiply_adds, parameters=counted.parameters, top1=top1)

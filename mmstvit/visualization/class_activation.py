@@ -13,11 +13,11 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..apis.models import inference_model
+from ..apis.inference import inference_model
 from ..compat.requires import require
 from ..layers.steps import Generation, Recovery
 from .maps import TokenMaps
-from .pictures import grid_of_panels, scaled, side_by_side
+from .panels import grid_of_panels, scaled, side_by_side
 from .recording import Recorder, recording
 
 # Methods of grad-cam that need the activations of a layer and their gradients alone.
@@ -113,12 +113,12 @@ def _layer_to_look_at(recorder: Recorder, maps: TokenMaps) -> tuple[nn.Module, A
     return encoder.layers[last], spread
 
 
-def activation_sheet(found: Sequence[ClassActivation], titles: Sequence[str]) -> np.ndarray:
+def activation_sheet(activations: Sequence[ClassActivation], titles: Sequence[str]) -> np.ndarray:
     """Draw a contact sheet of inputs with their class activation maps overlaid, uint8 RGB."""
     from pytorch_grad_cam.utils.image import show_cam_on_image
 
     rows = []
-    for one, title in zip(found, titles, strict=True):
+    for one, title in zip(activations, titles, strict=True):
         over = show_cam_on_image(one.image / np.float32(255), one.activation, use_rgb=True)
         rows.append([(scaled(one.image, _ROW), ''), (scaled(over, _ROW), title)])
     return grid_of_panels(side_by_side(rows))

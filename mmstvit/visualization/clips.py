@@ -56,7 +56,7 @@ def read_strip(path: str | Path, caption: str) -> np.ndarray:
 
 
 def _frames(inputs: Tensor) -> np.ndarray:
-    """Frames (T, H, W, 3) of the model's inputs: (clips, 3, T, H, W), or (T, 3, H, W) of 2D recognisers."""
+    """Return frames (T, H, W, 3) of the model's inputs (clips, 3, T, H, W), or (T, 3, H, W) of 2D recognisers."""
     frames = inputs[0].permute(1, 2, 3, 0) if inputs.dim() == 5 else inputs.permute(0, 2, 3, 1)
     return frames.cpu().numpy().astype(np.uint8)
 

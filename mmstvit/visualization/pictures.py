@@ -8,21 +8,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ..io.files import write_whole
 from .maps import LayerMaps, TokenMaps, check_tokens
+from .panels import GAP, grid_of_panels, scaled, side_by_side
 
 _PANEL = 384  # least pixels of the shorter edge of a panel
 _ROW = 192  # the same in a contact sheet
 _FRAME = 144  # the same of a clip's frames
-_DPI = 100
-_TITLE = 24  # pixels
-_GAP = 10
-_NAMES = 130  # for the names of rows
 _TOKENS = 16  # maps of single tokens in a picture, where none are chosen
 _FRAMES = 8  # of a clip
+_TEXT = 0.42  # size of numbers, of OpenCV's font
 
 _EXPLAINED = """\
 {} x {} semantic tokens, numbered row by row.
@@ -37,7 +33,7 @@ scaled to its own maximum."""
 
 
 def palette(semantic_grid: Sequence[int]) -> np.ndarray:
-    """A colour for each semantic token, unlike those of its neighbours: (tokens, 3), uint8 RGB."""
+    """Return a colour for each semantic token, unlike those of its neighbours: (tokens, 3), uint8 RGB."""
     colours = []
     for *time, row, column in np.ndindex(*semantic_grid):
         # Neighbours in a row are the golden ratio of the colour circle apart; rows differ in paleness too.
@@ -48,13 +44,13 @@ def palette(semantic_grid: Sequence[int]) -> np.ndarray:
 
 
 def most_covering(layer: LayerMaps, number: int = _TOKENS) -> list[int]:
-    """The tokens with most cells in the hard assignment, in the order of their numbers; all where there are few."""
+    """Return the tokens with most cells in the hard assignment, in the order of their numbers."""
     cells = np.bincount(np.maximum(layer.assigned_cells(), 0).ravel(), minlength=len(layer.live))
     return sorted(np.argsort(-cells, kind='stable')[:number].tolist())
 
 
 def overlay(image: np.ndarray, assigned: np.ndarray, semantic_grid: Sequence[int], least: int) -> np.ndarray:
-    """The hard assignment over the image: a colour a token, borders, and numbers where there is room for them.
+    """Draw the hard assignment over the image: a colour a token, borders, and numbers where there is room.
 
     Args:
         image: (height, width, 3), uint8 RGB.
@@ -81,8 +77,7 @@ def overlay(image: np.ndarray, assigned: np.ndarray, semantic_grid: Sequence[int
 def _number(picture: np.ndarray, region: np.ndarray, text: str) -> None:
     """Write a number into each connected part of a region that it fits into."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(region.astype(np.uint8), connectivity=4)
-    size = 0.42
-    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, _TEXT, 1)
     for part in range(1, count):
         left, top, wide, high, _ = stats[part]
         if wide < width + 4 or high < height + 4:
@@ -92,13 +87,11 @@ def _number(picture: np.ndarray, region: np.ndarray, text: str) -> None:
         if distance.max() < height / 2 + 2:
             continue
         y, x = np.unravel_index(distance.argmax(), distance.shape)
-        at = int(left + x - width // 2), int(top + y + height // 2)
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+        _write(picture, text, (int(left + x - width // 2), int(top + y + height // 2)))
 
 
 def heat(image: np.ndarray, soft: np.ndarray, peak: float | None, least: int) -> np.ndarray:
-    """One soft map over the image.
+    """Draw one soft map over the image.
 
     Args:
         image: (height, width, 3), uint8 RGB.
@@ -119,7 +112,7 @@ def heat(image: np.ndarray, soft: np.ndarray, peak: float | None, least: int) ->
 
 
 def mosaic(image: np.ndarray, soft: np.ndarray, tokens: Sequence[int], columns: int, least: int) -> np.ndarray:
-    """Soft maps of several tokens, numbered, row by row: uint8 RGB.
+    """Draw soft maps of several tokens, numbered, row by row: uint8 RGB.
 
     Args:
         image: (height, width, 3), uint8 RGB.
@@ -128,25 +121,27 @@ def mosaic(image: np.ndarray, soft: np.ndarray, tokens: Sequence[int], columns: 
         columns: maps in a row.
         least: pixels of the shorter edge of a map.
     """
-    tiles = [_labelled(heat(image, one, None, least), str(token)) for one, token in zip(soft, tokens, strict=True)]
+    tiles = [heat(image, one, None, least) for one in soft]
+    for tile, token in zip(tiles, tokens, strict=True):
+        _write(tile, str(token), (4, 14))
     rows = -(-len(tiles) // columns)
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (rows * columns - len(tiles))
-    gap = _GAP // 3
+    gap = GAP // 3
     tiles = [np.pad(tile, ((0, gap), (0, gap), (0, 0)), constant_values=255) for tile in tiles]
     lines = [np.concatenate(tiles[i * columns : (i + 1) * columns], axis=1) for i in range(rows)]
     return np.concatenate(lines)[:-gap, :-gap]
 
 
-def _labelled(tile: np.ndarray, text: str) -> np.ndarray:
+def _write(picture: np.ndarray, text: str, at: tuple[int, int]) -> None:
+    """Write a text in white with a black border, from its lower left corner (x, y) on."""
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(tile, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, thickness, cv2.LINE_AA)
-    return tile
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, _TEXT, colour, thickness, cv2.LINE_AA)
 
 
 # ------------------------------------------------------------------------------------------------- whole pictures
 def picture(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '') -> np.ndarray:
-    """Everything about one image, or of a clip a strip over time.
+    """Draw everything about one image, or of a clip a strip over time.
 
     Of an image: what the network saw, the hard assignment of each layer, and below it the soft maps of single tokens.
 
@@ -168,7 +163,7 @@ def picture(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '
     rows, columns = maps.semantic_grid
     across = columns if len(tokens) == rows * columns else math.ceil(math.sqrt(len(tokens)))
     seen = scaled(maps.image, _PANEL)
-    least = max(min(seen.shape[:2]) // across - _GAP // 3, 1)
+    least = max(min(seen.shape[:2]) // across - GAP // 3, 1)
     rows_of_panels = []
     for unit in sorted({layer.unit for layer in maps.layers}):
         first = not rows_of_panels
@@ -182,7 +177,7 @@ def picture(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '
 
 
 def sheet(all_maps: Sequence[TokenMaps], titles: Sequence[str] | None = None) -> np.ndarray:
-    """A contact sheet: of each image, in a row, what the network saw and the hard assignment of each layer.
+    """Draw a contact sheet: of each image, in a row, what the network saw and the hard assignments.
 
     Args:
         all_maps: of one model; of a clip its middle frame is shown.
@@ -204,7 +199,7 @@ def sheet(all_maps: Sequence[TokenMaps], titles: Sequence[str] | None = None) ->
 
 
 def strip(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '') -> np.ndarray:
-    """A clip over time: frames, below them the hard assignment of each layer, and the soft maps of single tokens.
+    """Draw a clip over time: frames, the hard assignment of each layer, and the soft maps of single tokens.
 
     Args:
         maps: of a clip.
@@ -241,69 +236,3 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 def _title(maps: TokenMaps, layer: LayerMaps) -> str:
     return layer.title if maps.layers[-1].unit == 1 else f'unit {layer.unit}, {layer.title}'
-
-
-def side_by_side(rows: list[list[tuple[np.ndarray | None, str]]]) -> list[list[tuple[np.ndarray | None, str]]]:
-    """Where a sheet would be tall and narrow, its second half beside the first."""
-    if len(rows) < 4 or len(rows[0]) > 4:
-        return rows
-    half = -(-len(rows) // 2)
-    right = rows[half:] + [[(None, '')] * len(rows[0])] * (2 * half - len(rows))
-    return [one + other for one, other in zip(rows, right)]
-
-
-def grid_of_panels(
-    rows: Sequence[Sequence[tuple[np.ndarray | None, str]]], title: str = '', names: Sequence[str] = ()
-) -> np.ndarray:
-    """Panels with their titles, each pixel of them a pixel of the picture.
-
-    Args:
-        rows: of panels; ``None`` for a place with the text alone.
-        title: of the whole.
-        names: of the rows.
-    """
-    heights = [max(panel.shape[0] for panel, _ in row if panel is not None) for row in rows]
-    widths = [max(row[i][0].shape[1] for row in rows if row[i][0] is not None) for i in range(len(rows[0]))]
-    titled = [_TITLE if any(text for panel, text in row if panel is not None) else 0 for row in rows]
-    left, top = _NAMES if names else _GAP, _GAP + (_TITLE if title else 0)
-    width = left + sum(widths) + _GAP * len(widths)
-    height = top + sum(heights) + sum(titled) + _GAP * len(heights)
-    figure = Figure((width / _DPI, height / _DPI), dpi=_DPI)
-    canvas = FigureCanvasAgg(figure)
-    if title:
-        figure.text(0.5, 1 - _GAP / height, title, ha='center', va='top', fontsize=12, parse_math=False)
-    y = top
-    for i, row in enumerate(rows):
-        y += titled[i]
-        if names:
-            figure.text((left - _GAP) / width, 1 - (y + heights[i] / 2) / height, names[i], ha='right', va='center')
-        x = left
-        for (panel, text), column in zip(row, widths):
-            if panel is None:
-                figure.text(x / width, 1 - (y + _GAP) / height, text, va='top', fontsize=9, linespacing=1.4)
-            else:
-                high, wide = panel.shape[:2]
-                axes = figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
-                axes.imshow(panel, interpolation='nearest', aspect='auto')
-                axes.set_title(text, fontsize=10, pad=4, parse_math=False)
-                axes.axis('off')
-            x += column + _GAP
-        y += heights[i] + _GAP
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def scaled(array: np.ndarray, least: int) -> np.ndarray:
-    """An image or a map with its shorter edge at least ``least`` and less than twice that, by whole numbers.
-
-    Pixels of small ones are repeated, and nothing is blurred; large ones are reduced, maps of numbers without mixing.
-    """
-    height, width = array.shape[:2]
-    short = min(height, width)
-    if short < least:
-        times = -(-least // short)
-        return array.repeat(times, 0).repeat(times, 1)
-    size = (width // (short // least), height // (short // least))
-    if array.dtype.kind == 'i':
-        return cv2.resize(array.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
-    return cv2.resize(array, size, interpolation=cv2.INTER_AREA)

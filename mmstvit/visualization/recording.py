@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from ..apis.models import inference_model
+from ..apis.inference import inference_model
 from ..layers.encoder import Encoder
 from ..layers.layout import TokenLayout
 from ..layers.steps import Generation, TokenMapStep
@@ -87,20 +87,20 @@ class Recorder:
     """
 
     def __init__(self, model: nn.Module, view: int = 0) -> None:
-        found = [
+        backbones = [
             (module, encoder)
             for module in model.modules()
             if isinstance(module, Backbone)
             for encoder in module.modules()
             if isinstance(encoder, Encoder) and any(isinstance(step, Generation) for step in encoder.steps)
         ]
-        if len(found) != 1:
-            number = f'{len(found)} backbones with' if found else 'no'
+        if len(backbones) != 1:
+            number = f'{len(backbones)} backbones with' if backbones else 'no'
             raise ValueError(
                 f'{type(model).__name__} has {number} semantic tokens: token maps are of a model with one backbone of '
                 'mmstvit whose semantic_grid or semantic_size is not None'
             )
-        self.backbone, self.encoder = found[0]
+        self.backbone, self.encoder = backbones[0]
         self.view, self.inputs, self._raw, self.layout = view, None, None, None
         self._seen, self._index, self._unit, self._layers = 0, None, 0, []
         self._handles = [self.backbone.register_forward_pre_hook(self._on_backbone)]

@@ -22,8 +22,8 @@ from .store import Busy, config_path, exclusive, read_json, read_runs, take_up, 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        description='Train networks on semantic tokens beside their dense twins on the digits, count and time them, '
-        'and write docs/evidence.md. What is finished is not repeated, what was interrupted goes on; so the same '
+        description='Train networks on semantic tokens beside their dense baselines on the digits, count and time '
+        'them, and write docs/evidence.md. What is finished is not repeated, what was interrupted goes on; so the same '
         'command may be given until nothing is left, in another checkout too: the JSON file beside the page has the '
         'results.',
     )

@@ -10,14 +10,15 @@ from .plan import PAIRS, SEEDS, Pair, Run
 HELD, NOT_HELD, NOT_TESTABLE = 'held here', 'not held here', 'not testable here'
 
 RULES = {
-    'same': 'Accuracy kept: the mean over the seeds is not below that of the dense twin by more than the spread. The '
-    'spread is half the range over the seeds, of the two networks the larger.',
-    'up': 'Accuracy up: the mean is above that of the twin by more than the spread. Where the twin leaves no such room '
-    'below 100 %, it cannot be tested.',
+    'same': 'Accuracy kept: the mean over the seeds is not below that of the dense baseline by more than the spread. '
+    'The spread is half the range over the seeds, of the two networks the larger.',
+    'up': 'Accuracy up: the mean is above that of the baseline by more than the spread. Where the baseline leaves no '
+    'such room below 100 %, it cannot be tested.',
     'fewer': 'Fewer multiply-adds: counted on the networks of full size without training them. "Nearly 60 %" is at '
     'least 55 %, "over 30 %" more than 30 %; every size must reach it.',
-    'faster': 'Faster: images a second over those of the dense twin, both untrained and of full size, run in turn on '
-    'one machine. "More than 100 %" is more than 2 times, "about 20 %" at least 1.15 times; every size must reach it.',
+    'faster': 'Faster: images a second over those of the dense baseline, both untrained and of full size, run in turn '
+    'on one machine. "More than 100 %" is more than 2 times, "about 20 %" at least 1.15 times; every size must '
+    'reach it.',
     'figure': 'A published size: our count of parameters and of multiply-adds is within 2 % of it, or within half a '
     'unit of its last digit. (The authors of STViT-R project keys and values of every copy of a token in overlapping '
     'windows; here each token is projected once, which gives the same outputs for fewer multiply-adds.)',
@@ -101,7 +102,7 @@ def judge_fewer(shares: Sequence[float], least: float, strictly: bool) -> str:
 
 
 def judge_faster(ratios: Sequence[float], least: float, strictly: bool) -> str:
-    """Rule ``faster``, of speeds relative to the twins."""
+    """Rule ``faster``, of speeds relative to the baselines."""
     return HELD if all(_round(r) > least if strictly else _round(r) >= least for r in ratios) else NOT_HELD
 
 
@@ -119,12 +120,12 @@ def _accuracy(paper: str, claim: str, rule: str, config: str, dense: str = '', m
     key, name, scale = pair.metrics[metric]
 
     def verdict(evidence: dict[str, Any]) -> Verdict:
-        own, twin = (score(evidence, Run(c, 0), key, scale) for c in (config, dense))
-        if not (own and twin and own.whole and twin.whole):
+        own, baseline = (score(evidence, Run(c, 0), key, scale) for c in (config, dense))
+        if not (own and baseline and own.whole and baseline.whole):
             return Verdict(paper, claim, f'not all {len(SEEDS)} seeds of both have been run', NOT_TESTABLE, rule)
         judge = {'same': judge_same, 'up': judge_up}[rule]
-        found = f'{name} {own.mean:.1f} against {twin.mean:.1f}, spread {max(own.spread, twin.spread):.1f}'
-        return Verdict(paper, claim, f'{found} ({config}, {dense})', judge(own, twin), rule)
+        found = f'{name} {own.mean:.1f} against {baseline.mean:.1f}, spread {max(own.spread, baseline.spread):.1f}'
+        return Verdict(paper, claim, f'{found} ({config}, {dense})', judge(own, baseline), rule)
 
     return verdict
 

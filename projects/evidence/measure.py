@@ -1,12 +1,9 @@
-"""Counts and times the networks of the evidence: those that were trained, and those of full size beside their twins.
+"""Counts and times the networks of the evidence: those that were trained, and those of full size beside their
+baselines.
 
 Each figure is kept as JSON and taken again only where a config or the way of measuring has changed.
 """
 
-import contextlib
-import io
-import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +12,14 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmstvit.apis.twins import dense_twin
-from mmstvit.cli import benchmark
+from mmstvit.apis.baseline import dense_baseline
+from mmstvit.apis.models import chosen_device
 from mmstvit.errors import one_line
 from mmstvit.measure.complexity import count
 from mmstvit.measure.figures import figures
-from mmstvit.measure.networks import load_network
+from mmstvit.measure.networks import load_network, quieten
+from mmstvit.measure.speed import benchmark
+from mmstvit.measure.timing import Timing
 from mmstvit.paths import package_data
 from mmstvit.registry import MODELS
 
@@ -34,7 +33,7 @@ DETECTOR_SIZE = (800, 1216)
 
 
 @dataclass(frozen=True)
-class Twins:
+class FullSize:
     """A network of full size and the same without semantic tokens; neither is trained.
 
     Attributes:
@@ -50,20 +49,20 @@ class Twins:
     timed: bool = True
 
 
-def _twins() -> tuple[Twins, ...]:
+def _full_size() -> tuple[FullSize, ...]:
     detectors = {
         'T': 'mask-rcnn_stvit-r-swin-t_fpn_1x_coco',
         'S': 'mask-rcnn_stvit-r-swin-s_fpn_1x_coco',
         'B': 'cascade-mask-rcnn_stvit-r-swin-b_fpn_ms-480-800-giou-4conv1f-3x_coco',
     }
     return (
-        *(Twins(f'STViT-{s}', f'stvit/stvit-{s.lower()}_8xb128_in1k.py') for s in detectors),
-        *(Twins(f'STViTSwin-{s}', f'stvit/stvit-swin-{s.lower()}_16xb64_in1k.py') for s in detectors),
-        *(Twins(f'dense STViT-R-{s}', f'stvit_r/{detectors[s]}.py', DETECTOR_SIZE, timed=False) for s in detectors),
+        *(FullSize(f'STViT-{s}', f'stvit/stvit-{s.lower()}_8xb128_in1k.py') for s in detectors),
+        *(FullSize(f'STViTSwin-{s}', f'stvit/stvit-swin-{s.lower()}_16xb64_in1k.py') for s in detectors),
+        *(FullSize(f'dense STViT-R-{s}', f'stvit_r/{detectors[s]}.py', DETECTOR_SIZE, timed=False) for s in detectors),
     )
 
 
-TWINS = _twins()
+FULL_SIZE = _full_size()
 
 # Networks whose parameters and multiply-adds others have published; they are counted whole at 224 px.
 PUBLISHED = {
@@ -89,7 +88,6 @@ class Measurements:
 
     def take(self) -> tuple[dict[str, dict], dict[str, str]]:
         """The figures by name, and what could not be measured."""
-        warnings.filterwarnings('ignore', message='checkpoint is None')
         found = {}
         for name, key, timed, work in self._all():
             kept = read_json(self.root / 'measured' / f'{name}.json')
@@ -129,8 +127,8 @@ class Measurements:
             path = package_data() / 'configs' / config
             if cfg := self._config(path, {}):
                 yield f'published_{name}', fingerprint(cfg), False, lambda p=path: self._cost(str(p), (224, 224))
-        for twins in TWINS:
-            yield from self._twins(twins)
+        for pair in FULL_SIZE:
+            yield from self._full_size(pair)
 
     def _config(self, path: Path, options: dict[str, Any]) -> Config | None:
         """A config, or ``None`` and a failure noted."""
@@ -147,21 +145,21 @@ class Measurements:
             name = trial_name(config, options)
             yield f'cost_{name}', fingerprint(cfg), False, lambda: self._cost(self._dump(cfg, name))
 
-    def _twins(self, twins: Twins) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
-        path = package_data() / 'configs' / twins.config
+    def _full_size(self, pair: FullSize) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
+        path = package_data() / 'configs' / pair.config
         own = self._config(path, {})
         if own is None:
             return
-        dense = dense_twin(own)
-        key = fingerprint([fingerprint(own), fingerprint(dense), twins.size])
-        name = twins.name.replace(' ', '-')
+        dense = dense_baseline(own)
+        key = fingerprint([fingerprint(own), fingerprint(dense), pair.size])
+        name = pair.name.replace(' ', '-')
 
         def reduction() -> dict:
-            costs = [self._backbone(cfg, twins.size) for cfg in (own, dense)]
-            return dict(size=list(twins.size), semantic=costs[0], dense=costs[1])
+            costs = [self._backbone(cfg, pair.size) for cfg in (own, dense)]
+            return dict(size=list(pair.size), semantic=costs[0], dense=costs[1])
 
         yield f'full_{name}', key, False, reduction
-        if twins.timed:
+        if pair.timed:
             yield (
                 f'speed_{name}',
                 fingerprint([key, FULL_TIMING]),
@@ -191,17 +189,13 @@ class Measurements:
         settings = {key: value for key, value in cfg.model.backbone.items() if key != 'init_cfg'}
         return count(MODELS.build(settings).eval(), torch.zeros(1, 3, *size)).multiply_adds
 
-    def _speed(self, specs: Sequence[str | Path], batch: int, rounds: int) -> dict:
+    @staticmethod
+    def _speed(specs: Sequence[str | Path], batch: int, rounds: int) -> dict:
         """Networks timed side by side, the last of them the baseline."""
-        out = self.root / 'measured' / 'benchmark.json'
-        out.unlink(missing_ok=True)
-        options = ['--batch-size', str(batch), '--rounds', str(rounds), '--json', str(out)]
-        names = [str(spec) for spec in specs]
-        with contextlib.redirect_stdout(io.StringIO()):
-            benchmark.main([*names[:-1], '--baseline', names[-1], *options])
-        measured = json.loads(out.read_text())
-        out.unlink()
-        return measured
+        quieten()
+        networks = [load_network(str(spec)) for spec in specs]
+        timing = Timing(chosen_device(None), part=None, rounds=rounds)
+        return benchmark(networks, timing, baseline=len(networks) - 1, batch_sizes=[batch])
 
 
 def cost_of(measured: dict[str, dict], run: Run | str, options: dict[str, Any] | None = None) -> dict | None:

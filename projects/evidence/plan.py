@@ -11,12 +11,12 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Pair:
-    """Networks on semantic tokens and their dense twin, trained on the same data by the same schedule.
+    """Networks on semantic tokens and their dense baseline, trained on the same data by the same schedule.
 
     Attributes:
         title: what is compared.
         semantic: names of configs in ``configs/digits``.
-        dense: name of the twin's.
+        dense: name of the baseline's.
         data: what they are trained and tested on.
         metrics: keys of the test's metrics, with their names and what makes them per cent.
     """
@@ -29,7 +29,7 @@ class Pair:
 
     @property
     def configs(self) -> tuple[str, ...]:
-        """Of all, the dense twin last."""
+        """Of all, the dense baseline last."""
         return (*self.semantic, self.dense)
 
     @property

@@ -22,7 +22,7 @@ def _pyplot() -> Any:
 
 
 def plot_pairs(evidence: dict[str, Any], path: Path) -> bool:
-    """Accuracy by seed of each pair, multiply-adds and speed, all relative to the dense twin.
+    """Accuracy by seed of each pair, multiply-adds and speed, all relative to the dense baseline.
 
     Returns:
         Whether there was anything to draw.
@@ -40,18 +40,18 @@ def plot_pairs(evidence: dict[str, Any], path: Path) -> bool:
         colour = DENSE if config == pair.dense else SEMANTIC
         mean = f'{found.mean:.1f}' if found else 'not run'
         labels.append(f'{config.removesuffix("_digits")}, {metric[1]} {mean}')
-        twin = score(evidence, Run(pair.dense, 0), metric[0], metric[2])
-        if found and twin:
-            points = [value - twin.mean for value in found.values]
+        baseline = score(evidence, Run(pair.dense, 0), metric[0], metric[2])
+        if found and baseline:
+            points = [value - baseline.mean for value in found.values]
             left.plot(points, [y] * len(points), 'o', color=colour, alpha=0.6, markersize=5)
-            left.plot(found.mean - twin.mean, y, '|', color=colour, markersize=14, markeredgewidth=2)
+            left.plot(found.mean - baseline.mean, y, '|', color=colour, markersize=14, markeredgewidth=2)
         if config != pair.dense:
             _relative(right, evidence, pair, config, y)
     left.set_yticks(range(len(rows)), labels)
     left.invert_yaxis()
-    left.set(xlabel=f"points above the dense twin's mean: {len(SEEDS)} seeds and their mean")
+    left.set(xlabel=f"points above the dense baseline's mean: {len(SEEDS)} seeds and their mean")
     left.axvline(0, color=DENSE, linewidth=1)
-    right.set(xlabel="times the dense twin's")
+    right.set(xlabel="times the dense baseline's")
     right.axvline(1, color=DENSE, linewidth=1)
     right.tick_params(left=False)
     right.set_xlim(left=0)

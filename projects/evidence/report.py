@@ -63,8 +63,8 @@ def _summary(evidence: dict, judged: Sequence[Verdict]) -> list[str]:
     refused = [v.claim for v in judged if v.verdict == NOT_HELD]
     seconds = sum(run['seconds'] for run in evidence['runs'])
     lines = [
-        f'Each network on semantic tokens is trained beside its dense twin, with the same data, schedule and seeds: '
-        f'{len(evidence["runs"])} trainings, {duration(seconds)} in all. Of {len(judged)} claims of the papers '
+        f'Each network on semantic tokens is trained beside its dense baseline, with the same data, schedule and '
+        f'seeds: {len(evidence["runs"])} trainings, {duration(seconds)} in all. Of {len(judged)} claims of the papers '
         f'{counts[HELD]} held here, {counts[NOT_HELD]} did not, and {len(missing)} cannot be tested here.',
         '',
     ]
@@ -73,7 +73,7 @@ def _summary(evidence: dict, judged: Sequence[Verdict]) -> list[str]:
     return [
         *lines,
         '**Digits are a small task.** All accuracies are of small networks on small scans of handwritten digits, or '
-        'scenes and clips made of them. They show that the networks train and how twins compare on this task, and they '
+        'scenes and clips made of them. They show that the networks train and how pairs compare on this task, and they '
         'say nothing about ImageNet, COCO or Kinetics. Multiply-adds and speeds of full-size networks need no training '
         'and are measured on them.',
         '',
@@ -83,7 +83,10 @@ def _summary(evidence: dict, judged: Sequence[Verdict]) -> list[str]:
 def _pairs(evidence: dict, pictures: Sequence[str]) -> list[str]:
     lines = ['## Pairs', '']
     if PAIRS_PLOT in pictures:
-        lines += [f'![Accuracy by seed, multiply-adds and speed, relative to the dense twin](images/{PAIRS_PLOT})', '']
+        lines += [
+            f'![Accuracy by seed, multiply-adds and speed, relative to the dense baseline](images/{PAIRS_PLOT})',
+            '',
+        ]
     for pair in PAIRS:
         lines += [f'### {pair.title}', '', f'Tested on {pair.data}.', '', *_pair_table(evidence, pair)]
     return [*lines, *_how_timed(evidence)]
@@ -104,11 +107,11 @@ def _pair_table(evidence: dict, pair: Pair) -> list[str]:
         cells += _speed_cells(speed)
         cells.append(_training_memory(evidence, config))
         rows.append([f'[{config}](../configs/digits/{config}.py)', *cells])
-    return table([*heads, 'times the twin', 'memory', 'training memory'], rows)
+    return table([*heads, 'times the baseline', 'memory', 'training memory'], rows)
 
 
 def _speed_cells(speed: dict | None) -> list[str]:
-    """Images a second, the ratio to the twin with its quartiles, and memory."""
+    """Images a second, the ratio to the baseline with its quartiles, and memory."""
     if not speed:
         return [_NONE] * 3
     ratio = speed['ratio']
@@ -140,7 +143,7 @@ def _how_timed(evidence: dict) -> list[str]:
         first, batch = where[0], next(entry for entry in timed if entry)['results'][0]['batch_size']
         threads = f', {first["threads"]} threads' if first.get('threads') else ''
         lines.append(
-            f'Speed is of inference at batch {batch} in {first["dtype"]} on {first["device"]}{threads}: twins run in '
+            f'Speed is of inference at batch {batch} in {first["dtype"]} on {first["device"]}{threads}: pairs run in '
             f'turn, {first["rounds"]} rounds, median (and quartiles of the ratio). Memory is that of weights and of '
             'tensors in such a run.'
         )
@@ -193,7 +196,7 @@ def _limits() -> list[str]:
         '- Accuracy on natural images, detection on COCO, actions on Kinetics: no such data is in it.',
         '- Small differences: one held-out image of 450 is 0.2 points, and three seeds say little. By rule 1 two equal '
         'networks would fail one time in nine (if seeds scatter normally), and a slightly worse one passes.',
-        '- Whether the schedules suit both twins equally well: one schedule each was tried.',
+        '- Whether the schedules suit both of a pair equally well: one schedule each was tried.',
         '- Speed elsewhere: on a GPU, at other batch sizes or in lower precision ratios differ; '
         '`tools/analysis_tools/benchmark.py` measures them.',
         '',

@@ -13,8 +13,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmstvit import get_model, inference_model, list_models
-from mmstvit.apis import inference_stream
+from mmstvit.apis import infer
+from mmstvit.apis.models import classes_of
 from mmstvit.datasets import digit_scans
+from mmstvit.errors import UsageError
+from mmstvit.io.checkpoints import CheckpointError
 from mmstvit.layers.steps import Generation
 from mmstvit.models import STViT
 from mmstvit.paths import package_data
@@ -146,6 +149,38 @@ def test_weights_of_another_model(trained):
         get_model(trained.config, 'absent.pth')
 
 
+def test_a_head_of_other_classes_is_refused(trained, tmp_path):
+    """mmengine would leave it as it is, random, and go on."""
+    saved = torch.load(trained.checkpoint, weights_only=False)
+    config = Config.fromfile(trained.config)
+    config.model.head.num_classes = 7
+    with pytest.raises(CheckpointError, match='of another model: head.layers.head.weight') as error:
+        get_model(config, trained.checkpoint)
+    assert isinstance(error.value, UsageError)  # a command prints it as it is
+    (tmp_path / 'broken.pth').write_bytes(trained.checkpoint.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=f'cannot read the checkpoint {tmp_path}/broken.pth'):
+        get_model(trained.config, tmp_path / 'broken.pth')
+    # A layer that the file lacks is left as it was made: a part may be loaded into a larger model.
+    del saved['state_dict']['head.layers.head.bias']
+    torch.save(saved, tmp_path / 'part.pth')
+    assert get_model(trained.config, tmp_path / 'part.pth').head.layers.head.bias is not None
+
+
+def test_names_of_classes(trained, tmp_path):
+    """Those of the checkpoint, or else those of the config's data; none where neither tells."""
+    saved = torch.load(trained.checkpoint, weights_only=False)
+    for meta, first in ((dict(classes=['nought', *'123456789']), 'nought'), (None, '0')):
+        saved['meta']['dataset_meta'] = meta
+        torch.save(saved, tmp_path / 'named.pth')
+        model = get_model(trained.config, tmp_path / 'named.pth')
+        assert len(classes_of(model)) == 10 and classes_of(model)[0] == first
+        assert inference_model(model, np.zeros((8, 8, 3), np.uint8))['pred_class'] in classes_of(model)
+    config = Config.fromfile(trained.config)
+    assert classes_of(get_model(config)) == tuple('0123456789')
+    config.pop('test_dataloader')
+    assert classes_of(get_model(config)) is None
+
+
 def test_unknown_names():
     with pytest.raises(ValueError, match='did you mean .*stvit-s_8xb128_in1k'):
         get_model('stvit-s_8xb128_in1')
@@ -225,23 +260,49 @@ def test_a_stream_gives_what_a_list_does(model, scans, tmp_path):
     inputs = [broken, *scans[0], scans[1][0], broken, broken, broken, scans[1][1], broken]
     expected = inference_model(model, inputs, return_exceptions=True)
     for batch_size in (1, 3, 50):
-        found = list(inference_stream(model, inputs, batch_size))
+        found = list(infer(model, inputs, batch_size))
         assert [type(one) for one in found] == [type(one) for one in expected]
         for one, two in zip(found, expected):
             assert_same(one, two) if isinstance(one, dict) else None
     taken, scope = [], current_scope()
-    stream = inference_stream(model, (taken.append(i) or array for i, array in enumerate(scans[1] * 10)), 4)
+    stream = infer(model, (taken.append(i) or array for i, array in enumerate(scans[1] * 10)), 4)
     assert_same(next(stream), expected[1])
     assert len(taken) == 8  # the batch that was run, and the one that is prepared meanwhile
     assert current_scope() == scope
     stream.close()
     with pytest.raises(ZeroDivisionError):  # no fault of an input
-        list(inference_stream(model, (1 / 0 for _ in scans[1]), 2))
+        list(infer(model, (1 / 0 for _ in scans[1]), 2))
 
 
 def test_results_are_drawn(model, scans, tmp_path):
     inference_model(model, scans[0][:2], show_dir=tmp_path / 'drawn', resize=64)
     assert sorted(path.name for path in (tmp_path / 'drawn').iterdir()) == ['0.png', '1.png']
+    list(infer(model, scans[1][:3], batch_size=2, show_dir=tmp_path / 'arrays'))  # numbered through all batches
+    assert sorted(path.name for path in (tmp_path / 'arrays').iterdir()) == ['0.png', '1.png', '2.png']
+    with pytest.raises(ValueError, match='unknown argument .*show_folder'):
+        inference_model(model, scans[0][0], show_folder=tmp_path)
+
+
+def test_a_changed_pipeline_takes_effect(model, scans):
+    """The pipeline is built once for a model, and anew where its config was changed."""
+    resize = next(step for step in model._config.test_dataloader.dataset.pipeline if 'scale' in step)
+    before, scale = inference_model(model, scans[0][0])['pred_scores'], resize.scale
+    try:
+        resize.scale = 24
+        assert not np.allclose(inference_model(model, scans[0][0])['pred_scores'], before)
+    finally:
+        resize.scale = scale
+    np.testing.assert_array_equal(inference_model(model, scans[0][0])['pred_scores'], before)
+
+
+def test_a_stream_fetches_addresses(model, scans, web):
+    """One after the other, as they are asked for."""
+    shutil.copy(scans[0][1], web.folder / 'one.png')
+    addresses = [web.url('one.png'), web.url('absent.png'), web.url('one.png')]
+    first, absent, again = infer(model, [*addresses], batch_size=2)
+    assert_same(first, inference_model(model, scans[0][1]))
+    assert_same(first, again)
+    assert str(absent).startswith(f'{addresses[1]}: it cannot be downloaded')
 
 
 @pytest.mark.parametrize(

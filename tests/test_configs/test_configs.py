@@ -201,7 +201,7 @@ def test_fine_tuning_starts_from_deit():
 
 
 @pytest.mark.parametrize(
-    'name,twin,differing',
+    'name,baseline,differing',
     [
         ('stvit-tiny', 'vit-tiny', ('semantic_grid', 'stgm_layer')),
         ('stvit-t2t', 't2t-vit', ('semantic_grid', 'stgm_layer')),
@@ -209,9 +209,9 @@ def test_fine_tuning_starts_from_deit():
         ('stvit-r', 'swin', ('semantic_size', 'type', 'stem', 'layer_scale_init_value')),
     ],
 )
-def test_dense_twin_differs_in_the_tokens_alone(name, twin, differing):
+def test_dense_baseline_differs_in_the_tokens_alone(name, baseline, differing):
     """So that a comparison of the two is one of the method."""
-    one, other = (Config.fromfile(ROOT / f'configs/digits/{n}_digits.py').to_dict() for n in (name, twin))
+    one, other = (Config.fromfile(ROOT / f'configs/digits/{n}_digits.py').to_dict() for n in (name, baseline))
     assert other['model']['backbone'].get(differing[0]) is None and one['model']['backbone'][differing[0]]
     for cfg in (one, other):
         for option in differing:

@@ -174,11 +174,11 @@ def test_published_detectors_load_in_full(tmp_path):
         assert torch.equal(model.state_dict()[name], value), name
 
 
-def test_digits_twin_differs_in_the_tokens_alone():
-    ours, twin = (
+def test_digits_baseline_differs_in_the_tokens_alone():
+    ours, baseline = (
         Config.fromfile(ROOT / f'configs/digits/mask-rcnn_{name}_digits.py').to_dict() for name in ('stvit-r', 'swin')
     )
     for option in ('type', 'semantic_size', 'dense', 'stem', 'layer_scale_init_value'):
-        for cfg in (ours, twin):
+        for cfg in (ours, baseline):
             cfg['model']['backbone'].pop(option, None)
-    assert ours == twin
+    assert ours == baseline

@@ -65,7 +65,7 @@ def test_size_as_the_metafile_says(config, video):
 
 @pytest.mark.parametrize('size,dense,saved', [('t', 88e9, 0.25), ('s', 166e9, 0.40), ('b', 282e9, 0.40)])
 def test_saves_what_it_promises(size, dense, saved):
-    """Against Video Swin, whose figures as published by its authors come out for the plain twin."""
+    """Against Video Swin, whose figures as published by its authors come out for the plain baseline."""
     config = f'configs/stvit_video/stvit-swin3d-{size}_8xb8-amp-32x2x1-30e_kinetics400-rgb.py'
     clip = (1, 3, 32, 224, 224)
     plain = multiply_adds(config, clip, backbone=dict(semantic_size=None)).multiply_adds

@@ -34,7 +34,7 @@ def test_token_counts_after_each_layer(cls):
     assert layer_tokens(STViT(arch, semantic_grid=None, with_cls_token=cls), image) == [196 + cls] * 12
 
 
-def test_dense_twin_is_a_plain_transformer():
+def test_dense_baseline_is_a_plain_transformer():
     """Written out from the weights: pre-norm layers over patches, the mean of the normed tokens."""
     model = build(semantic_grid=None, stgm_layer=4)
     image = torch.randn(2, 3, 32, 32)

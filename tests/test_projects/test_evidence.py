@@ -14,13 +14,13 @@ import pytest
 from mmengine.config import Config, DictAction
 from run_helpers import ROOT, TINY, read_scalars, tool_env
 
-from mmstvit.apis.twins import dense_twin
+from mmstvit.apis.baseline import dense_baseline
 from mmstvit.layers.steps import Generation
 from mmstvit.registry import MODELS
 from projects.evidence import claims, measure, store
 from projects.evidence.__main__ import main, write_page
 from projects.evidence.claims import HELD, NOT_HELD, NOT_TESTABLE, Score
-from projects.evidence.measure import TWINS, Measurements
+from projects.evidence.measure import FULL_SIZE, Measurements
 from projects.evidence.plan import MINUTES, PAIRS, SEEDS, STUDY, Run, option_args, plan
 from projects.evidence.report import render
 from projects.evidence.runs import Crew, Estimate
@@ -62,12 +62,12 @@ def test_options_come_back_from_the_command_line():
         assert parser.parse_args(option_args(run.overrides)).cfg_options == run.overrides
 
 
-def test_full_size_twins_are_dense():
-    for twins in TWINS:
-        if 'rcnn' in twins.config:
+def test_full_size_baselines_are_dense():
+    for pair in FULL_SIZE:
+        if 'rcnn' in pair.config:
             pytest.importorskip('mmdet')
-        cfg = Config.fromfile(ROOT / 'configs' / twins.config)
-        backbone = dense_twin(cfg).model.backbone
+        cfg = Config.fromfile(ROOT / 'configs' / pair.config)
+        backbone = dense_baseline(cfg).model.backbone
         assert backbone.arch == cfg.model.backbone.arch
         assert backbone.get('reduce', 0) is None or backbone.get('semantic_size', 0) is None
 
@@ -235,10 +235,10 @@ def made_evidence(tops=None, ratio=2.5):
     for pair in PAIRS:
         results = [dict(row, network=config) for config in pair.configs]
         measured[f'speed_{pair.dense}'] = dict(environment=environment, results=results)
-    for twins in TWINS:
-        name = twins.name.replace(' ', '-')
-        measured[f'full_{name}'] = dict(size=list(twins.size), semantic=4e9, dense=1e10)
-        if twins.timed:
+    for pair in FULL_SIZE:
+        name = pair.name.replace(' ', '-')
+        measured[f'full_{name}'] = dict(size=list(pair.size), semantic=4e9, dense=1e10)
+        if pair.timed:
             measured[f'speed_{name}'] = dict(environment=environment, results=[dict(row, network=name)])
     for name in measure.PUBLISHED:
         measured[f'published_{name}'] = dict(parameters=21.5e6, multiply_adds=4.8e9)
@@ -320,7 +320,7 @@ def test_metafile_has_the_means_of_all_seeds():
 
 def test_measurements_are_kept(tmp_path, monkeypatch):
     pair = PAIRS[0]
-    for name, value in (('PAIRS', (pair,)), ('STUDY', ()), ('PUBLISHED', {}), ('TWINS', ())):
+    for name, value in (('PAIRS', (pair,)), ('STUDY', ()), ('PUBLISHED', {}), ('FULL_SIZE', ())):
         monkeypatch.setattr(measure, name, value)
     monkeypatch.setattr(measure, 'DIGITS_TIMING', (1, 1))
     found, failures = Measurements(tmp_path, print).take()
@@ -336,7 +336,7 @@ def test_measurements_are_kept(tmp_path, monkeypatch):
 
 
 def test_failed_measurement_is_told(tmp_path, monkeypatch):
-    for name, value in (('PAIRS', ()), ('STUDY', ()), ('PUBLISHED', {'X': 'digits/absent.py'}), ('TWINS', ())):
+    for name, value in (('PAIRS', ()), ('STUDY', ()), ('PUBLISHED', {'X': 'digits/absent.py'}), ('FULL_SIZE', ())):
         monkeypatch.setattr(measure, name, value)
     found, failures = Measurements(tmp_path, print).take()
     assert found == {} and list(failures) == ['absent']

@@ -134,7 +134,7 @@ def test_refused_in_every_command_unless_trusted(run, hostile, fails, tmp_path, 
     assert not hostile.mark.exists()
     if name in ('convert', 'export'):
         # It has no published layout, which is said after it was read; and no network need be traced.
-        monkeypatch.setattr('mmstvit.cli.export_onnx.network_of', None)
+        monkeypatch.setattr('mmstvit.deploy.export.network_of', None)
         fails(main, *args, '--trust-checkpoint')
     else:
         main([str(arg) for arg in (*args, '--trust-checkpoint')])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmstvit import check_env
-from mmstvit.check_env import find_clashes, find_versions
+from mmstvit.check_env import find_versions
+from mmstvit.clashes import TESTED, find_clashes
 
 ROOT = Path(__file__).resolve().parents[2]
 LIGHT = {
@@ -58,7 +58,7 @@ def test_tested_versions_do_not_clash():
 
 def test_tested_versions_are_the_pins():
     pins = dict(re.findall(r'^([\w-]+)==([^\s;]+)$', (ROOT / 'requirements/pins.txt').read_text(), re.MULTILINE))
-    assert {name: pins[name] for name in check_env.TESTED} == check_env.TESTED
+    assert {name: pins[name] for name in TESTED} == TESTED
 
 
 def test_detection_without_compiled_operators():

@@ -4,27 +4,21 @@ import itertools
 import json
 import statistics
 import time
-from argparse import Namespace
 
 import mmengine
 import pytest
 import torch
 from run_helpers import ROOT
 
-from mmstvit.cli.benchmark import check_args, main, parse_args
+from mmstvit.cli.benchmark import main
+from mmstvit.errors import UsageError
 from mmstvit.measure.memory import peak_bytes
 from mmstvit.measure.networks import Inputs, load_network
 from mmstvit.measure.report import draw
-from mmstvit.measure.timing import Job, Spread, costs, interleave, summarise
+from mmstvit.measure.speed import benchmark, costs
+from mmstvit.measure.timing import Job, Spread, Timing, interleave, summarise
 
 QUICK = ['--rounds', '2', '--min-time', '0', '--device', 'cpu']
-
-
-def arguments(*given: str) -> Namespace:
-    args = parse_args(['a.py', '--device', 'cpu', *given])
-    check_args(args)
-    args.part = args.part or 'model'
-    return args
 
 
 def test_each_has_its_turn_in_every_round():
@@ -86,6 +80,26 @@ def test_figures_of_a_run(tiny_config, tmp_path, capsys):
     assert 'times as fast' in text and 'baseline: vit-tiny_digits' in text
 
 
+def test_called_from_python(tiny_config):
+    networks = [load_network(str(tiny_config)), load_network('digits/vit-tiny_digits.py')]
+    timing = Timing(part=None, rounds=2, min_time=0)
+    report = benchmark(networks, timing, baseline=1, batch_sizes=[2], shape=(16, 24))
+    ours, dense = report['results']
+    assert (ours['network'], ours['batch_size'], len(ours['rounds'])) == ('tiny', 2, 2)
+    assert dense['ratio'] == dict(median=1, low=1, high=1)
+    assert report['environment']['part'] == 'model' and report['environment']['input'] == '3 x 16 x 24'
+    for wrong, line in (
+        (dict(rounds=0), 'rounds must be at least 1'),
+        (dict(dtype='float16'), 'float16 is for GPUs'),
+        (dict(device='tpu'), 'give cpu, cuda'),
+        (dict(train_step=True, part='backbone'), 'of the whole network'),
+    ):
+        with pytest.raises(UsageError, match=line):
+            Timing(**wrong)
+    with pytest.raises(UsageError, match='a profile is of inference'):
+        benchmark(networks, Timing(train_step=True), profile=True)
+
+
 @pytest.mark.parametrize('part', ['model', 'backbone'])
 def test_profile_has_every_part(part, tiny_config, tmp_path, capsys, monkeypatch):
     """Each layer took the ticks between its own two looks at the clock, and the parts make up the whole."""
@@ -110,7 +124,7 @@ def test_top1_is_that_of_the_metafile_at_its_image_size():
     network = load_network('digits/vit-tiny_digits.py')
     metafile = mmengine.load(ROOT / 'configs' / 'digits' / 'metafile.yml')
     entry = next(m for m in metafile['Models'] if m['Name'] == 'vit-tiny_digits')
-    assert costs(network, (3, *network.size), arguments())['top1'] == entry['Results'][0]['Metrics']['Top 1 Accuracy']
+    assert costs(network, (3, *network.size))['top1'] == entry['Results'][0]['Metrics']['Top 1 Accuracy']
 
 
 @pytest.mark.parametrize(
@@ -152,10 +166,10 @@ def test_inference_and_training_steps(tiny_config):
     hook = network.model.backbone.register_forward_hook(
         lambda module, args, outs: modes.append((module.training, outs[0].requires_grad, outs[0].dtype))
     )
-    Job(network, (3, 16, 16), 2, arguments()).run()
-    Job(network, (3, 16, 16), 2, arguments('--dtype', 'bfloat16', '--part', 'backbone')).run()
+    Job(network, (3, 16, 16), 2, Timing()).run()
+    Job(network, (3, 16, 16), 2, Timing(dtype='bfloat16', part='backbone')).run()
     assert all(torch.equal(p, before[name]) for name, p in network.model.named_parameters())
-    step = Job(network, (3, 16, 16), 2, arguments('--train-step'))
+    step = Job(network, (3, 16, 16), 2, Timing(train_step=True))
     step.run()
     hook.remove()
     assert modes[0] == (False, False, torch.float32)
@@ -174,10 +188,10 @@ def test_autocast_and_compilation_take_effect(tiny_config):
     network = load_network(str(tiny_config))
     kinds = []
     network.model.backbone.patch_embed.register_forward_hook(lambda module, args, out: kinds.append(out.dtype))
-    Job(network, (3, 16, 16), 1, arguments('--dtype', 'bfloat16')).run()
+    Job(network, (3, 16, 16), 1, Timing(dtype='bfloat16')).run()
     assert kinds == [torch.bfloat16]
     for part in ('model', 'backbone'):
-        job = Job(network, (3, 16, 16), 1, arguments('--compile', '--part', part))
+        job = Job(network, (3, 16, 16), 1, Timing(compile=True, part=part))
         called = network.model if part == 'model' else network.model.backbone
         assert called._compiled_call_impl is not None
         job.close()
@@ -188,10 +202,10 @@ def test_timm_and_clips_train_too(tmp_path):
     timm = pytest.importorskip('timm')
     network = load_network('timm:test_vit')
     assert isinstance(network.model, timm.models.VisionTransformer)
-    Job(network, (3, *network.size), 2, arguments('--train-step')).run()
+    Job(network, (3, *network.size), 2, Timing(train_step=True)).run()
     pytest.importorskip('mmaction')
     clips = load_network('digits/stvit-swin3d_digits.py')
-    Job(clips, (3, *clips.size), 1, arguments('--train-step')).run()
+    Job(clips, (3, *clips.size), 1, Timing(train_step=True)).run()
 
 
 def test_detectors_run_their_backbone_or_train_as_a_whole(tmp_path):
@@ -221,10 +235,10 @@ def test_peak_memory_is_that_of_live_tensors():
     'given,message',
     [
         (['--dtype', 'float16'], 'float16 is for GPUs'),
-        (['--train-step', '--part', 'backbone'], 'leave --part backbone out'),
+        (['--train-step', '--part', 'backbone'], 'a training step is of the whole network'),
         (['--profile', '--compile'], 'leave --train-step and --compile out'),
         (['--batch-size', '0'], 'at least 1'),
-        (['--rounds', '0'], 'at least 1'),
+        (['--rounds', '0'], 'rounds must be at least 1'),
         (['--threads', '0'], '--threads must be at least 1'),
         (['--device', 'meta'], 'give cpu, cuda'),
         (['--plot', 'speed.txt'], 'name it *.png'),

@@ -94,7 +94,7 @@ def test_an_image(models, digit):
     expected = inference_model(models[0].model, digit)['pred_scores']
     assert list(answer.classes) == [str(i) for i in np.argsort(-expected)[:5]]
     np.testing.assert_allclose(list(answer.classes.values()), np.sort(expected)[::-1][:5], atol=1e-6)
-    assert answer.drawn.shape[-1] == 3 and answer.drawn.std() > 0
+    assert answer.drawing.shape[-1] == 3 and answer.drawing.std() > 0
     assert answer.tokens.shape[-1] == 3 and answer.tokens.std() > 0
 
 
@@ -104,21 +104,21 @@ def test_classes_of_one_name_are_told_apart(models, digit, monkeypatch):
     assert len(names) == 5 and 'crane' not in names
 
 
-def test_cost_beside_the_dense_twin(models, monkeypatch):
+def test_cost_beside_the_dense_baseline(models, monkeypatch):
     monkeypatch.setattr(demo_models, 'ROUNDS', 2)
     image = torch.zeros(1, 3, 32, 32)
-    # The second model is, by its config, the dense twin of the first.
+    # The second model is, by its config, the dense baseline of the first.
     expected = [count(lambda m=model.model: m(image, mode='tensor'), module=model.model) for model in models]
-    own, twin = models[0].costs()
+    own, baseline = models[0].costs()
     assert (own.multiply_adds, own.parameters) == (expected[0].multiply_adds, expected[0].parameters)
-    assert (twin.multiply_adds, twin.parameters) == (expected[1].multiply_adds, expected[1].parameters)
-    assert list(own.milliseconds) == list(twin.milliseconds) == [1, 16] and min(own.milliseconds.values()) > 0
+    assert (baseline.multiply_adds, baseline.parameters) == (expected[1].multiply_adds, expected[1].parameters)
+    assert list(own.milliseconds) == list(baseline.milliseconds) == [1, 16] and min(own.milliseconds.values()) > 0
     (alone,) = models[1].costs()
-    assert alone.multiply_adds == twin.multiply_adds
-    text = cost_table([own, twin], models[0])
-    assert f'{own.multiply_adds / twin.multiply_adds:.0%} |' in text and 'time of 16 inputs' in text
-    assert 'twin' not in cost_table([alone], models[1])
-    monkeypatch.setattr(demo_models, '_AFFORDABLE', 16 * twin.multiply_adds)
+    assert alone.multiply_adds == baseline.multiply_adds
+    text = cost_table([own, baseline], models[0])
+    assert f'{own.multiply_adds / baseline.multiply_adds:.0%} |' in text and 'time of 16 inputs' in text
+    assert 'baseline' not in cost_table([alone], models[1])
+    monkeypatch.setattr(demo_models, '_AFFORDABLE', 16 * baseline.multiply_adds)
     assert list(models[0].costs()[0].milliseconds) == [1]
 
 
@@ -157,7 +157,7 @@ def test_a_clip(tmp_path):
     assert all(len(VideoReader(str(sample.path))) == 8 for sample in samples)
     answer = model.answer(samples[0].path)
     assert set(answer.classes) < set(MOTIONS) and len(answer.classes) == 5
-    assert answer.tokens.std() > 0 and answer.drawn.shape[1] > 4 * answer.drawn.shape[0]
+    assert answer.tokens.std() > 0 and answer.drawing.shape[1] > 4 * answer.drawing.shape[0]
     with pytest.raises(UsageError, match=r'a\.png is an image and this model takes clips: choose an image model'):
         model.answer(tmp_path / 'a.png')
 
@@ -171,10 +171,10 @@ def test_objects(tmp_path, monkeypatch):
     assert all(set(sample.truth.split(', ')) <= set(DIGITS) for sample in samples)
     answer = model.answer(samples[0].path)
     assert answer.classes == 'nothing' and answer.tokens.std() > 0
-    assert answer.drawn.shape == cv2.imread(str(samples[0].path)).shape
-    own, twin = model.costs()
+    assert answer.drawing.shape == cv2.imread(str(samples[0].path)).shape
+    own, baseline = model.costs()
     # The figures of the evidence, README.md has them.
-    assert (round(own.backbone / 1e5), round(twin.backbone / 1e5)) == (1272, 1638)
+    assert (round(own.backbone / 1e5), round(baseline.backbone / 1e5)) == (1272, 1638)
 
 
 # ---------------------------------------------------------------------------------------------------------- the samples
@@ -206,7 +206,7 @@ def test_the_steps_of_a_prediction(page, digit, broken, monkeypatch):
     first, second = page.predict(menu.value, str(digit))
     assert len(shown(first).label) == 5 and shown(first).drawn.visible and shown(first).tokens.visible
     assert not shown(first).message.visible and 'measuring' in shown(first).costs
-    assert 'dense twin' in shown(second).costs
+    assert 'dense baseline' in shown(second).costs
     (failed,) = page.predict(menu.value, str(broken))
     assert shown(failed).message.visible and shown(failed).message.value.startswith('broken.png: ')
     assert shown(failed).label is None and not shown(failed).drawn.visible and not shown(failed).tokens.visible
@@ -377,7 +377,7 @@ def test_in_a_browser(browser, served, digit, broken):
         wait(lambda: len(pictures()) == 2, 'no pictures')
         assert not [m for m in find('#message') if m.is_displayed()]
         assert re.search(r'^\d\n', find('#prediction')[0].text.split('Prediction\n')[1])
-        assert 'dense twin' in find('#costs')[0].text
+        assert 'dense baseline' in find('#costs')[0].text
 
     browser.get(served.url)
     wait(lambda: len(find('#samples img')) == 10, 'no samples')

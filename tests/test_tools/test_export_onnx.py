@@ -21,8 +21,9 @@ pytest.importorskip('onnxruntime')
 from mmstvit.cli.benchmark import main as benchmark  # noqa: E402
 from mmstvit.cli.export_onnx import main as export  # noqa: E402
 from mmstvit.deploy import graph as onnx_graph  # noqa: E402
+from mmstvit.deploy.network import onnx_runner  # noqa: E402
 from mmstvit.deploy.run_onnx import main as run  # noqa: E402
-from mmstvit.deploy.run_onnx import onnx_runner, open_session, read_metadata  # noqa: E402
+from mmstvit.deploy.run_onnx import open_session, read_metadata  # noqa: E402
 
 SWIN = 'arch=dict(embed_dims=8, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 2))'
 PLAIN = 'arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)'

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
-from mmstvit.apis.weights import class_names
+from mmstvit.apis.models import class_names
 from mmstvit.deploy.export import fit, metadata_of, transforms_of
 from mmstvit.deploy.run_onnx import InputError, check_preparation, main, prepare, read_image, result_of
 from mmstvit.io.image_check import ImageError
@@ -63,7 +63,7 @@ def test_images_are_prepared_as_in_the_toolbox(steps, images, model):
         from mmpretrain.registry import TRANSFORMS
 
         pipeline = Compose([TRANSFORMS.build(step) for step in [*steps, dict(type='PackInputs')]])
-        meta = json.loads(json.dumps(metadata_of(cfg, model, class_names(cfg, {}), None, False)))
+        meta = json.loads(json.dumps(metadata_of(cfg, model, class_names(cfg), None, False)))
     assert len(meta['classes']) == 1000 and meta['channel_order'] == 'RGB'
     for image in images:
         packed = pipeline(dict(img=image.copy(), img_shape=image.shape[:2], ori_shape=image.shape[:2]))

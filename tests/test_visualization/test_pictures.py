@@ -9,16 +9,8 @@ from run_helpers import TINY, run_here
 from mmstvit import get_model
 from mmstvit.cli.show_tokens import main
 from mmstvit.visualization import LayerMaps, TokenMaps, token_maps
-from mmstvit.visualization.pictures import (
-    grid_of_panels,
-    heat,
-    most_covering,
-    overlay,
-    palette,
-    picture,
-    scaled,
-    sheet,
-)
+from mmstvit.visualization.panels import grid_of_panels, scaled
+from mmstvit.visualization.pictures import heat, most_covering, overlay, palette, picture, sheet
 
 RNG = np.random.default_rng(0)
 

@@ -18,7 +18,7 @@ class STViTSwin(SemanticSwin):
     ordinary layers of the third stage, each window is pooled to ``semantic_size`` tokens along each axis, which gather
     what they stand for from a larger window around it (the STGM); the remaining layers alternate between the tokens of
     each window and all of them, and the last stage works on what patch merging makes of them. With
-    ``semantic_size=None`` it is the plain Swin transformer, the dense twin for comparisons.
+    ``semantic_size=None`` it is the plain Swin transformer, the dense baseline for comparisons.
 
     Takes images of any size, or clips of any length and size where ``window_size`` has three numbers: then it is Video
     Swin with semantic tokens in space and time. Checkpoints of Swin's authors and of mmpretrain, and of Video Swin and

@@ -1,11 +1,11 @@
-"""The dense twin of a config: the network that was written for the comparison by hand."""
+"""The dense baseline of a config: the network that was written for the comparison by hand."""
 
 import pytest
 from mmengine.config import Config
 from run_helpers import ROOT
 
 from mmstvit import get_model
-from mmstvit.apis.twins import dense_twin
+from mmstvit.apis.baseline import dense_baseline
 from projects.evidence.plan import PAIRS
 from projects.evidence.store import config_path
 
@@ -21,38 +21,44 @@ def shapes(cfg):
 
 
 @pytest.mark.parametrize('pair', PAIRS, ids=lambda pair: pair.dense)
-def test_it_is_the_twin_that_has_a_config_of_its_own(pair):
+def test_it_is_the_baseline_that_has_a_config_of_its_own(pair):
     if 'rcnn' in pair.dense:
         pytest.importorskip('mmdet')
     expected = shapes(Config.fromfile(config_path(pair.dense)))
     for name in pair.semantic:
         cfg = Config.fromfile(config_path(name))
         before = cfg.to_dict()
-        twin = dense_twin(cfg)
-        assert shapes(twin) == expected != shapes(cfg)
+        baseline = dense_baseline(cfg)
+        assert shapes(baseline) == expected != shapes(cfg)
         assert cfg.to_dict() == before
         with pytest.raises(ValueError, match='has no semantic tokens'):
-            dense_twin(twin)
+            dense_baseline(baseline)
 
 
 def test_options_of_tokens_alone_go():
     options = dict(stgm_layer=1, pooling='avg', use_global=False, recover=True, out_type='featmap')
     cfg = classifier(type='mmstvit.STViT', arch=PLAIN, img_size=28, patch_size=4, **options)
-    twin = dense_twin(cfg).model.backbone
-    assert twin == dict(type='mmstvit.STViT', arch=PLAIN, img_size=28, patch_size=4, out_type='featmap', reduce=None)
+    baseline = dense_baseline(cfg).model.backbone
+    assert baseline == dict(
+        type='mmstvit.STViT', arch=PLAIN, img_size=28, patch_size=4, out_type='featmap', reduce=None
+    )
 
 
-def test_the_twin_of_stvit_r_is_swin_as_published():
+def test_the_baseline_of_stvit_r_is_swin_as_published():
     cfg = Config.fromfile(ROOT / 'configs' / 'stvit_r' / 'stvit-r-swin-s_8xb128_in1k_published.py')
-    twin = dense_twin(cfg).model.backbone
-    assert twin.type == 'mmstvit.STViTSwin' and twin.semantic_size is None and twin.arch == cfg.model.backbone.arch
-    parameters = sum(p.numel() for p in get_model(dense_twin(cfg)).parameters())
+    baseline = dense_baseline(cfg).model.backbone
+    assert (
+        baseline.type == 'mmstvit.STViTSwin'
+        and baseline.semantic_size is None
+        and baseline.arch == cfg.model.backbone.arch
+    )
+    parameters = sum(p.numel() for p in get_model(dense_baseline(cfg)).parameters())
     assert round(parameters / 1e6, 1) == 49.6  # Swin-S, by its authors
 
 
 def test_sizes_that_are_not_given_stay_those_of_the_network():
-    assert dense_twin(classifier(type='mmstvit.STViTR')).model.backbone.arch == 'small'
-    assert dense_twin(classifier(type='mmstvit.STViTR', dense=True)).model.backbone.out_indices == (0, 1, 2, 3)
+    assert dense_baseline(classifier(type='mmstvit.STViTR')).model.backbone.arch == 'small'
+    assert dense_baseline(classifier(type='mmstvit.STViTR', dense=True)).model.backbone.out_indices == (0, 1, 2, 3)
 
 
 def test_a_neck_that_recovers_goes_and_what_it_read_stays():
@@ -70,13 +76,13 @@ def test_a_neck_that_recovers_goes_and_what_it_read_stays():
     for neck, expected in (([recovery, pooling], [pooling]), (recovery, None), ([recovery], None)):
         cfg = classifier(**backbone)
         cfg.model.neck = neck
-        twin = dense_twin(cfg)
-        assert twin.model.neck == expected and twin.model.backbone.out_indices == (4,)
+        baseline = dense_baseline(cfg)
+        assert baseline.model.neck == expected and baseline.model.backbone.out_indices == (4,)
     cfg.model.neck = [pooling]
-    assert dense_twin(cfg).model.neck == [pooling] and dense_twin(cfg).model.backbone.out_indices == (0, 4)
+    assert dense_baseline(cfg).model.neck == [pooling] and dense_baseline(cfg).model.backbone.out_indices == (0, 4)
 
 
 @pytest.mark.parametrize('backbone', [dict(type='mmstvit.T2TViT'), dict(type='mmpretrain.ResNet', depth=18), dict()])
 def test_without_semantic_tokens_there_is_none(backbone):
     with pytest.raises(ValueError, match=f'{backbone.get("type", "None").split(".")[-1]} has no semantic tokens'):
-        dense_twin(classifier(**backbone))
+        dense_baseline(classifier(**backbone))

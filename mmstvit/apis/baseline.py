@@ -1,4 +1,4 @@
-"""The dense twin of a network: the same without semantic tokens, what its cost and speed are compared with."""
+"""The dense baseline of a network: the same without semantic tokens, what its cost and speed are compared with."""
 
 import copy
 import inspect
@@ -22,8 +22,8 @@ _OF_STVIT_R = (
 )
 
 
-def dense_twin(cfg: Config) -> Config:
-    """The config of the same network without semantic tokens.
+def dense_baseline(cfg: Config) -> Config:
+    """Make the config of the same network without semantic tokens.
 
     Of :class:`.STViT` and :class:`.T2TViT` it is the plain transformer, of :class:`.STViTSwin` and :class:`.STViTR`
     plain Swin, of the latter with Swin's stem of patches. Sizes, head and data stay. A neck :class:`.TokenRecovery`,
@@ -35,8 +35,8 @@ def dense_twin(cfg: Config) -> Config:
     Raises:
         ValueError: its backbone has no semantic tokens.
     """
-    twin = copy.deepcopy(cfg)
-    backbone = (twin.get('model') or {}).get('backbone') or {}
+    baseline = copy.deepcopy(cfg)
+    backbone = (baseline.get('model') or {}).get('backbone') or {}
     kind = MODELS.get(backbone.type) if isinstance(backbone.get('type'), str) else backbone.get('type')
     base = next((c for c in (STViT, STViTSwin, STViTR) if inspect.isclass(kind) and issubclass(kind, c)), None)
     option = 'reduce' if base is STViT else 'semantic_size'
@@ -44,29 +44,29 @@ def dense_twin(cfg: Config) -> Config:
     if base is STViT:
         default = backbone.get('semantic_grid', None if issubclass(kind, T2TViT) else default)
     if base is None or backbone.get(option, default) is None:
-        raise ValueError(f'{getattr(kind, "__name__", kind)} has no semantic tokens here, and so no dense twin')
+        raise ValueError(f'{getattr(kind, "__name__", kind)} has no semantic tokens here, and so no dense baseline')
     if base is STViTR:
         kept = {key: value for key, value in backbone.items() if key not in _OF_STVIT_R}
         kept.update(type='mmstvit.STViTSwin', arch=backbone.get('arch', _default(kind, 'arch')))
         if backbone.get('dense', _default(kind, 'dense')):
             kept.setdefault('out_indices', (0, 1, 2, 3))
-        twin.model.backbone = backbone = ConfigDict(kept)
+        baseline.model.backbone = backbone = ConfigDict(kept)
     else:
         for name in _OF_TOKENS[base]:
             backbone.pop(name, None)
     backbone[option] = None
-    _without_recovery(twin.model)
-    return twin
+    _without_recovery(baseline.model)
+    return baseline
 
 
 def _default(kind: type, option: str) -> Any:
-    """What a class, or the one that it hands its options on to, takes without the option."""
-    found = (inspect.signature(c).parameters.get(option) for c in inspect.getmro(kind))
-    return next(parameter.default for parameter in found if parameter is not None)
+    """Return the default of an option, of a class or the one that it hands its options on to."""
+    parameters = (inspect.signature(c).parameters.get(option) for c in inspect.getmro(kind))
+    return next(parameter.default for parameter in parameters if parameter is not None)
 
 
 def _without_recovery(model: ConfigDict) -> None:
-    """Take the neck that recovers image tokens out; the last map of the backbone is one of image tokens already."""
+    """Remove the neck that recovers image tokens; the last map of the backbone is one of image tokens already."""
     necks = model.get('neck')
     several = isinstance(necks, (list, tuple))
     kept = [neck for neck in (necks if several else [necks]) if 'TokenRecovery' not in str((neck or {}).get('type'))]

@@ -1,0 +1,144 @@
+"""Inference of images and videos, in all three toolboxes: ``infer`` and ``inference_model``."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from os import PathLike
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from .inputs import LocalCopies, checked_image, checked_path, infer_each, settle
+from .models import chosen_device, get_model, scope_of
+
+
+def infer(model: torch.nn.Module, inputs: Iterable, batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
+    """Infer images or videos, and yield the result of each as soon as it is there.
+
+    Of images the next batch is prepared while the model runs on one.
+
+    Args:
+        model: of :func:`mmstvit.get_model`, in evaluation mode.
+        inputs: paths, addresses or arrays, as of :func:`mmstvit.inference_model`.
+        batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
+        **kwargs: of mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results, at the end. For video
+            ``window`` and ``stride`` in seconds, to infer a long one window by window, and ``progress=False`` for no
+            bar (:func:`mmstvit.apis.video.infer_video`).
+
+    Yields:
+        Of each input in turn what the toolbox gives (:func:`mmstvit.inference_model`), or the exception that it has
+        raised.
+
+    Raises:
+        ValueError: a setting that is unknown or would have no effect.
+    """
+    scope = scope_of(model)
+    with LocalCopies() as copies:
+        # The caller's scope is its own between two results.
+        with DefaultScope.overwrite_default_scope(scope):
+            results = iter(_INFER[scope](model, inputs, copies.local, batch_size, **kwargs))
+        none_left = object()
+        while True:
+            with DefaultScope.overwrite_default_scope(scope):
+                result = next(results, none_left)
+            if result is none_left:
+                return
+            yield copies.by_address(result)
+
+
+def inference_model(
+    model: str | PathLike | Config | torch.nn.Module,
+    *args: Any,
+    device: str | torch.device | None = None,
+    batch_size: int = 1,
+    trust_checkpoint: bool = False,
+    return_exceptions: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Infer images or videos: ``inference_model(model, inputs)`` or ``inference_model(model, checkpoint, inputs)``.
+
+    Args:
+        model: a name of :func:`list_models`, the path of a config, a config, or a model from :func:`get_model`.
+        *args: a checkpoint's path or URL (optional), then the inputs: an image's path or array (height, width, 3), in
+            BGR order as OpenCV reads it, or a list of them; for video a clip's path. In the place of a path an address
+            (http or https), which is downloaded and looked at as a file is. A name without a checkpoint means the
+            published weights.
+        device: where to run, by default the model's own device, or a GPU where there is one.
+        batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
+        trust_checkpoint: as in :func:`get_model`.
+        return_exceptions: of a list, whether an exception stands in the place of an input that cannot be read. Without,
+            the first one is raised when the others have been inferred; its attribute ``results`` is that list.
+        **kwargs: as of :func:`mmstvit.apis.infer`, e.g. ``show_dir='folder'`` to draw what a classifier predicts.
+
+    Returns:
+        What the toolbox gives: of mmpretrain a dict with ``pred_scores``, ``pred_label``, ``pred_score`` and
+        ``pred_class``, of mmdet a ``DetDataSample``, of mmaction2 an ``ActionDataSample``. A list of inputs gives a
+        list.
+
+    Raises:
+        ValueError: an unknown name, an input that is no image, cannot be read or has too many pixels (the environment
+            variable ``MMSTVIT_MAX_PIXELS`` allows more), or a setting that would have no effect.
+        FileNotFoundError: an input or the checkpoint is not there.
+        TypeError: not one or two positional arguments after the model.
+    """
+    if len(args) not in (1, 2):
+        raise TypeError('inference_model takes (model, inputs) or (model, checkpoint, inputs)')
+    *checkpoint, inputs = args
+    if isinstance(model, torch.nn.Module):
+        if checkpoint or trust_checkpoint:
+            raise TypeError('a built model has its weights already: leave checkpoint and trust_checkpoint out')
+        model = model.eval() if device is None else model.to(device).eval()
+    else:
+        model = get_model(model, checkpoint[0] if checkpoint else True, chosen_device(device), trust_checkpoint)
+    many = isinstance(inputs, (list, tuple))
+    results = list(infer(model, inputs if many else [inputs], batch_size, **kwargs))
+    return settle(results, many, return_exceptions)
+
+
+Local = Callable[[Any], Any]  # an input as it is, or the copy of an address
+
+
+def _infer_images(
+    model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int, **kwargs: Any
+) -> Iterator[Any]:
+    from .images import CheckedInferencer
+
+    return CheckedInferencer(model).stream(inputs, local, batch_size, **kwargs)
+
+
+def _infer_objects(model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int) -> Iterator[Any]:
+    from mmdet.apis import inference_detector
+    from mmdet.utils import get_test_pipeline_cfg
+    from mmengine.dataset import Compose
+
+    from ..io.image_transforms import guard_images
+
+    _refuse_batches(batch_size)
+
+    def infer_one(image: Any) -> Any:
+        image = checked_image(local(image))
+        # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
+        pipeline = copy.deepcopy(get_test_pipeline_cfg(model.cfg))
+        if not isinstance(image, str):
+            pipeline[0].type = 'mmdet.LoadImageFromNDArray'
+        return inference_detector(model, image, Compose(guard_images(Compose(pipeline).transforms)))
+
+    return infer_each(infer_one, inputs)
+
+
+def _infer_videos(
+    model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int, **kwargs: Any
+) -> Iterator[Any]:
+    from .video import infer_video
+
+    _refuse_batches(batch_size)
+    return infer_each(lambda video: infer_video(model, checked_path(local(video), 'video'), **kwargs), inputs)
+
+
+def _refuse_batches(batch_size: int) -> None:
+    if batch_size != 1:
+        raise ValueError(f'batch_size={batch_size} has no effect here: mmdet and mmaction2 infer one input at a time')
+
+
+_INFER = {'mmpretrain': _infer_images, 'mmdet': _infer_objects, 'mmaction': _infer_videos}

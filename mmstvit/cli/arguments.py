@@ -1,0 +1,118 @@
+"""Arguments that several commands have, and the checks of them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import DictAction
+
+from ..apis.models import chosen_device
+from ..errors import UsageError
+from ..measure.networks import SPECS
+
+
+class _Options(DictAction):
+    """``KEY=VALUE`` pairs; mmengine's own action dies where there is no ``=``."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{option_string} takes KEY=VALUE, got {value}')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, IndexError, RecursionError, ValueError):  # brackets that do not match
+            parser.error(f'{option_string} cannot be read: {" ".join(values)}')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add overrides of a config."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=_Options,
+        default={},
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. model.backbone.stgm_layer=6 or "key=[a,b]"',
+    )
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that lets code in checkpoints run."""
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='unpickle checkpoints whole, so that code in them runs: only for files whose makers you know',
+    )
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the weights of a model that may be one of the model index."""
+    parser.add_argument(
+        '--checkpoint', metavar='FILE|URL', help='the weights, by default those that are published for the model'
+    )
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the device, see :func:`.chosen_device`."""
+    parser.add_argument('--device', type=chosen_device, default='', help='default a GPU where there is one')
+
+
+def add_threads_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the number of CPU threads, see :func:`set_threads`."""
+    parser.add_argument('--threads', type=int, metavar='N', help='of a CPU; default as PyTorch chooses')
+
+
+def set_threads(threads: int | None) -> None:
+    """Set the number of threads of PyTorch.
+
+    Raises:
+        UsageError: it is less than one.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise UsageError('--threads must be at least 1')
+        torch.set_num_threads(threads)
+
+
+def add_network_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add networks by a short name, with ``what`` in their help, their input size, and a file for the figures."""
+    parser.add_argument('networks', nargs='+', metavar='CONFIG', help=f'{SPECS} {what}')
+    parser.add_argument(
+        '--shape',
+        nargs='+',
+        type=int,
+        metavar='N',
+        help='H W of images, T H W or C T H W of clips; default the size in the test, of the first where all get the '
+        'same inputs',
+    )
+    parser.add_argument('--json', metavar='FILE', help='write all figures there')
+
+
+def add_picture_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Add the arguments of commands that draw into a ``folder`` below the config's work dir."""
+    parser.add_argument('config', help='the config file')
+    parser.add_argument('checkpoint', help='a checkpoint file or its URL')
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='images, or of a video config clips')
+    parser.add_argument(
+        '--show-dir', metavar='DIR', help=f'folder for the pictures; default work_dirs/<config name>/{folder}'
+    )
+    add_device_argument(parser)
+    add_cfg_options(parser)
+    add_trust_argument(parser)
+
+
+def output_file(path: str | None, option: str, endings: Sequence[str]) -> None:
+    """Check the name of a file that is written at the end, and make its folder.
+
+    Raises:
+        UsageError: it has another ending.
+    """
+    if path is None:
+        return
+    if Path(path).suffix not in endings:
+        raise UsageError(f'{option} {path}: name it {" or ".join(f"*{ending}" for ending in endings)}')
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
