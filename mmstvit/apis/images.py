@@ -6,15 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
-from mmcv.image import imread
+from mmcv.image import bgr2gray
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmpretrain.apis import ImageClassificationInferencer
+from mmpretrain.datasets import remove_transform
+from mmpretrain.registry import TRANSFORMS
 
-from ..io.image_check import NOT_DECODED, ImageError, check_image_file
 from ..io.image_transforms import guard_images
 from .inputs import INPUT_ERRORS, checked_image
+from .pipelines import loading_step, test_dataset_of
 
 _pipelines: WeakKeyDictionary = WeakKeyDictionary()  # model -> the steps of its config, and what was built of them
 
@@ -32,10 +35,11 @@ class CheckedInferencer(ImageClassificationInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         """Build the test pipeline with its checks, once for a model: it takes as long as a small network does."""
-        steps = cfg.test_dataloader.dataset.pipeline
+        steps = test_dataset_of(cfg).pipeline
         known, pipeline = _pipelines.get(self.model, (None, None))
         if known != steps:
-            pipeline = Compose([_load, *guard_images(super()._init_pipeline(cfg).transforms)])
+            rest = guard_images([TRANSFORMS.build(step) for step in remove_transform(steps, 'LoadImageFromFile')])
+            pipeline = Compose([_Load(loading_step(steps)), *rest])
             _pipelines[self.model] = copy.deepcopy(steps), pipeline
         return pipeline
 
@@ -92,16 +96,24 @@ class CheckedInferencer(ImageClassificationInferencer):
                 yield [future.result() for future in chunk]
 
 
-def _load(image: Any) -> dict:
-    """Check and read an image, as the first step of the pipeline."""
-    image = checked_image(image)
-    name = image if isinstance(image, str) else 'the image'
-    if isinstance(image, str):
-        check_image_file(image)
-    try:
-        array = imread(image)
-    except OSError as error:
-        raise ImageError(f'{name}: {error.strerror or error}') from error
-    if array is None:
-        raise ImageError(f'{name}: {NOT_DECODED}')
-    return dict(img=array, img_path=name, img_shape=array.shape[:2], ori_shape=array.shape[:2])
+class _Load:
+    """The first step of the pipeline: read a file as the config does, or take an array in its place.
+
+    Args:
+        step: the config of the step that loads files.
+    """
+
+    def __init__(self, step: dict) -> None:
+        loader = TRANSFORMS.build(step)
+        (self.load_file,) = guard_images([loader])
+        self.gray = getattr(loader, 'color_type', 'color') == 'grayscale'
+        self.dtype = np.float32 if getattr(loader, 'to_float32', False) else np.uint8
+
+    def __call__(self, image: Any) -> dict:
+        image = checked_image(image, self.gray)
+        if isinstance(image, str):
+            return self.load_file(dict(img_path=image))
+        if self.gray and image.shape[2:] == (3,):
+            image = bgr2gray(image)
+        size = image.shape[:2]
+        return dict(img=image.astype(self.dtype, copy=False), img_path='the image', img_shape=size, ori_shape=size)

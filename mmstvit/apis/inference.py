@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 
 from .inputs import LocalCopies, checked_image, checked_path, infer_each, settle
 from .models import chosen_device, get_model, scope_of
+from .pipelines import test_dataset_of
 
 
 def infer(model: torch.nn.Module, inputs: Iterable, batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
@@ -109,7 +110,6 @@ def _infer_images(
 
 def _infer_objects(model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int) -> Iterator[Any]:
     from mmdet.apis import inference_detector
-    from mmdet.utils import get_test_pipeline_cfg
     from mmengine.dataset import Compose
 
     from ..io.image_transforms import guard_images
@@ -119,7 +119,7 @@ def _infer_objects(model: torch.nn.Module, inputs: Iterable, local: Local, batch
     def infer_one(image: Any) -> Any:
         image = checked_image(local(image))
         # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
-        pipeline = copy.deepcopy(get_test_pipeline_cfg(model.cfg))
+        pipeline = copy.deepcopy(test_dataset_of(model.cfg).pipeline)
         if not isinstance(image, str):
             pipeline[0].type = 'mmdet.LoadImageFromNDArray'
         return inference_detector(model, image, Compose(guard_images(Compose(pipeline).transforms)))

@@ -19,8 +19,12 @@ INPUT_ERRORS = (ValueError, OSError)
 _SECONDS = 600  # that the download of an input may take
 
 
-def checked_image(image: Any) -> Any:
+def checked_image(image: Any, gray: bool = False) -> Any:
     """Check that an image is the path of a file, which is returned as a string, or an array (height, width, 3).
+
+    Args:
+        image: the input.
+        gray: whether (height, width) and (height, width, 1) are accepted too.
 
     Raises:
         ValueError: it is neither.
@@ -28,7 +32,8 @@ def checked_image(image: Any) -> Any:
     """
     if isinstance(image, (str, PathLike)):
         return checked_path(image, 'image')
-    if getattr(image, 'ndim', 0) != 3 or image.shape[-1] != 3 or 0 in image.shape:
+    shape = getattr(image, 'shape', (0,))
+    if not ((len(shape) == 3 and shape[-1] in ((1, 3) if gray else (3,))) or (gray and len(shape) == 2)) or 0 in shape:
         shape = getattr(image, 'shape', type(image).__name__)
         raise ValueError(f'an image is a path or an array of shape (height, width, 3), got {shape}')
     return image

@@ -18,8 +18,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..compat.requires import require
+from ..errors import UsageError
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..paths import package_data
+from .pipelines import test_dataset_of
 from .weights import load_weights
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
@@ -140,9 +142,13 @@ def _build(cfg: Config, device: str | torch.device) -> torch.nn.Module:
     scope = toolbox_of(cfg)
     with DefaultScope.overwrite_default_scope(scope):
         if scope == 'mmpretrain':
-            from mmpretrain.apis import get_model as build
+            from mmpretrain.registry import MODELS
 
-            return build(cfg, pretrained=False, device=device)
+            # As mmpretrain's get_model, which takes no data set whose type is a class.
+            cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+            model = MODELS.build(cfg.model).to(device)
+            model._config, model._metainfo = cfg, None  # where its inferencer looks
+            return model
         if scope == 'mmdet':
             from mmdet.apis import init_detector
 
@@ -172,7 +178,10 @@ def _dataset_meta(cfg: Config, checkpoint: dict, of_config: dict) -> dict:
 
 def class_names(cfg: Config) -> Sequence[str] | None:
     """Return the names of the classes of a config's test data, ``None`` where it has none."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    try:
+        dataset = test_dataset_of(cfg)
+    except UsageError:
+        return None
     if names := (dataset.get('metainfo') or {}).get('classes'):
         return names
     kind = dataset.get('type')

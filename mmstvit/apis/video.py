@@ -13,6 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ..io.videos import guard_reading, role_of
+from .pipelines import test_dataset_of, type_name
 
 
 class WindowScores(NamedTuple):
@@ -55,7 +56,7 @@ def infer_video(
         ValueError: the video cannot be read, or window and stride mean nothing.
     """
     # mmaction2 looks for a variable `test_pipeline` of the config, which not all have.
-    pipeline = copy.deepcopy(model.cfg.test_dataloader.dataset.pipeline)
+    pipeline = copy.deepcopy(test_dataset_of(model.cfg).pipeline)
     sample = dict(filename=video, label=-1, start_index=0, modality='RGB')
     if window is not None:
         return _infer_windows(model, sample, pipeline, window, stride, progress)
@@ -92,7 +93,7 @@ def _infer_windows(
 
 def _seekable(step: dict) -> dict:
     """Replace steps for PyAV, which keep all frames up to the last one that is wanted; OpenCV goes to a frame."""
-    match = re.fullmatch(r'(?:mmaction\.)?(?:PyAV|PIMS)(Init|Decode)', str(step['type']))
+    match = re.fullmatch(r'(?:PyAV|PIMS)(Init|Decode)', type_name(step))
     return dict(type=f'mmaction.OpenCV{match[1]}') if match else step
 
 

@@ -12,6 +12,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import Tensor
 
 from ..apis.models import classes_of, config_of, scope_of
+from ..apis.pipelines import channels_of, test_dataset_of, type_name
 from ..compat.requires import require
 from ..errors import UsageError
 from ..io.files import unfinished
@@ -90,12 +91,12 @@ def transforms_of(cfg: Config) -> list[dict[str, Any]]:
 
     Of a step that is not known here only the type is told; of a clip's pipeline the steps are told as they are.
     """
-    steps = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
+    steps = [dict(step) for step in test_dataset_of(cfg).pipeline]
     if cfg.default_scope == 'mmaction':
         return steps
     known = []
     for step in steps:
-        name = str(step['type']).split('.')[-1]
+        name = type_name(step)
         if name.startswith(('Load', 'Pack')):
             continue
         if name in _SETTINGS:
@@ -142,6 +143,8 @@ def metadata_of(
         transforms = fit(transforms, shape)
     flipped = getattr(before, 'to_rgb', False) or getattr(before, '_channel_conversion', False)
     order = {'BGR': 'RGB', 'RGB': 'BGR'}[_DECODED[scope]] if flipped else _DECODED[scope]
+    if channels_of(cfg) == 1:
+        order = 'GRAY'
     return dict(
         mmstvit_version=__version__,
         config=Path(cfg.filename or '').name,
@@ -212,14 +215,15 @@ def export_onnx(
     if dynamic_size:
         open_axes.update(zip((2, 3), SIZES))
     # Where a size is open the example is one with borders to pad: what is done to them is recorded.
-    example = torch.zeros(2 if dynamic_batch else 1, 3, *(n + 5 if dynamic_size else n for n in size))
+    channels = channels_of(config_of(model))
+    example = torch.zeros(2 if dynamic_batch else 1, channels, *(n + 5 if dynamic_size else n for n in size))
     path.parent.mkdir(parents=True, exist_ok=True)
     with unfinished(path) as temporary:
         with torch.no_grad():
             outputs = network(example)
             names = ['scores'] if isinstance(outputs, Tensor) else [f'level_{i}' for i in range(len(outputs))]
             write(trace(network, example, open_axes), names, open_axes, metadata, temporary)
-        shapes = check_shapes(size, dynamic_batch, dynamic_size)
+        shapes = check_shapes((channels, *size), dynamic_batch, dynamic_size)
         difference = largest_difference(network, temporary, shapes)
         temporary.replace(path)
     return Exported(names, len(shapes), difference)
@@ -236,7 +240,7 @@ def _describe(
             raise UsageError("the config's test pipeline does not tell the input size: give it with --shape")
         check_size(model, size, bool(shape), dynamic_size, 3 if scope == 'mmaction' else 2)
         metadata = metadata_of(cfg, model, classes_of(model), None if dynamic_size else size, bool(shape))
-        cost = count(network, torch.zeros(1, 3, *size))
+        cost = count(network, torch.zeros(1, channels_of(cfg), *size))
     return size, metadata | dict(input_size=size, multiply_adds=cost.multiply_adds, parameters=cost.parameters)
 
 
@@ -257,10 +261,14 @@ def check_size(model: nn.Module, shape: tuple[int, ...], explicit: bool, dynamic
 
 
 def check_shapes(shape: tuple[int, ...], dynamic_batch: bool, dynamic_size: bool) -> list[tuple[int, ...]]:
-    """Return shapes to check an exported file on: two batches, and three sizes where the size is open."""
-    sizes = [shape]
+    """Return input shapes to check an exported file on, given (channels, ...) of one input.
+
+    There are two batches, and three sizes where the size is open.
+    """
+    channels, *size = shape
+    sizes = [tuple(size)]
     if dynamic_size:
-        height, width = shape
+        height, width = size
         sizes += [(height + 33, width + 16), (height + 2, 2 * width - 5)]  # some that no patch size divides
     batches = (1, 3) if dynamic_batch else (1, 1)
-    return [(batch, 3, *size) for size in sizes for batch in batches]
+    return [(batch, channels, *size) for size in sizes for batch in batches]

@@ -48,7 +48,7 @@ class OnnxModel(nn.Module):
         self._run = onnx_runner(path, threads)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised inputs (B, 3, *size) -> softmax scores (B, classes)."""
+        """Normalised inputs (B, C, *size) -> softmax scores (B, classes)."""
         return torch.from_numpy(self._run(x.numpy()))
 
 
@@ -73,7 +73,8 @@ def load_onnx(path: str, timing: Timing) -> Network:
     for option in (option for option, applies in refused.items() if applies):
         raise UsageError(f'onnx:{path} is run as it is: leave {option} out')
     try:
-        meta = read_metadata(open_session(path), path)
+        session = open_session(path)
+        meta = read_metadata(session, path)
     except InputError as error:
         raise UsageError(str(error)) from error
     if meta['task'] != 'classification':
@@ -85,5 +86,6 @@ def load_onnx(path: str, timing: Timing) -> Network:
         'onnx',
         OnnxModel(path, torch.get_num_threads()),
         tuple(meta['input_size']),
+        channels=session.get_inputs()[0].shape[1],
         stated=(meta['multiply_adds'], meta['parameters']),
     )

@@ -147,11 +147,11 @@ def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
     """Prepare an image for the network.
 
     Args:
-        image: (height, width, 3), 8 bits a channel, in BGR order as OpenCV reads it.
+        image: (height, width, 3), 8 bits a channel, in BGR order as OpenCV reads it; gray (height, width).
         meta: of :func:`read_metadata`.
 
     Returns:
-        (1, 3, height, width), float32.
+        (1, 3 or 1, height, width), float32.
 
     Raises:
         ImageError: it would be resized to more pixels than are read.
@@ -160,25 +160,25 @@ def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
         image = STEPS[step['type']](image, step)
     if meta['channel_order'] == 'RGB':
         image = image[..., ::-1]
-    x = image.astype(np.float32)
+    x = image.astype(np.float32).reshape(*image.shape[:2], -1)
     if meta['mean'] is not None:
         x = (x - np.float32(meta['mean'])) / np.float32(meta['std'])
     divisor = meta['pad_size_divisor']
     size = meta['pad_size'] or [-(-n // divisor) * divisor for n in x.shape[:2]]
     pads = [(0, max(0, n - have)) for n, have in zip(size, x.shape[:2])]
     x = np.pad(x, [*pads, (0, 0)], constant_values=meta['pad_value'])
-    return np.ascontiguousarray(x.transpose(2, 0, 1)[None])  # (H, W, 3) -> (1, 3, H, W)
+    return np.ascontiguousarray(x.transpose(2, 0, 1)[None])  # (H, W, C) -> (1, C, H, W)
 
 
-def read_image(path: str) -> np.ndarray:
-    """Read an image file as OpenCV does, (height, width, 3), BGR.
+def read_image(path: str, gray: bool = False) -> np.ndarray:
+    """Read an image file as OpenCV does, (height, width, 3), BGR, or (height, width) if ``gray``.
 
     Raises:
         ImageError: it is not there, no image, broken, or has too many pixels.
     """
     check_image_file(path)
     # By its name OpenCV would read what is there of an incomplete one.
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
     if image is None:
         raise ImageError(f'{path}: {NOT_DECODED}')
     return image
@@ -255,7 +255,7 @@ def run(model: str, images: Sequence[str], topk: int | None = None, out: str | N
     results = []
     for path in images:
         try:
-            outputs = infer(session, meta, read_image(path))
+            outputs = infer(session, meta, read_image(path, meta['channel_order'] == 'GRAY'))
         except (InputError, ImageError, OSError, cv2.error) as error:  # the others are still inferred
             line = ' '.join(str(error).split()).removeprefix(f'{path}: ').removeprefix(f'{_UNNAMED}: ')
             print(f'error: {path}: {line}', file=sys.stderr)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..apis.configs import find_config
 from ..apis.models import TOOLBOXES, get_model, toolbox_of
+from ..apis.pipelines import channels_of, test_dataset_of, type_name
 from ..compat.requires import require
 from ..errors import UsageError, one_line, suggest
 
@@ -37,6 +38,7 @@ class Network:
         model: the toolbox's model.
         size: of its input: ``(height, width)``, for clips ``(frames, height, width)``.
         top1: its top-1 accuracy on its data set in per cent, where a metafile has it.
+        channels: of its input.
         stated: its multiply-adds at that size and its parameters, where the file tells them and they cannot be counted.
     """
 
@@ -45,6 +47,7 @@ class Network:
     model: nn.Module
     size: tuple[int, ...]
     top1: float | None = None
+    channels: int = 3
     stated: tuple[int, int] | None = None
 
     @property
@@ -98,7 +101,8 @@ def network_of(cfg: Config, label: str, model: nn.Module | None = None) -> Netwo
         label: how it is called.
         model: the toolbox's model where it is built already, by default one with random weights.
     """
-    return Network(label, toolbox_of(cfg), get_model(cfg) if model is None else model, default_size(cfg))
+    model = get_model(cfg) if model is None else model
+    return Network(label, toolbox_of(cfg), model, default_size(cfg), channels=channels_of(cfg))
 
 
 def _from_timm(name: str) -> Network:
@@ -109,7 +113,8 @@ def _from_timm(name: str) -> Network:
     if not timm.is_model(name):
         raise UsageError(f'timm has no model {name}{suggest(name, timm.list_models())}')
     model = timm.create_model(name, pretrained=False).eval()
-    return Network(f'timm:{name}', 'timm', model, tuple(model.pretrained_cfg['input_size'][1:]))
+    channels, *size = model.pretrained_cfg['input_size']
+    return Network(f'timm:{name}', 'timm', model, tuple(size), channels=channels)
 
 
 def _config_of_package(package: str, name: str) -> Path:
@@ -147,16 +152,16 @@ def default_size(cfg: Config) -> tuple[int, ...]:
     Returns:
         (height, width), of clips (frames, height, width); nothing where it depends on the input.
     """
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'pipeline' not in dataset and isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
-    steps = dataset.get('pipeline') or []
+    try:
+        steps = test_dataset_of(cfg).pipeline
+    except UsageError:
+        return ()
     size: tuple[int, ...] = ()  # (width, height)
     for step in steps:
         side = step.get('crop_size') or step.get('scale')
         if side is not None:
             size = (side, side) if isinstance(side, int) else tuple(side)
-            if -1 in size or 'ResizeEdge' in str(step['type']):
+            if -1 in size or type_name(step) == 'ResizeEdge':
                 size = ()
     if not size:
         return ()
@@ -187,7 +192,7 @@ def input_shape(network: Network, shape: Sequence[int] | None) -> tuple[int, ...
     if len(size) not in ((3, 4) if video else (2,)) or min(size) < 1:
         form = 'T H W or C T H W for clips' if video else 'H W for images'
         raise UsageError(f'--shape {" ".join(map(str, size))} does not fit {network.label}: give {form}')
-    return size if len(size) == 4 else (3, *size)
+    return size if len(size) == 4 else (network.channels, *size)
 
 
 class Inputs:
