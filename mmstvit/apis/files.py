@@ -30,7 +30,7 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob('*') if p.suffix.lower() in endings and not _hidden(p, path))
+            inside = sorted(p for p in path.rglob('*') if _is_wanted(p, path, endings))
             if not inside:
                 raise UsageError(f'the folder {name} has no file that ends in {", ".join(endings)}')
             files += inside
@@ -41,8 +41,9 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith('.') for part in path.relative_to(root).parts)
+def _is_wanted(path: Path, root: Path, endings: Sequence[str]) -> bool:
+    hidden = any(part.startswith('.') for part in path.relative_to(root).parts)
+    return path.suffix.lower() in endings and not hidden and path.is_file()  # a folder may have such a name
 
 
 def predict_files(
@@ -52,6 +53,8 @@ def predict_files(
     threshold: float = THRESHOLD,
     out: Path | None = None,
     draw: Path | None = None,
+    topk: int = 1,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[dict[str, Any]]:
     """Infer files, and yield a record of each as soon as it is there.
 
@@ -62,6 +65,8 @@ def predict_files(
         threshold: least score of an object, of a detector.
         out: a file that gets a line of JSON for each record.
         draw: a folder that gets a picture of each prediction, named by its file below the folder that is common to all.
+        topk: classes of a classifier that are recorded with names and scores, as ``top`` where there are several.
+        dtype: as of :func:`.infer`.
 
     Yields:
         ``file`` with its :func:`.record`, or with the ``error`` of one that cannot be read, in one line.
@@ -69,11 +74,11 @@ def predict_files(
     scope, root = scope_of(model), os.path.commonpath([file.parent for file in files])
     options = dict(progress=False) if scope == 'mmaction' else {}  # of the windows of a video
     with open(out, 'w', encoding='utf-8') if out else nullcontext() as lines:
-        for file, result in zip(files, infer(model, files, batch_size, **options), strict=True):
+        for file, result in zip(files, infer(model, files, batch_size, dtype, **options), strict=True):
             if isinstance(result, INPUT_ERRORS):
                 prediction = dict(file=str(file), error=one_line(result))
             else:
-                prediction = dict(file=str(file), **record(result, scope, model, threshold))
+                prediction = dict(file=str(file), **record(result, scope, model, threshold, topk))
                 if draw:
                     image = draw_prediction(result, prediction, scope, model, threshold)
                     write_png(draw / f'{file.relative_to(root)}.png', image)

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmpretrain.apis import ImageClassificationInferencer
 from mmpretrain.datasets import remove_transform
+from mmpretrain.models import MultiLabelClsHead
 from mmpretrain.registry import TRANSFORMS
 
 from ..io.image_transforms import guard_images
@@ -42,6 +43,16 @@ class CheckedInferencer(ImageClassificationInferencer):
             pipeline = Compose([_Load(loading_step(steps)), *rest])
             _pipelines[self.model] = copy.deepcopy(steps), pipeline
         return pipeline
+
+    def postprocess(self, preds: list, visualization: list, return_datasamples: bool = False) -> list:
+        """Collect results; of a multi-label head also all labels of an image."""
+        for sample in preds:
+            sample.set_pred_score(sample.pred_score.float())  # NumPy has no bfloat16
+        results = super().postprocess(preds, visualization, return_datasamples)
+        if isinstance(self.model.head, MultiLabelClsHead) and not return_datasamples:
+            for result, sample in zip(results, preds, strict=True):
+                result['pred_labels'] = sample.pred_label.tolist()
+        return results
 
     def stream(
         self,

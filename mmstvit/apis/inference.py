@@ -14,7 +14,13 @@ from .models import chosen_device, get_model, scope_of
 from .pipelines import test_dataset_of
 
 
-def infer(model: torch.nn.Module, inputs: Iterable, batch_size: int = 1, **kwargs: Any) -> Iterator[Any]:
+def infer(
+    model: torch.nn.Module,
+    inputs: Iterable,
+    batch_size: int = 1,
+    dtype: torch.dtype = torch.float32,
+    **kwargs: Any,
+) -> Iterator[Any]:
     """Infer images or videos, and yield the result of each as soon as it is there.
 
     Of images the next batch is prepared while the model runs on one.
@@ -23,6 +29,7 @@ def infer(model: torch.nn.Module, inputs: Iterable, batch_size: int = 1, **kwarg
         model: of :func:`mmstvit.get_model`, in evaluation mode.
         inputs: paths, addresses or arrays, as of :func:`mmstvit.inference_model`.
         batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
+        dtype: ``torch.bfloat16`` or, on a GPU, ``torch.float16`` run the model with automatic mixed precision.
         **kwargs: of mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results, at the end. For video
             ``window`` and ``stride`` in seconds, to infer a long one window by window, and ``progress=False`` for no
             bar (:func:`mmstvit.apis.video.infer_video`).
@@ -34,14 +41,17 @@ def infer(model: torch.nn.Module, inputs: Iterable, batch_size: int = 1, **kwarg
     Raises:
         ValueError: a setting that is unknown or would have no effect.
     """
-    scope = scope_of(model)
+    scope, device = scope_of(model), next(model.parameters()).device.type
+    mixed = dtype != torch.float32
+    if mixed and dtype not in ((torch.bfloat16,) if device == 'cpu' else (torch.bfloat16, torch.float16)):
+        raise ValueError(f'dtype={dtype} is not for inference on {device}: take torch.bfloat16 or torch.float32')
     with LocalCopies() as copies:
         # The caller's scope is its own between two results.
         with DefaultScope.overwrite_default_scope(scope):
             results = iter(_INFER[scope](model, inputs, copies.local, batch_size, **kwargs))
         none_left = object()
         while True:
-            with DefaultScope.overwrite_default_scope(scope):
+            with DefaultScope.overwrite_default_scope(scope), torch.autocast(device, dtype, enabled=mixed):
                 result = next(results, none_left)
             if result is none_left:
                 return
@@ -53,6 +63,7 @@ def inference_model(
     *args: Any,
     device: str | torch.device | None = None,
     batch_size: int = 1,
+    dtype: torch.dtype = torch.float32,
     trust_checkpoint: bool = False,
     return_exceptions: bool = False,
     **kwargs: Any,
@@ -67,6 +78,7 @@ def inference_model(
             published weights.
         device: where to run, by default the model's own device, or a GPU where there is one.
         batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
+        dtype: as of :func:`mmstvit.apis.infer`.
         trust_checkpoint: as in :func:`get_model`.
         return_exceptions: of a list, whether an exception stands in the place of an input that cannot be read. Without,
             the first one is raised when the others have been inferred; its attribute ``results`` is that list.
@@ -74,8 +86,8 @@ def inference_model(
 
     Returns:
         What the toolbox gives: of mmpretrain a dict with ``pred_scores``, ``pred_label``, ``pred_score`` and
-        ``pred_class``, of mmdet a ``DetDataSample``, of mmaction2 an ``ActionDataSample``. A list of inputs gives a
-        list.
+        ``pred_class`` (of a multi-label head also ``pred_labels``), of mmdet a ``DetDataSample``, of mmaction2 an
+        ``ActionDataSample``. A list of inputs gives a list.
 
     Raises:
         ValueError: an unknown name, an input that is no image, cannot be read or has too many pixels (the environment
@@ -93,7 +105,7 @@ def inference_model(
     else:
         model = get_model(model, checkpoint[0] if checkpoint else True, chosen_device(device), trust_checkpoint)
     many = isinstance(inputs, (list, tuple))
-    results = list(infer(model, inputs if many else [inputs], batch_size, **kwargs))
+    results = list(infer(model, inputs if many else [inputs], batch_size, dtype, **kwargs))
     return settle(results, many, return_exceptions)
 
 

@@ -1,6 +1,7 @@
 """Predictions as JSON, as a line, as a picture. The toolboxes draw."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from .models import classes_of
 THRESHOLD = 0.3  # least score of an object that is reported
 
 
-def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHOLD) -> dict[str, Any]:
+def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHOLD, topk: int = 1) -> dict[str, Any]:
     """Return a prediction in JSON's types.
 
     Args:
@@ -21,9 +22,12 @@ def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHO
         scope: the toolbox.
         model: whose it is.
         threshold: least score of an object, of a detector.
+        topk: number of classes in ``top``, of a classifier.
 
     Returns:
-        ``pred_class``, ``pred_label``, ``pred_score`` and ``pred_scores`` of all classes; of a detector ``objects``,
+        ``pred_class``, ``pred_label``, ``pred_score`` and ``pred_scores`` of all classes; with ``topk`` above 1 also
+        ``top``, the best classes with ``class``, ``label`` and ``score``; where a network gives several labels to an
+        image ``pred_labels`` and ``pred_classes``, which may be none. Of a detector ``objects``,
         best first, each with ``class``, ``label``, ``score``, ``box`` (left, top, right, bottom in pixels) and, where
         there is one, ``mask`` as COCO's run-length code.
     """
@@ -33,13 +37,25 @@ def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHO
         scores, classes = result.pred_score, classes_of(model)
         label = int(scores.argmax())
         result = dict(pred_label=label, pred_score=float(scores[label]), pred_scores=scores)
-        result['pred_class'] = classes[label] if classes else str(label)
-    return dict(
+        result['pred_class'] = _name(classes, label)
+    scores, names = [float(score) for score in result['pred_scores']], classes_of(model)
+    prediction = dict(
         pred_class=str(result.get('pred_class', result['pred_label'])),
         pred_label=int(result['pred_label']),
         pred_score=float(result['pred_score']),
-        pred_scores=result['pred_scores'].tolist(),
+        pred_scores=scores,
     )
+    if topk > 1:
+        best = sorted(range(len(scores)), key=lambda label: -scores[label])[:topk]
+        prediction['top'] = [{'class': _name(names, i), 'label': i, 'score': scores[i]} for i in best]
+    if 'pred_labels' in result:
+        prediction['pred_labels'] = list(result['pred_labels'])
+        prediction['pred_classes'] = [_name(names, label) for label in result['pred_labels']]
+    return prediction
+
+
+def _name(names: Sequence[str] | None, label: int) -> str:
+    return names[label] if names else str(label)
 
 
 def _objects(sample: Any, model: nn.Module, threshold: float) -> list[dict]:
@@ -51,7 +67,7 @@ def _objects(sample: Any, model: nn.Module, threshold: float) -> list[dict]:
     columns = (instances.labels.tolist(), instances.scores.tolist(), instances.bboxes.tolist())
     objects = []
     for label, score, box, mask in zip(*columns, masks, strict=True):
-        one = {'class': classes[label] if classes else str(label), 'label': label, 'score': score, 'box': box}
+        one = {'class': _name(classes, label), 'label': label, 'score': score, 'box': box}
         if mask is not None:
             one['mask'] = dict(size=list(mask['size']), counts=mask['counts'].decode())
         objects.append(one)
@@ -62,6 +78,10 @@ def as_line(prediction: dict) -> str:
     """Return a :func:`record` as a line."""
     if 'error' in prediction:
         return 'could not be read'
+    if 'pred_classes' in prediction:
+        return ', '.join(prediction['pred_classes']) or 'no class'
+    if 'top' in prediction:
+        return ', '.join(f'{one["class"]} {one["score"]:.1%}' for one in prediction['top'])
     if 'objects' not in prediction:
         return f'{prediction["pred_class"]} {prediction["pred_score"]:.1%}'
     names = [one['class'] for one in prediction['objects']]

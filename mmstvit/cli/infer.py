@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+from ..apis.configs import find_run
 from ..apis.files import IMAGES, VIDEOS, find_inputs, predict_files
 from ..apis.models import get_model
 from ..apis.results import THRESHOLD, as_line
@@ -19,8 +20,14 @@ from ..measure.figures import console
 from ..measure.networks import quieten
 from .arguments import add_checkpoint_argument, add_device_argument, add_trust_argument, output_file
 from .common import read_config
+from .tables import summary
 
-ROWS = 40  # of the table; of more files the classes are counted
+DTYPES = ('float32', 'bfloat16', 'float16')
+LIMITED = {  # the toolboxes that have an option, its default, and why others have not
+    'batch_size': (('mmpretrain',), 16, 'image classifiers: detectors and recognisers infer one file at a time'),
+    'threshold': (('mmdet',), THRESHOLD, 'detectors: leave it out'),
+    'top_k': (('mmpretrain', 'mmaction'), 1, 'classifiers: leave it out'),
+}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -31,7 +38,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog='example: mmstvit infer stvit-tiny_digits photos/ --checkpoint work_dirs/digits/epoch_40.pth '
         '--batch-size 32 --out results.jsonl --draw pictures',
     )
-    parser.add_argument('model', metavar='MODEL', help='a name of `mmstvit list`, or the path of a config')
+    parser.add_argument(
+        'model', metavar='MODEL', help='a name of `mmstvit list`, the path of a config, or the work dir of a training'
+    )
     parser.add_argument('inputs', metavar='INPUT', nargs='+', help='files, or folders with folders in them')
     add_checkpoint_argument(parser)
     parser.add_argument(
@@ -40,6 +49,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_device_argument(parser)
     parser.add_argument(
         '--threshold', type=float, metavar='SCORE', help=f'least score of a reported object; default {THRESHOLD}'
+    )
+    parser.add_argument('--top-k', type=int, metavar='K', help='show the K best classes of a classifier; default 1')
+    parser.add_argument(
+        '--dtype', choices=DTYPES, default='float32', help='automatic mixed precision in this type; default %(default)s'
     )
     parser.add_argument(
         '--out', metavar='FILE.jsonl', help='write a line of JSON for each file, as soon as it is inferred'
@@ -50,33 +63,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check_args(args: argparse.Namespace, scope: str) -> None:
-    """Fill in the defaults, and refuse what cannot take effect on a model of this toolbox.
-
-    Raises:
-        UsageError: as said.
-    """
-    if scope != 'mmpretrain' and args.batch_size is not None:
-        raise UsageError('--batch-size is for image classifiers: detectors and recognisers infer one file at a time')
-    if scope != 'mmdet' and args.threshold is not None:
-        raise UsageError('--threshold is for detectors: leave it out')
-    args.batch_size = (16 if scope == 'mmpretrain' else 1) if args.batch_size is None else args.batch_size
-    args.threshold = THRESHOLD if args.threshold is None else args.threshold
-    if args.batch_size < 1:
-        raise UsageError(f'--batch-size {args.batch_size}: it must be at least 1')
-
-
-def summary(rows: Sequence[tuple[str, str]], counted: Counter) -> Table:
-    """Make a table with a row for each file, or, of many, how often each class was predicted."""
-    if len(rows) <= ROWS:
-        table = Table('file', 'prediction')
-        for row in rows:
-            table.add_row(*row)
-        return table
-    table = Table('class', 'files')
-    table.columns[1].justify = 'right'
-    for name, number in counted.most_common():
-        table.add_row(name, str(number))
-    return table
+    """Fill in the defaults, and raise ``UsageError`` for what cannot take effect on a model of this toolbox."""
+    for name, (scopes, default, reason) in LIMITED.items():
+        option, value = f'--{name.replace("_", "-")}', getattr(args, name)
+        if value is None:
+            setattr(args, name, default if scope in scopes else 1)
+        elif scope not in scopes:
+            raise UsageError(f'{option} is for {reason}')
+        elif isinstance(value, int) and value < 1:
+            raise UsageError(f'{option} {value}: it must be at least 1')
 
 
 def run(args: argparse.Namespace) -> bool:
@@ -87,6 +82,9 @@ def run(args: argparse.Namespace) -> bool:
     """
     output_file(args.out, '--out', ('.jsonl',))
     check_checkpoint(args.checkpoint)
+    if Path(args.model).is_dir():
+        args.model, checkpoint = map(str, find_run(Path(args.model)))
+        args.checkpoint = args.checkpoint or checkpoint
     cfg = read_config(args.model)
     check_args(args, cfg.default_scope)
     files = find_inputs(args.inputs, VIDEOS if cfg.default_scope == 'mmaction' else IMAGES)
@@ -94,7 +92,8 @@ def run(args: argparse.Namespace) -> bool:
     # Of many files there is no room for all predictions.
     rows, counted, failed = [], Counter(), 0
     begin, stderr = time.perf_counter(), Console(stderr=True)
-    predictions = predict_files(model, files, args.batch_size, args.threshold, args.out, args.draw)
+    dtype = getattr(torch, args.dtype)
+    predictions = predict_files(model, files, args.batch_size, args.threshold, args.out, args.draw, args.top_k, dtype)
     with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
         for row in bar.track(predictions, total=len(files), description='inferring'):
             if 'error' in row:

@@ -177,7 +177,9 @@ def test_names_of_classes(trained, tmp_path):
         assert inference_model(model, np.zeros((8, 8, 3), np.uint8))['pred_class'] in classes_of(model)
     config = Config.fromfile(trained.config)
     assert classes_of(get_model(config)) == tuple('0123456789')
-    config.pop('test_dataloader')
+    config.pop('test_dataloader')  # those of the validation then
+    assert classes_of(get_model(config)) == tuple('0123456789')
+    config.pop('val_dataloader')
     assert classes_of(get_model(config)) is None
 
 

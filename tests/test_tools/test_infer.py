@@ -1,6 +1,7 @@
 """mmstvit infer: which files it takes, what it writes, and that one broken file loses no other."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -11,7 +12,8 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from mmstvit import get_model, inference_model
 from mmstvit.apis.results import record
-from mmstvit.cli.infer import ROWS, main
+from mmstvit.cli.infer import main
+from mmstvit.cli.tables import ROWS
 from mmstvit.datasets import digit_scans
 from mmstvit.models import STViT
 
@@ -31,6 +33,7 @@ def photos(tmp_path):
         cv2.imwrite(str(root / ('below' if i == 5 else '') / f'{i}.PNG'), image)
     cv2.imwrite(str(root / '.hidden' / 'thumb.png'), image)
     (root / 'notes.txt').write_text('no image')
+    (root / 'folder.png').mkdir()
     return root
 
 
@@ -61,6 +64,60 @@ def test_a_folder_in_batches(classifier, photos, tmp_path, capsys):
     assert all(cv2.imread(str(picture)).std() > 0 for picture in pictures)
     told = capsys.readouterr().out
     assert all(file.name in told for file in files) and '6 files in' in told
+
+
+def test_best_classes_in_mixed_precision(classifier, photos, tmp_path, capsys):
+    config, weights = classifier
+    out = tmp_path / 'out.jsonl'
+    command = [config, str(photos / '0.PNG'), '--checkpoint', weights, '--device', 'cpu', '--top-k', '3']
+    assert main([*command, '--dtype', 'bfloat16', '--out', str(out)]) == 0
+    (line,), exact = lines(out), inference_model(get_model(config, weights), photos / '0.PNG')['pred_scores']
+    assert [one['label'] for one in line['top']] == np.argsort(line['pred_scores'])[::-1][:3].tolist()
+    assert line['top'][0] == dict(label=line['pred_label'], score=line['pred_score']) | {'class': line['pred_class']}
+    assert not np.array_equal(line['pred_scores'], exact)
+    np.testing.assert_allclose(line['pred_scores'], exact, atol=0.02)
+    printed = capsys.readouterr().out
+    assert all(f'{one["class"]} {one["score"]:.1%}' in printed for one in line['top'])
+
+
+def test_half_precision_is_for_gpus(classifier, photos, fails):
+    command = (classifier[0], photos, '--checkpoint', classifier[1], '--device', 'cpu', '--dtype', 'float16')
+    assert 'dtype=torch.float16 is not for inference on cpu: take torch.bfloat16' in fails(main, *command)
+
+
+def test_several_labels_of_an_image(photos, tmp_path):
+    text = (
+        TINY + "model['head'].update(_delete_=True, type='MultiLabelLinearClsHead', num_classes=10, in_channels=32)\n"
+    )
+    config, weights = saved(tmp_path, text, [f'digit {i}' for i in range(10)])
+    out = tmp_path / 'out.jsonl'
+    assert main([config, str(photos), '--checkpoint', weights, '--device', 'cpu', '--out', str(out)]) == 0
+    for line in lines(out):
+        assert line['pred_labels'] == [i for i, score in enumerate(line['pred_scores']) if score >= 0.5]
+        assert line['pred_classes'] == [f'digit {i}' for i in line['pred_labels']]
+
+
+def test_a_work_dir(trained, photos, tmp_path, fails):
+    """Its config and its checkpoint are found, also where it was moved."""
+    moved = tmp_path / 'moved'
+    moved.mkdir()
+    for name in ('tiny.py', 'epoch_4.pth'):
+        shutil.copy(trained.work_dir / name, moved)
+    (moved / 'last_checkpoint').write_text('/where/it/was/epoch_4.pth')
+    scores = []
+    for folder in (trained.work_dir, moved):
+        out = tmp_path / 'out.jsonl'
+        assert main([str(folder), str(photos / '0.PNG'), '--device', 'cpu', '--out', str(out)]) == 0
+        scores += [line['pred_scores'] for line in lines(out)]
+    expected = inference_model(str(trained.config), str(trained.checkpoint), str(photos / '0.PNG'))['pred_scores']
+    assert scores == [pytest.approx(expected.tolist(), abs=1e-6)] * 2
+    shutil.copy(trained.checkpoint, moved / 'best_accuracy_top1_epoch_2.pth')
+    (moved / 'epoch_4.pth').unlink()
+    assert main([str(moved), str(photos / '0.PNG'), '--device', 'cpu']) == 0
+    (moved / 'best_accuracy_top1_epoch_2.pth').unlink()
+    assert 'has no checkpoint that a training has finished' in fails(main, moved, photos)
+    (moved / 'other.py').write_text('')
+    assert 'must have the config of one training, it has other.py, tiny.py' in fails(main, moved, photos)
 
 
 def test_pictures_name_the_classes(photos, tmp_path):
@@ -147,6 +204,7 @@ def test_masks_are_those_of_coco():
         (['{empty}'], 'has no file that ends in .jpg'),
         (['{photos}', '--threshold', '0.5'], '--threshold is for detectors'),
         (['{photos}', '--batch-size', '0'], 'it must be at least 1'),
+        (['{photos}', '--top-k', '0'], 'it must be at least 1'),
         (['{photos}', '--out', 'results.txt'], 'name it *.jsonl'),
         (['{photos}', '--checkpoint', 'nowhere.pth'], 'there is no checkpoint nowhere.pth'),
     ],
