@@ -54,7 +54,7 @@ def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Redu
     merged, match = best_matches(metric, even, odd, r)
     first_odd = num_prefix + len(even) - r
     kept = num_prefix + (~merged).cumsum(dim=-1) - 1
-    batch = len(metric)
+    batch = metric.shape[0]
     prefix = torch.arange(num_prefix, device=metric.device).expand(batch, -1)
     behind = torch.arange(first_odd, first_odd + len(odd), device=metric.device).expand(batch, -1)
     destination = torch.cat((prefix, torch.where(merged, first_odd + match, kept), behind), dim=1)
@@ -77,12 +77,14 @@ def cell_matching(metric: Tensor, grid: Size, r: int, num_prefix: int = 0) -> Re
     device, total = metric.device, metric.shape[1]
     rows, columns = (torch.arange(n, device=device) % 2 == 0 for n in grid[-2:])
     first = (rows[:, None] & columns).expand(*grid).flatten()
-    order = num_prefix + first.logical_not().int().argsort(stable=True)  # targets, then sources
-    targets, sources = order.split([cell_count(grid), len(order) - cell_count(grid)])
+    count = total - num_prefix
+    order = torch.arange(count, device=device) + count * ~first  # targets, then sources, each in their old order
+    order = num_prefix + order.argsort()
+    targets, sources = order[: cell_count(grid)], order[cell_count(grid) :]
     merged, match = best_matches(metric, sources, targets, r)
     prefix = torch.arange(num_prefix, device=device)
     into = torch.where(merged, targets[match], sources)
-    target = torch.cat((torch.cat((prefix, targets)).expand(len(metric), -1), into), dim=1)
+    target = torch.cat((torch.cat((prefix, targets)).expand(metric.shape[0], -1), into), dim=1)
     return reduction_into(target[:, torch.cat((prefix, order)).argsort()], total - r)
 
 
@@ -139,7 +141,7 @@ def density_peaks(x: Tensor, num_tokens: int, num_prefix: int = 0, neighbors: in
     """
     x = x[:, num_prefix:].float()
     total = x.shape[1]
-    distance = torch.cdist(x, x, compute_mode='donot_use_mm_for_euclid_dist') / x.shape[-1] ** 0.5
+    distance = _distances(x) / x.shape[-1] ** 0.5
     places = torch.arange(total, device=x.device)
     others = distance.masked_fill(places[:, None] == places, torch.inf)
     near = others.topk(min(neighbors, total - 1), dim=-1, largest=False).values
@@ -174,7 +176,14 @@ def grid_cells(grid: Size, cells: Size, batch: int, num_prefix: int, device: tor
     return reduction_of(destination.expand(batch, -1), num_prefix + math.prod(cells))
 
 
+def _distances(x: Tensor) -> Tensor:
+    """Return the distances between points (B, N, C), (B, N, N); of matrix products, which any exporter knows."""
+    x = x - x.mean(dim=1, keepdim=True)  # for precision
+    square = x.square().sum(dim=-1)
+    return (square[:, None] + square[..., None] - 2 * x @ x.transpose(1, 2)).clamp(min=0).sqrt()
+
+
 def _with_prefix(target: Tensor, num_prefix: int) -> Tensor:
     """Count tokens with those of the prefix, each of which stays: (B, N) -> (B, num_prefix + N)."""
-    prefix = torch.arange(num_prefix, device=target.device).expand(len(target), -1)
+    prefix = torch.arange(num_prefix, device=target.device).expand(target.shape[0], -1)
     return torch.cat((prefix, num_prefix + target), dim=1)

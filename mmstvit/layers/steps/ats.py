@@ -32,7 +32,7 @@ class ATS(Drop):
         with torch.no_grad():
             there = None if tokens.size is None else tokens.size[:, prefix:, 0] > 0
             chosen, first = sample_inverse(self.score(tokens, q, k, v), self.kept_of(tokens), there)
-            before = torch.arange(prefix, device=chosen.device).expand(len(chosen), -1)
+            before = torch.arange(prefix, device=chosen.device).expand(chosen.shape[0], -1)
             chosen = torch.cat((before, prefix + chosen), dim=1)
             valid = F.pad(first.to(tokens.x.dtype), (prefix, 0), value=1)
         reduced = self.drop(tokens, selection_of(chosen, total, valid))

@@ -32,7 +32,7 @@ class Random(Drop):
 
     def score(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         count = tokens.x.shape[1] - tokens.layout.num_prefix
-        return place_numbers(count, self.seed, tokens.x.device).expand(len(tokens.x), -1)
+        return place_numbers(count, self.seed, tokens.x.device).expand(tokens.x.shape[0], -1)
 
 
 class GridPool(Merge):
@@ -55,14 +55,14 @@ class GridPool(Merge):
         for amount in self.amounts:
             before, count = after, math.prod(after)
             shrink = (max(amount.kept(count), 1) / count) ** (1 / len(grid))
-            after = tuple(max(round(n * shrink), 1) for n in before)
+            after = tuple(max(math.floor(n * shrink + 0.5), 1) for n in before)
         return before, after
 
     def kept(self, count: int, grid: Size) -> int:
         return math.prod(self.grids(grid)[1])
 
     def match(self, tokens: Tokens, k: Tensor) -> Reduction:
-        return grid_cells(*self.grids(tokens.layout.grid), len(k), tokens.layout.num_prefix, k.device)
+        return grid_cells(*self.grids(tokens.layout.grid), k.shape[0], tokens.layout.num_prefix, k.device)
 
 
 def random(

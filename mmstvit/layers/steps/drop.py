@@ -35,7 +35,7 @@ def best(score: Tensor, count: int, prefix: int) -> Tensor:
         prefix: tokens at the front.
     """
     kept = score.topk(count, dim=-1).indices.sort(dim=-1).values
-    return torch.cat((torch.arange(prefix, device=kept.device).expand(len(kept), -1), prefix + kept), dim=1)
+    return torch.cat((torch.arange(prefix, device=kept.device).expand(kept.shape[0], -1), prefix + kept), dim=1)
 
 
 class Drop(ReducingStep):

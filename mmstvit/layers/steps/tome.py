@@ -48,7 +48,7 @@ class ToMe(Merge):
             merged = reduction.merge(x.masked_fill(joined & even, 0))
         elif self.mode == 'mlerp':
             members = reduction.unmerge(
-                torch.eye(merged.shape[1], device=x.device, dtype=x.dtype).expand(len(x), -1, -1)
+                torch.eye(merged.shape[1], device=x.device, dtype=x.dtype).expand(x.shape[0], -1, -1)
             )
             longest = (members * x.norm(dim=-1, keepdim=True)).amax(dim=1)[..., None]  # (B, N, M) -> (B, M, 1)
             single = reduction.merge(torch.ones_like(x[..., :1])) == 1
