@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reduction import Reduction, compose, reduction_into, reduction_of
+from .reduction import Reduction, compose, one_hot, reduction_into, reduction_of
 from .windows import Size
 
 
@@ -52,11 +52,11 @@ def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Redu
     places = torch.arange(num_prefix, total, device=metric.device)
     even, odd = places[num_prefix % 2 :: 2], places[1 - num_prefix % 2 :: 2]
     merged, match = best_matches(metric, even, odd, r)
-    first_odd = num_prefix + len(even) - r
+    first_odd = num_prefix + even.shape[0] - r
     kept = num_prefix + (~merged).cumsum(dim=-1) - 1
     batch = metric.shape[0]
     prefix = torch.arange(num_prefix, device=metric.device).expand(batch, -1)
-    behind = torch.arange(first_odd, first_odd + len(odd), device=metric.device).expand(batch, -1)
+    behind = torch.arange(first_odd, first_odd + odd.shape[0], device=metric.device).expand(batch, -1)
     destination = torch.cat((prefix, torch.where(merged, first_odd + match, kept), behind), dim=1)
     back = torch.cat((prefix[0], even, odd)).argsort()  # from this order of columns to that of the tokens
     return reduction_of(destination[:, back], total - r)
@@ -153,7 +153,7 @@ def density_peaks(x: Tensor, num_tokens: int, num_prefix: int = 0, neighbors: in
     centers = (density * delta).topk(num_tokens, dim=-1).indices  # (B, K)
     to_centers = distance.gather(2, centers[:, None].expand(-1, total, -1))
     nearest = centers.gather(1, to_centers.argmin(dim=-1))
-    is_center = (centers[:, None] == places[:, None]).any(dim=-1)
+    is_center = one_hot(centers, total).any(dim=1)
     return reduction_into(_with_prefix(torch.where(is_center, places, nearest), num_prefix), num_prefix + num_tokens)
 
 

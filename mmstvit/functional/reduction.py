@@ -9,7 +9,6 @@ from functools import reduce
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -26,6 +25,14 @@ class Reduction(NamedTuple):
     unmerge: Callable[[Tensor], Tensor]
 
 
+def one_hot(index: Tensor, count: int) -> Tensor:
+    """Return a row for each number, true at its place: (...,) -> (..., count).
+
+    PyTorch's own becomes a graph with the count of the example, where sizes are left open in export.
+    """
+    return index[..., None] == torch.arange(count, device=index.device)
+
+
 def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
     """Return the reduction that moves each token to the place given for it.
 
@@ -37,7 +44,7 @@ def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
     """
 
     def merge(x: Tensor) -> Tensor:
-        return F.one_hot(destination, num_tokens).to(x.dtype).transpose(1, 2) @ x
+        return one_hot(destination, num_tokens).to(x.dtype).transpose(1, 2) @ x
 
     def unmerge(x: Tensor) -> Tensor:
         return x.gather(1, destination[..., None].expand(-1, -1, x.shape[-1]))
@@ -72,7 +79,7 @@ def selection_of(kept: Tensor, num_tokens: int, valid: Tensor | None = None) -> 
         return mask(x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1])))
 
     def unmerge(x: Tensor) -> Tensor:
-        return F.one_hot(kept, num_tokens).to(x.dtype).transpose(1, 2) @ mask(x)
+        return one_hot(kept, num_tokens).to(x.dtype).transpose(1, 2) @ mask(x)
 
     return Reduction(merge, unmerge)
 

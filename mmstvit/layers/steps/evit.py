@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...functional.reduction import reduction_of
+from ...functional.reduction import one_hot, reduction_of
 from ...functional.windows import Size
 from ..tokens import Tokens
 from .base import Counts, Network, ReducingStep, Step
@@ -42,12 +42,10 @@ class EViT(ReducingStep):
         x, prefix, count = tokens.x, tokens.layout.num_prefix, self.kept_of(tokens)
         score = attention_of_class(tokens, q, k).mean(dim=1)[:, prefix:]
         kept = best(score.detach(), count, prefix)
-        is_kept = F.one_hot(kept, x.shape[1]).sum(dim=1)  # (B, N)
-        weight = F.pad(score, (prefix, 0)) * (1 - is_kept)
+        is_kept = one_hot(kept, x.shape[1]).any(dim=1)  # (B, N)
+        weight = F.pad(score, (prefix, 0)).masked_fill(is_kept, 0)
         fused = weight[:, None].to(x.dtype) @ x
-        reduction = reduction_of(
-            torch.where(is_kept > 0, is_kept.cumsum(dim=1) - 1, prefix + count), prefix + count + 1
-        )
+        reduction = reduction_of(torch.where(is_kept, is_kept.cumsum(dim=1) - 1, prefix + count), prefix + count + 1)
         x = torch.cat((x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1])), fused), dim=1)
         return tokens._replace(x=x, trace=(*tokens.trace, reduction))
 
