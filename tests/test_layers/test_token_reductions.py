@@ -7,7 +7,13 @@ import torch
 from published_files import reference
 from torch.nn.functional import cosine_similarity
 
-from mmstvit.functional.matching import cell_matching, density_peaks, energy_matching, grid_cells
+from mmstvit.functional.matching import (
+    bipartite_soft_matching,
+    cell_matching,
+    density_peaks,
+    energy_matching,
+    grid_cells,
+)
 from mmstvit.functional.scores import place_numbers, sample_inverse
 from mmstvit.layers.block import TransformerBlock
 from mmstvit.layers.layout import WholeImage
@@ -366,3 +372,16 @@ def test_no_class_token(method):
 def test_at_least_one_token_is_kept(method):
     model = STViT(ARCH, 32, dict(type=method, r=1000), patch_size=4, with_cls_token=True).eval()
     assert model(torch.randn(1, 3, 32, 32))[0].isfinite().all()
+
+
+def test_counts_stay_open_in_exported_graphs():
+    """Of a matching with batch and tokens left open, decomposed as for ONNX: no count becomes a constant."""
+
+    class Merging(torch.nn.Module):
+        def forward(self, x):
+            return bipartite_soft_matching(x, x.shape[1] // 4, 1).merge(x)
+
+    axes = (dict.fromkeys((0, 1), torch.export.Dim.DYNAMIC),)
+    exported = torch.export.export(Merging(), (torch.randn(2, 21, 4),), dynamic_shapes=axes, strict=False)
+    other = torch.randn(3, 34, 4)
+    assert torch.allclose(exported.run_decompositions().module()(other), Merging()(other), atol=1e-6)
