@@ -83,19 +83,14 @@ def plan(
         ValueError: none is given or more than one, or one that cannot be.
         TypeError: there is no such option.
     """
-    for name in amount:
-        if name not in ('r', 'keep_rate', 'budget'):
-            raise TypeError(f'got an unexpected keyword argument {name!r}')
-    if len(amount) != 1:
-        raise ValueError(f'give one of r, keep_rate and budget, got {amount or "none of them"}')
-    name, value = next(iter(amount.items()))
+    name, value = _only(amount)
     default = after_quarters(network) if default is None else default
     if to is not None and not (name == 'r' and isinstance(value, int)):
         raise ValueError(f'to={to} goes with one number for r, got {name}={value!r}')
 
     def steps_of(name: str, value: Any) -> list[Step]:
-        amounts = [Amount(**{name: number}) for number in _numbers(network, blocks, default, name, value, to)]
-        idle = Amount()
+        idle, numbers = Amount(), _numbers(network, blocks, default, name, value, to)
+        amounts = [Amount(**{name: number}) for number in numbers]
         if last is not None and amounts[-1] != idle:
             raise ValueError(f'{name}={value} reduces in the last block, where the tokens are put back')
         steps = [SelfAttention() if amount == idle else make(i, amounts) for i, amount in enumerate(amounts)]
@@ -106,6 +101,16 @@ def plan(
     return _within(network, value, unit, lambda value: steps_of(unit, value))
 
 
+def _only(amount: dict) -> tuple[str, Any]:
+    """Return the one way in which an amount is given, and its value."""
+    for name in amount:
+        if name not in ('r', 'keep_rate', 'budget'):
+            raise TypeError(f'got an unexpected keyword argument {name!r}')
+    if len(amount) != 1:
+        raise ValueError(f'give one of r, keep_rate and budget, got {amount or "none of them"}')
+    return next(iter(amount.items()))
+
+
 def _numbers(
     network: Network, blocks: Sequence[int] | None, default: Sequence[int], name: str, value: Any, to: int | None
 ) -> list:
@@ -113,7 +118,7 @@ def _numbers(
     depth, idle, numbers = network.num_layers, _IDLE[name], value
     if isinstance(value, (int, float)):
         blocks = default if blocks is None else blocks
-        if not isinstance(blocks, Sequence) or not all(i in range(depth) for i in blocks):
+        if not isinstance(blocks, Sequence) or not blocks or not all(i in range(depth) for i in blocks):
             raise ValueError(f'blocks={blocks} must be numbers of some of the {depth} blocks, from 0')
         numbers = [value if i in blocks else idle for i in range(depth)]
     elif blocks is not None:
