@@ -9,7 +9,6 @@ from functools import reduce
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -26,6 +25,14 @@ class Reduction(NamedTuple):
     unmerge: Callable[[Tensor], Tensor]
 
 
+def one_hot(index: Tensor, count: int) -> Tensor:
+    """Return a row for each number, true at its place: (...,) -> (..., count).
+
+    PyTorch's own becomes a graph with the count of the example, where sizes are left open in export.
+    """
+    return index[..., None] == torch.arange(count, device=index.device)
+
+
 def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
     """Return the reduction that moves each token to the place given for it.
 
@@ -37,10 +44,42 @@ def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
     """
 
     def merge(x: Tensor) -> Tensor:
-        return F.one_hot(destination, num_tokens).to(x.dtype).transpose(1, 2) @ x
+        return one_hot(destination, num_tokens).to(x.dtype).transpose(1, 2) @ x
 
     def unmerge(x: Tensor) -> Tensor:
         return x.gather(1, destination[..., None].expand(-1, -1, x.shape[-1]))
+
+    return Reduction(merge, unmerge)
+
+
+def reduction_into(target: Tensor, num_tokens: int) -> Reduction:
+    """Return the reduction that merges each token into another; those that stay keep their order.
+
+    Args:
+        target: (B, N), the token that each is merged into, which stays; its own number for one that stays.
+        num_tokens: M, how many stay.
+    """
+    stays = target == torch.arange(target.shape[1], device=target.device)
+    return reduction_of((stays.cumsum(dim=1) - 1).gather(1, target), num_tokens)
+
+
+def selection_of(kept: Tensor, num_tokens: int, valid: Tensor | None = None) -> Reduction:
+    """Return the reduction that keeps some tokens and drops the others, whose rows of the token map are zeros.
+
+    Args:
+        kept: (B, M), the tokens that are kept.
+        num_tokens: N, before.
+        valid: (B, M), which of them count; zeros take the place of the others.
+    """
+
+    def mask(x: Tensor) -> Tensor:
+        return x if valid is None else x * valid[..., None]
+
+    def merge(x: Tensor) -> Tensor:
+        return mask(x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1])))
+
+    def unmerge(x: Tensor) -> Tensor:
+        return one_hot(kept, num_tokens).to(x.dtype).transpose(1, 2) @ mask(x)
 
     return Reduction(merge, unmerge)
 
@@ -72,36 +111,3 @@ def merge_weighted(reduction: Reduction, x: Tensor, size: Tensor | None) -> tupl
         size = x.new_ones(*x.shape[:2], 1)
     merged = reduction.merge(size)
     return reduction.merge(x * size) / merged, merged
-
-
-def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Reduction:
-    """Match tokens in pairs and merge the r most similar, as in "Token Merging: Your ViT But Faster".
-
-    Equations of arXiv 2210.09461, section 3: tokens at even places are each matched with the most similar one at an odd
-    place; the r best matches are merged, several into one where they meet. The order becomes: prefix tokens, those at
-    even places that stay, those at odd places.
-
-    Args:
-        metric: (B, N, D), what similarity (the cosine) is taken of.
-        r: tokens to remove, at most half of those that are not prefix tokens.
-        num_prefix: tokens at the front that are never merged.
-
-    Raises:
-        ValueError: ``r`` is negative or too large.
-    """
-    total = metric.shape[1]
-    if not 0 <= r <= (total - num_prefix) // 2:
-        raise ValueError(f'r={r} must be between 0 and half of the {total - num_prefix} tokens that can be merged')
-    places = torch.arange(num_prefix, total, device=metric.device)
-    even, odd = places[num_prefix % 2 :: 2], places[1 - num_prefix % 2 :: 2]
-    metric = F.normalize(metric, dim=-1)
-    best, match = (metric[:, even] @ metric[:, odd].transpose(1, 2)).max(dim=-1)
-    merged = best.argsort(dim=-1, descending=True).argsort(dim=-1) < r  # (B, even)
-    first_odd = num_prefix + len(even) - r
-    kept = num_prefix + (~merged).cumsum(dim=-1) - 1
-    batch = len(metric)
-    prefix = torch.arange(num_prefix, device=metric.device).expand(batch, -1)
-    behind = torch.arange(first_odd, first_odd + len(odd), device=metric.device).expand(batch, -1)
-    destination = torch.cat((prefix, torch.where(merged, first_odd + match, kept), behind), dim=1)
-    back = torch.cat((prefix[0], even, odd)).argsort()  # from this order of columns to that of the tokens
-    return reduction_of(destination[:, back], total - r)

@@ -19,6 +19,9 @@ class Tokens(NamedTuple):
             recovery.
         size: ``(B, N, 1)``, the patches that each token stands for; ``None`` for one each.
         trace: the reductions that led from the image tokens to ``x``. Composed, they are the token map.
+        proportional: whether a token that stands for several patches weighs as those do in attention.
+        dropped: the last values of tokens that were dropped, at the places of their patches and zeros elsewhere, where
+            they are to be put back; else ``None``.
     """
 
     x: Tensor
@@ -26,8 +29,10 @@ class Tokens(NamedTuple):
     image: Tensor | None = None
     size: Tensor | None = None
     trace: tuple[Reduction, ...] = ()
+    proportional: bool = True
+    dropped: Tensor | None = None
 
     @property
     def key_bias(self) -> Tensor | None:
         """``(B, N)``, added to the logits of each key: one that stands for several patches weighs as those do."""
-        return None if self.size is None else self.size[..., 0].log()
+        return self.size[..., 0].log() if self.proportional and self.size is not None else None

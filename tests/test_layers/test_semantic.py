@@ -6,6 +6,7 @@ from mmstvit.layers.block import TransformerBlock
 from mmstvit.layers.embed import PatchEmbed
 from mmstvit.layers.encoder import Encoder
 from mmstvit.layers.layout import WholeImage
+from mmstvit.layers.steps import Network
 from mmstvit.layers.steps.stgm import stgm
 
 
@@ -37,7 +38,7 @@ def test_pooling_of_clips():
 
 def test_steps_of_the_layers():
     def names(*args, **options):
-        return [type(step).__name__ for step in stgm(*args, 8, (4, 4), 2, **options)]
+        return [type(step).__name__ for step in stgm(Network(*args, 8, (4, 4)), 2, **options)]
 
     before, after = ['SelfAttention'] * 2, ['SelfAttention'] * 2
     assert names(6, layer=2) == [*before, 'Generation', 'Refinement', *after]
@@ -55,7 +56,7 @@ def test_steps_of_the_layers():
 def test_encoder_is_the_two_equations_of_the_paper(extra, use_global):
     """S1 = block(P, [P, X]), S2 = block(S1 + G, [S1, X]), and then S alone."""
     blocks = [TransformerBlock(8, 2, 16) for _ in range(5)]
-    encoder = Encoder(blocks, stgm(5, 8, (4, 5), (2, 3), 2, 'avg', use_global)).eval()
+    encoder = Encoder(blocks, stgm(Network(5, 8, (4, 5)), (2, 3), 2, 'avg', use_global)).eval()
     layout = WholeImage((4, 5), torch.device('cpu'), extra)
     x = torch.randn(2, extra + 20, 8)
     cls, image = x[:, :extra], x[:, extra:]

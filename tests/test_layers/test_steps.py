@@ -6,7 +6,8 @@ import pytest
 import torch
 from published_files import reference
 
-from mmstvit.functional.reduction import bipartite_soft_matching, compose, merge_weighted
+from mmstvit.functional.matching import bipartite_soft_matching
+from mmstvit.functional.reduction import compose, merge_weighted
 from mmstvit.layers.steps import METHODS
 from mmstvit.models import STViT
 
@@ -15,8 +16,18 @@ ARCH = dict(embed_dims=24, num_layers=6, num_heads=3, feedforward_channels=48)
 OPTIONS = {
     'STGM': (dict(grid=(2, 3), layer=1), None),
     'ToMe': (dict(r=5), dict(r=0)),
+    'PiToMe': (dict(keep_rate=0.9), dict(keep_rate=1)),
+    'DPCKNN': (dict(keep_rate=0.6), dict(keep_rate=1.0)),
+    'GridPool': (dict(keep_rate=0.6), dict(budget=1)),
+    'ToMeSD': (dict(r=30), dict(budget=1)),
+    'TopK': (dict(keep_rate=0.7), dict(keep_rate=1)),
+    'EViT': (dict(keep_rate=0.7), dict(r=0)),
+    'ATS': (dict(keep_rate=0.7), dict(keep_rate=1)),
+    'RepresentationShift': (dict(keep_rate=0.8), dict(keep_rate=[1] * 6)),
+    'Random': (dict(keep_rate=0.7), dict(r=[0] * 6, fuse_last=True)),
 }
-MERGING = ('ToMe',)  # methods whose tokens stand for a number of patches
+MERGING = ('ToMe', 'PiToMe', 'DPCKNN', 'GridPool')  # methods whose tokens stand for a number of patches
+DROPPING = ('TopK', 'ATS', 'RepresentationShift', 'Random')  # methods that lose patches
 IMAGE = torch.randn(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
 PATCHES = 8 * 10
 
@@ -47,7 +58,8 @@ def test_every_method_is_tested():
 def test_tokens_become_fewer_and_prefix_tokens_stay(method):
     kept = tokens_of(build(method))
     counts = [tokens.x.shape[1] for tokens in kept]
-    assert counts[-1] < PATCHES and counts == sorted(counts, reverse=True)
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == 1 + PATCHES if method == 'ToMeSD' else counts[-1] < PATCHES
     for tokens in kept:
         prefix = torch.zeros(2, tokens.x.shape[1], 1)
         prefix[:, 0] = 1
@@ -57,11 +69,18 @@ def test_tokens_become_fewer_and_prefix_tokens_stay(method):
 
 @every_method
 def test_token_map_has_a_row_for_each_patch(method):
+    """Rows sum to 1; those of dropped patches are zeros, so that the map says what is lost."""
     for tokens in tokens_of(build(method)):
         eye = torch.eye(tokens.x.shape[1]).expand(2, -1, -1)
         rows = compose(tokens.trace).unmerge(eye)
         assert rows.shape == (2, 1 + PATCHES, tokens.x.shape[1])
-        assert torch.allclose(rows.sum(dim=-1), torch.ones(2, 1 + PATCHES), atol=1e-5)
+        if method in DROPPING:
+            assert ((rows == 0) | (rows == 1)).all()
+            there = tokens.x.shape[1] if tokens.size is None else tokens.size.sum(dim=(1, 2))
+            assert (rows.sum(dim=(1, 2)) == there).all()
+            assert (rows.sum(dim=1) <= 1).all() and (rows.sum(dim=2) <= 1).all()
+        else:
+            assert torch.allclose(rows.sum(dim=-1), torch.ones(2, 1 + PATCHES), atol=1e-5)
         sums = compose(tokens.trace).merge(torch.eye(1 + PATCHES).expand(2, -1, -1))
         assert sums.shape == (2, tokens.x.shape[1], 1 + PATCHES)
 
@@ -69,16 +88,39 @@ def test_token_map_has_a_row_for_each_patch(method):
 @pytest.mark.parametrize('method', MERGING)
 def test_sizes_sum_to_the_patches(method):
     for tokens in tokens_of(build(method)):
-        assert torch.equal(tokens.size.sum(dim=1), torch.full((2, 1), 1.0 + PATCHES))
+        size = torch.ones(2, 1 + PATCHES, 1) if tokens.size is None else tokens.size
+        assert torch.equal(size.sum(dim=1), torch.full((2, 1), 1.0 + PATCHES))
         ones = torch.ones(2, 1 + PATCHES, 1)
-        assert torch.equal(compose(tokens.trace).merge(ones), tokens.size)
-        assert torch.equal(tokens.size[:, 0], torch.ones(2, 1))
+        assert torch.equal(compose(tokens.trace).merge(ones), size)
+        assert torch.equal(size[:, 0], torch.ones(2, 1))
+
+
+@pytest.mark.parametrize('method', MERGING)
+def test_merging_is_a_partition(method):
+    trace = compose(tokens_of(build(method))[-1].trace)
+    x = torch.randn(2, 1 + PATCHES, 3)
+    spread = trace.unmerge(trace.merge(x))
+    source = trace.unmerge(torch.arange(trace.merge(x).shape[1])[None, :, None].expand(2, -1, -1))[..., 0]
+    for b in range(2):
+        assert source[b].unique().tolist() == list(range(trace.merge(x).shape[1]))  # each patch in one, none is empty
+        for token in source[b].unique():
+            members = source[b] == token
+            assert (spread[b, members] == spread[b, members][0]).all()
+            assert torch.allclose(spread[b, members][0], x[b, members].sum(0), atol=1e-5)
+
+
+@every_method
+def test_each_image_gets_what_it_gets_alone(method):
+    model = build(method, out_type='featmap')
+    alone = torch.cat([model(image[None])[0] for image in IMAGE])
+    assert torch.allclose(model(IMAGE)[0], alone, atol=1e-5)
 
 
 @pytest.mark.parametrize('method', [method for method, (_, idle) in OPTIONS.items() if idle is not None])
 def test_nothing_reduced_is_the_plain_transformer(method):
-    plain, model = (STViT(ARCH, reduce=reduce).eval() for reduce in (None, dict(type=method, **OPTIONS[method][1])))
-    model.load_state_dict(plain.state_dict())
+    model = build(method, OPTIONS[method][1])
+    plain = STViT(ARCH, (32, 40), None, patch_size=4, with_cls_token=True).eval()
+    plain.load_state_dict(model.state_dict())
     assert torch.equal(model(IMAGE)[0], plain(IMAGE)[0])
 
 
@@ -131,7 +173,7 @@ def test_export_without_scatter(method):
 @pytest.mark.parametrize('options', [dict(nonsense=1), dict(type=None)])
 def test_wrong_options(method, options):
     with pytest.raises(ValueError, match='nonsense' if 'nonsense' in options else r'is unknown, choose from .*STGM'):
-        STViT(ARCH, reduce={**dict(type=method, **OPTIONS[method][0]), **options})
+        STViT(ARCH, reduce={**dict(type=method, **OPTIONS[method][0]), **options}, with_cls_token=True)
 
 
 def test_short_form_of_the_stgm():

@@ -16,7 +16,7 @@ from ..attention import AttentionLayout
 from ..layout import TokenLayout
 from ..options import axes_of
 from ..tokens import Tokens
-from .base import SelfAttention, Step
+from .base import Network, SelfAttention, Step
 
 
 class CenterConv(nn.Module):
@@ -203,9 +203,7 @@ class Recovery(TokenMapStep):
 
 
 def stgm(
-    num_layers: int,
-    embed_dims: int,
-    image_grid: Size,
+    network: Network,
     grid: int | Sequence[int] = (4, 4),
     layer: int = 4,
     pooling: str = 'max',
@@ -219,9 +217,7 @@ def stgm(
     see the semantic tokens alone. Each takes the place of an ordinary layer.
 
     Args:
-        num_layers: blocks of the transformer.
-        embed_dims: channels C of the tokens.
-        image_grid: image tokens along each axis.
+        network: the transformer.
         grid: semantic tokens along each axis, one number for a square.
         layer: image layers before the STGM.
         pooling: how the first cluster centres are pooled, ``'max'`` or ``'avg'``.
@@ -231,6 +227,7 @@ def stgm(
     Raises:
         ValueError: the STGM, and recovery, do not fit into the layers, or the semantic tokens into the image's.
     """
+    num_layers, embed_dims, image_grid, *_ = network
     cells = axes_of('semantic_grid', grid, len(image_grid))
     if not all(s <= g for s, g in zip(cells, image_grid)):
         raise ValueError(

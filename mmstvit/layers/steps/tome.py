@@ -1,65 +1,86 @@
 """ToMe: in each layer the most similar pairs of tokens are merged. Needs no training."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn as nn
 from torch import Tensor
 
-from ...functional.reduction import Reduction, bipartite_soft_matching, merge_weighted
+from ...functional.matching import bipartite_soft_matching
+from ...functional.reduction import Reduction, merge_weighted
+from ...functional.windows import Size
 from ..tokens import Tokens
-from .base import SelfAttention, Step
+from .base import Amount, Network, Step
+from .merge import Merge
+from .schedule import plan
+
+MODES = ('mean', 'mlerp', 'drop', 'tofu')
 
 
-class ToMe(Step):
-    """Merge the r most similar pairs of tokens between attention and MLP.
+class ToMe(Merge):
+    """Merge the most similar pairs of tokens between attention and MLP.
 
     "Token Merging: Your ViT But Faster", arXiv 2210.09461, section 3: similarity is that of the keys, the mean over
     heads; a token that stands for several patches counts as many times in means and in attention.
 
     Args:
-        r: tokens to remove; fewer where fewer can be merged.
+        amount: tokens to remove; at most half of them are.
+        proportional: whether it counts as many times in attention.
+        mode: what takes the place of merged tokens: ``'mean'``; ``'mlerp'``, the direction of the mean with the norm of
+            the longest member ("Token Fusion", arXiv 2312.01026); ``'drop'``, the member at an odd place, as it is.
     """
 
-    def __init__(self, r: int) -> None:
-        super().__init__()
-        self.r = r
+    def __init__(self, amount: Amount, proportional: bool = True, mode: str = 'mean') -> None:
+        super().__init__(amount, proportional)
+        self.mode = mode
 
-    def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
-        """Run the block; afterwards there are r tokens fewer."""
+    def least(self, count: int, grid: Size) -> int:
+        return count - count // 2
+
+    def match(self, tokens: Tokens, k: Tensor) -> Reduction:
         prefix = tokens.layout.num_prefix
-        r = min(self.r, (tokens.x.shape[1] - prefix) // 2)
+        return bipartite_soft_matching(k, k.shape[1] - prefix - self.kept_of(tokens), prefix)
 
-        def reduce(x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, tuple[Tensor, Reduction]]:
-            with torch.no_grad():
-                reduction = bipartite_soft_matching(k.mean(dim=1), r, prefix)
-            x, size = merge_weighted(reduction, x, tokens.size)
-            return x, (size, reduction)
+    def combine(self, reduction: Reduction, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
+        merged, sizes = merge_weighted(reduction, x, size)
+        if self.mode == 'drop':
+            joined = reduction.unmerge(reduction.merge(torch.ones_like(x[..., :1]))) > 1
+            even = torch.arange(x.shape[1], device=x.device)[:, None] % 2 == 0
+            merged = reduction.merge(x.masked_fill(joined & even, 0))
+        elif self.mode == 'mlerp':
+            members = reduction.unmerge(
+                torch.eye(merged.shape[1], device=x.device, dtype=x.dtype).expand(x.shape[0], -1, -1)
+            )
+            longest = (members * x.norm(dim=-1, keepdim=True)).amax(dim=1)[..., None]  # (B, N, M) -> (B, M, 1)
+            single = reduction.merge(torch.ones_like(x[..., :1])) == 1
+            scaled = merged * longest / merged.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+            merged = torch.where(single, merged, scaled)
+        return merged, sizes
 
-        layout = tokens.layout.image_attention(tokens.x)
-        x, (size, reduction) = block(tokens.x, None, layout, key_bias=tokens.key_bias, reduce=reduce)
-        return tokens._replace(x=x, size=size, trace=(*tokens.trace, reduction))
 
-
-def tome(num_layers: int, embed_dims: int, grid: tuple[int, ...], r: int | Sequence[int], to: int | None = None):
-    """Return the steps of ToMe.
+def tome(
+    network: Network, to: int | None = None, proportional: bool = True, mode: str = 'mean', **amount: Any
+) -> list[Step]:
+    """Return the steps of ToMe: in each block the most similar pairs are merged.
 
     Args:
-        num_layers: blocks of the transformer.
-        embed_dims: unused; of the tokens.
-        grid: unused; of the image tokens.
-        r: tokens to remove in each layer, or one number a layer.
-        to: ``r`` changes linearly from the first layer to this in the last; ``r=26, to=0`` removes as many tokens as
+        network: the transformer.
+        to: ``r`` changes linearly from the first block to this in the last; ``r=26, to=0`` removes as many tokens as
             ``r=13`` and more of them early, which is faster.
+        proportional: whether a token that stands for several patches weighs as those do in attention. The paper leaves
+            it out for weights of masked autoencoders.
+        mode: ``'mean'``, ``'mlerp'`` or ``'drop'``, see :class:`ToMe`; or ``'tofu'``, ``'drop'`` in the first half of
+            the blocks and ``'mlerp'`` in the others, as in "Token Fusion" (ToFu). Ours: where that half ends, and that
+            a dropped token counts to the size of the one it was matched with.
+        **amount: ``r``, ``keep_rate`` or ``budget``, see :func:`.plan`.
 
     Raises:
-        ValueError: numbers that are negative or too few.
+        ValueError: an unknown mode, or amounts that cannot be.
     """
-    schedule = [r] * num_layers if isinstance(r, int) else list(r)
-    if to is not None:
-        if not isinstance(r, int):
-            raise ValueError(f'to={to} goes with one number for r, got r={r}')
-        schedule = [round(r + (to - r) * i / max(num_layers - 1, 1)) for i in range(num_layers)]
-    if len(schedule) != num_layers or not all(isinstance(n, int) and n >= 0 for n in schedule):
-        raise ValueError(f'r={r} must be one number, or {num_layers}, not below 0')
-    return [ToMe(n) if n else SelfAttention() for n in schedule]
+    if mode not in MODES:
+        raise ValueError(f'mode={mode!r} is unknown, choose from {MODES}')
+
+    def make(layer: int, amounts: list[Amount]) -> Step:
+        early = 'drop' if layer < network.num_layers // 2 else 'mlerp'
+        return ToMe(amounts[layer], proportional, early if mode == 'tofu' else mode)
+
+    return plan(network, make, amount, default=range(network.num_layers), unit='r', to=to)

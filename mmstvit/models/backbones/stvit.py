@@ -19,7 +19,7 @@ from ...layers.embed import ConvStem, PatchEmbed
 from ...layers.encoder import Encoder
 from ...layers.layout import WholeImage
 from ...layers.options import axes_of, check_idle, rank_of, take_group
-from ...layers.steps import build_steps
+from ...layers.steps import Network, build_steps
 from ...layers.t2t import T2TModule
 from ...layers.tokens import Tokens
 from ...registry import MODELS
@@ -121,7 +121,8 @@ class STViT(Backbone):
             the first cluster centres are pooled, ``'max'`` or ``'avg'``; ``use_global``, whether learned global cluster
             centres are added in the second layer of the module; ``recover``, whether the last layer gives the image
             tokens back (STViT-R): they query the semantic tokens, and the map has the full resolution again.
-            ``'ToMe'``: ``r``, tokens merged in each layer, see :func:`mmstvit.layers.steps.tome.tome`.
+            Others, such as ``'ToMe'``, say how much by one of ``r``, tokens removed in a layer; ``keep_rate``, share of
+            tokens kept; or ``budget``, share of the plain transformer's multiply-adds: :mod:`mmstvit.layers.steps`.
         embed: what makes tokens of an image: ``patch_size`` in pixels, one number or ``(height, width)``, for clips
             ``(frames, height, width)``, of the default tokenizer; ``tokenizer``, a dict with ``type``: ``'PatchEmbed'``
             (the default), ``'ConvStem'`` (four convolutions) or ``'T2TModule'`` (T2T-ViT's), each of stride 16, and
@@ -207,7 +208,9 @@ class STViT(Backbone):
                 f'reduce={reduce} does not work with design={design}: it needs layers of one width, give reduce=None '
                 '(or semantic_grid=None)'
             )
-        self.encoder = Encoder(layers, build_steps(reduce, self.num_layers, self.embed_dims, grid))
+        mlp_ratio = arch['feedforward_channels'] / self.embed_dims
+        network = Network(self.num_layers, self.embed_dims, grid, self.num_prefix_tokens, mlp_ratio)
+        self.encoder = Encoder(layers, build_steps(reduce, network))
         self.norm = build_norm_layer(norm_cfg, widths[-1])[1] if final_norm else None
 
         centers = [name for name, _ in self.named_parameters() if name.endswith('global_centers')]

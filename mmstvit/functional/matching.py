@@ -1,0 +1,189 @@
+"""Which tokens become one, or are kept: the rules of the methods, as pure functions that return reductions.
+
+Everything is decided image by image. The first ``num_prefix`` tokens (class token, distillation token, registers) are
+never merged and stay first.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .reduction import Reduction, compose, one_hot, reduction_into, reduction_of
+from .windows import Size
+
+
+def best_matches(metric: Tensor, sources: Tensor, targets: Tensor, r: int) -> tuple[Tensor, Tensor]:
+    """Find for each source its most similar target, and the r sources that are closest to theirs.
+
+    Args:
+        metric: (B, N, D), what similarity (the cosine) is taken of.
+        sources: (A,), their numbers among the tokens.
+        targets: (T,), the same of the targets.
+        r: how many sources.
+
+    Returns:
+        Which of the sources are closest (B, A), and the place of each one's match in ``targets`` (B, A).
+    """
+    metric = F.normalize(metric, dim=-1)
+    best, match = (metric[:, sources] @ metric[:, targets].transpose(1, 2)).max(dim=-1)
+    return best.argsort(dim=-1, descending=True).argsort(dim=-1) < r, match
+
+
+def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Reduction:
+    """Match tokens in pairs and merge the r most similar, as in "Token Merging: Your ViT But Faster".
+
+    Equations of arXiv 2210.09461, section 3: tokens at even places are each matched with the most similar one at an odd
+    place; the r best matches are merged, several into one where they meet. The order becomes: prefix tokens, those at
+    even places that stay, those at odd places.
+
+    Args:
+        metric: (B, N, D), what similarity (the cosine) is taken of.
+        r: tokens to remove, at most half of those that are not prefix tokens.
+        num_prefix: tokens at the front that are never merged.
+
+    Raises:
+        ValueError: ``r`` is negative or too large.
+    """
+    total = metric.shape[1]
+    if not 0 <= r <= (total - num_prefix) // 2:
+        raise ValueError(f'r={r} must be between 0 and half of the {total - num_prefix} tokens that can be merged')
+    places = torch.arange(num_prefix, total, device=metric.device)
+    even, odd = places[num_prefix % 2 :: 2], places[1 - num_prefix % 2 :: 2]
+    merged, match = best_matches(metric, even, odd, r)
+    first_odd = num_prefix + even.shape[0] - r
+    kept = num_prefix + (~merged).cumsum(dim=-1) - 1
+    batch = metric.shape[0]
+    prefix = torch.arange(num_prefix, device=metric.device).expand(batch, -1)
+    behind = torch.arange(first_odd, first_odd + odd.shape[0], device=metric.device).expand(batch, -1)
+    destination = torch.cat((prefix, torch.where(merged, first_odd + match, kept), behind), dim=1)
+    back = torch.cat((prefix[0], even, odd)).argsort()  # from this order of columns to that of the tokens
+    return reduction_of(destination[:, back], total - r)
+
+
+def cell_matching(metric: Tensor, grid: Size, r: int, num_prefix: int = 0) -> Reduction:
+    """Merge the r tokens of a grid that are most similar to the first token of some 2 x 2 cell.
+
+    "Token Merging for Fast Stable Diffusion", arXiv 2303.17604, section 4: the first token of each cell is a target,
+    all others are sources. Tubelets of a clip have the cells of their own step of time.
+
+    Args:
+        metric: (B, N, D), what similarity (the cosine) is taken of.
+        grid: tokens along each axis.
+        r: tokens to remove, at most the sources.
+        num_prefix: tokens at the front that are never merged.
+    """
+    device, total = metric.device, metric.shape[1]
+    rows, columns = (torch.arange(n, device=device) % 2 == 0 for n in grid[-2:])
+    first = (rows[:, None] & columns).expand(*grid).flatten()
+    count = total - num_prefix
+    order = torch.arange(count, device=device) + count * ~first  # targets, then sources, each in their old order
+    order = num_prefix + order.argsort()
+    targets, sources = order[: cell_count(grid)], order[cell_count(grid) :]
+    merged, match = best_matches(metric, sources, targets, r)
+    prefix = torch.arange(num_prefix, device=device)
+    into = torch.where(merged, targets[match], sources)
+    target = torch.cat((torch.cat((prefix, targets)).expand(metric.shape[0], -1), into), dim=1)
+    return reduction_into(target[:, torch.cat((prefix, order)).argsort()], total - r)
+
+
+def cell_count(grid: Size) -> int:
+    """Return how many 2 x 2 cells a grid has, of a clip in all steps of time."""
+    count = ((grid[-2] + 1) // 2) * ((grid[-1] + 1) // 2)
+    return count if len(grid) == 2 else grid[0] * count
+
+
+def energy_matching(metric: Tensor, r: int, margin: float, num_prefix: int = 0) -> Reduction:
+    """Merge r pairs among the 2 r tokens that have most others like them, and protect the rest.
+
+    "Accelerating Transformers with Spectrum-Preserving Token Merging" (PiToMe), arXiv 2405.16148, its energy score:
+    ``E_i = mean_j f(cos_ij)`` with ``f(c) = c`` from the margin m on and ``exp(c - m) - 1`` below. The 2 r tokens of
+    highest energy go to two sides in turn, and each of one side is merged into its most similar one of the other.
+
+    Args:
+        metric: (B, N, D), what similarity (the cosine) is taken of.
+        r: tokens to remove, at most half of those that are not prefix tokens.
+        margin: m.
+        num_prefix: tokens at the front that are never merged.
+    """
+    if r == 0:
+        return compose(())
+    total = metric.shape[1]
+    metric = F.normalize(metric[:, num_prefix:], dim=-1)
+    cosine = metric @ metric.transpose(1, 2)
+    energy = torch.where(cosine >= margin, cosine, (cosine - margin).exp() - 1).mean(dim=-1)  # (B, N)
+    order = energy.argsort(dim=-1, descending=True)
+    sources, targets = order[:, : 2 * r : 2], order[:, 1 : 2 * r : 2]  # (B, r) each
+    between = cosine.gather(1, sources[..., None].expand(-1, -1, cosine.shape[-1]))
+    between = between.gather(2, targets[:, None].expand(-1, r, -1))
+    into = targets.gather(1, between.argmax(dim=-1))  # (B, r)
+    # The energies' order, with each source replaced by what it is merged into, and back to the order of the tokens.
+    pairs = torch.stack((into, targets), dim=-1).flatten(1)
+    target = torch.cat((pairs, order[:, 2 * r :]), dim=1).gather(1, order.argsort(dim=-1))
+    return reduction_into(_with_prefix(target, num_prefix), total - r)
+
+
+def density_peaks(x: Tensor, num_tokens: int, num_prefix: int = 0, neighbors: int = 5) -> Reduction:
+    """Cluster tokens around peaks of their density, by the nearest neighbours of each (DPC-KNN).
+
+    As in "Not All Tokens Are Equal" (TCFormer), arXiv 2204.08680, section 3.2: with distances divided by sqrt(C), the
+    density of a token is ``exp(-mean squared distance to its nearest neighbours)``; delta is the distance to the
+    nearest denser token, of the densest the largest there is. The tokens with the highest density x delta are the
+    centres, and every token joins the nearest one. Ours: a token is no neighbour of itself, and of two tokens of equal
+    density the first counts as denser, in the place of added noise.
+
+    Args:
+        x: (B, N, C).
+        num_tokens: how many clusters, prefix tokens not counted.
+        num_prefix: tokens at the front that are no part of it.
+        neighbors: how many are looked at, fewer where there are fewer.
+    """
+    x = x[:, num_prefix:].float()
+    total = x.shape[1]
+    distance = _distances(x) / x.shape[-1] ** 0.5
+    places = torch.arange(total, device=x.device)
+    others = distance.masked_fill(places[:, None] == places, torch.inf)
+    near = others.topk(min(neighbors, total - 1), dim=-1, largest=False).values
+    density = (-near.square().mean(dim=-1)).exp()  # (B, N)
+    denser = density[:, None] > density[..., None]  # of row i, the tokens j that are denser
+    denser |= (density[:, None] == density[..., None]) & (places < places[:, None])
+    delta = distance.masked_fill(~denser, torch.inf).amin(dim=-1)
+    delta = torch.where(delta.isinf(), distance.flatten(1).amax(dim=-1, keepdim=True), delta)
+    centers = (density * delta).topk(num_tokens, dim=-1).indices  # (B, K)
+    to_centers = distance.gather(2, centers[:, None].expand(-1, total, -1))
+    nearest = centers.gather(1, to_centers.argmin(dim=-1))
+    is_center = one_hot(centers, total).any(dim=1)
+    return reduction_into(_with_prefix(torch.where(is_center, places, nearest), num_prefix), num_prefix + num_tokens)
+
+
+def grid_cells(grid: Size, cells: Size, batch: int, num_prefix: int, device: torch.device) -> Reduction:
+    """Merge the tokens of a grid into a coarser one: cell i takes the places y with ``floor(y cells / grid) = i``.
+
+    The bins of adaptive pooling, but for those that overlap: each token belongs to one cell.
+
+    Args:
+        grid: tokens along each axis.
+        cells: wanted along each axis.
+        batch: B; it is the same for each image.
+        num_prefix: tokens at the front that are never merged.
+        device: of the tokens.
+    """
+    index = torch.zeros(1, dtype=torch.long, device=device)
+    for n, m in zip(grid, cells):
+        index = index[..., None] * m + torch.arange(n, device=device) * m // n
+    destination = torch.cat((torch.arange(num_prefix, device=device), num_prefix + index.flatten()))
+    return reduction_of(destination.expand(batch, -1), num_prefix + math.prod(cells))
+
+
+def _distances(x: Tensor) -> Tensor:
+    """Return the distances between points (B, N, C), (B, N, N); of matrix products, which any exporter knows."""
+    x = x - x.mean(dim=1, keepdim=True)  # for precision
+    square = x.square().sum(dim=-1)
+    return (square[:, None] + square[..., None] - 2 * x @ x.transpose(1, 2)).clamp(min=0).sqrt()
+
+
+def _with_prefix(target: Tensor, num_prefix: int) -> Tensor:
+    """Count tokens with those of the prefix, each of which stays: (B, N) -> (B, num_prefix + N)."""
+    prefix = torch.arange(num_prefix, device=target.device).expand(target.shape[0], -1)
+    return torch.cat((prefix, num_prefix + target), dim=1)

@@ -1,0 +1,44 @@
+"""Merging steps: tokens become their mean, weighted by the patches that each stands for."""
+
+import torch
+from torch import Tensor
+
+from ...functional.reduction import Reduction, merge_weighted
+from ..tokens import Tokens
+from .base import Amount, ReducingStep
+
+
+class Merge(ReducingStep):
+    """Merge tokens between attention and MLP; a subclass says which.
+
+    Args:
+        amount: how much is merged.
+        proportional: whether a token that stands for several patches weighs as those do in the attention of the blocks
+            that follow (ToMe, arXiv 2210.09461, equation 1).
+    """
+
+    def __init__(self, amount: Amount, proportional: bool = True) -> None:
+        super().__init__(amount)
+        self.proportional = proportional
+
+    def match(self, tokens: Tokens, k: Tensor) -> Reduction:
+        """Return which tokens become one.
+
+        Args:
+            tokens: as they leave the attention.
+            k: keys of the attention (B, N, C / heads), the mean over heads.
+        """
+        raise NotImplementedError
+
+    def combine(self, reduction: Reduction, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the merged tokens (B, M, C) and their sizes (B, M, 1)."""
+        return merge_weighted(reduction, x, size)
+
+    def reduce(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tokens:
+        if self.kept_of(tokens) == tokens.x.shape[1] - tokens.layout.num_prefix:
+            return tokens
+        with torch.no_grad():
+            reduction = self.match(tokens, k.mean(dim=1))
+        x, size = self.combine(reduction, tokens.x, tokens.size)
+        trace = (*tokens.trace, reduction)
+        return tokens._replace(x=x, size=size, trace=trace, proportional=self.proportional)
