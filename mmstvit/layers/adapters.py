@@ -14,7 +14,9 @@ from ..functional.reduction import compose
 from .attention import AttentionLayout
 from .encoder import Encoder
 from .layout import WholeImage
-from .steps import SelfAttention, Step
+from .steps import Network, SelfAttention, Step
+from .steps.drop import Drop, Restore
+from .steps.evit import EViT
 from .tokens import Tokens
 
 
@@ -115,23 +117,34 @@ class Transformer(NamedTuple):
     Attributes:
         blocks: in order.
         adapt: makes an adapter of a block.
-        num_prefix_tokens: class, distillation and register tokens, which come first.
-        embed_dims: channels C of the tokens.
-        grid: image tokens along each axis at the size that the position embedding is made for.
+        network: their sizes; prefix tokens are class, distillation and register tokens.
+        needs_all: whether the output has a place for each patch.
     """
 
     blocks: list[nn.Module]
     adapt: Callable[[nn.Module], BlockAdapter]
-    num_prefix_tokens: int
-    embed_dims: int
-    grid: tuple[int, ...]
+    network: Network
+    needs_all: bool = False
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """Refuse steps that the model cannot be run by.
+
+        Raises:
+            ValueError: they drop tokens of a map that has a place for each patch.
+        """
+        if self.needs_all and _drops(steps) and not any(isinstance(step, Restore) for step in steps):
+            raise ValueError(
+                "the model's output is a map with a place for each patch, and the method drops tokens: give "
+                'fuse_last=True, or take a method that merges'
+            )
 
     def run(self, steps: Sequence[Step]) -> None:
         """Let each block be run by a step, until :meth:`restore`."""
+        finish = _keep if _drops(steps) else _unmerge
         for block, step in zip(self.blocks, steps, strict=True):
             # An instance's own forward: a partial of a function can be copied, pickled and compiled.
-            last = block is self.blocks[-1]
-            block.forward = partial(_forward, self.adapt(block), step, self.num_prefix_tokens, self.grid, last)
+            last = finish if block is self.blocks[-1] else None
+            block.forward = partial(_forward, self.adapt(block), step, self.network, last)
 
     def restore(self) -> None:
         """Let the blocks run as they did before."""
@@ -140,47 +153,52 @@ class Transformer(NamedTuple):
 
 
 class OwnTransformer(NamedTuple):
-    """The encoder of an :class:`.STViT` that was built with ``reduce=None``; attributes as of :class:`Transformer`."""
+    """The encoder of an :class:`.STViT` that was built with ``reduce=None``; used as :class:`Transformer` is."""
 
     encoder: Encoder
-    embed_dims: int
-    grid: tuple[int, ...]
+    network: Network
 
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        return self.encoder.layers
+    def check(self, steps: Sequence[Step]) -> None:
+        """Accept all steps: the network knows what has become of its patches."""
 
     def run(self, steps: Sequence[Step]) -> None:
         self.encoder.steps = nn.ModuleList(steps)
 
     def restore(self) -> None:
-        self.run([SelfAttention() for _ in self.blocks])
+        self.run([SelfAttention() for _ in self.encoder.layers])
+
+
+def _drops(steps: Sequence[Step]) -> bool:
+    return any(isinstance(step, (Drop, EViT)) for step in steps)
 
 
 def _forward(
     block: Callable,
     step: Step,
-    num_prefix: int,
-    grid: tuple[int, ...],
-    last: bool,
+    network: Network,
+    finish: Callable[[Tokens], Tensor] | None,
     x: Tensor | Tokens,
     attn_mask: Tensor | None = None,
     is_causal: bool = False,
 ) -> Tensor | Tokens:
-    """Run a block by its step. Between blocks goes all that is known of the tokens, in the place of a tensor.
-
-    The last block gives each patch the value of the token that stands for it, so that heads which pool, and maps of the
-    image's size, need not know of the reduction.
-    """
+    """Run a block by its step. Between blocks goes all that is known of the tokens, in the place of a tensor."""
     if attn_mask is not None or is_causal:
         raise ValueError('attention masks do not go with token reduction: call restore_(model) first')
     if not isinstance(x, Tokens):
-        count = x.shape[1] - num_prefix
-        x = Tokens(x, WholeImage(grid if math.prod(grid) == count else (1, count), x.device, num_prefix))
+        grid, count = network.grid, x.shape[1] - network.num_prefix
+        x = Tokens(x, WholeImage(grid if math.prod(grid) == count else (1, count), x.device, network.num_prefix))
     tokens = step(block, x)
-    if not last:
-        return tokens
-    return tokens.x if tokens.size is None else compose(tokens.trace).unmerge(tokens.x)
+    return tokens if finish is None else finish(tokens)
+
+
+def _unmerge(tokens: Tokens) -> Tensor:
+    """Give each patch the value of its token: heads that pool, and maps, need not know of the reduction."""
+    return compose(tokens.trace).unmerge(tokens.x)
+
+
+def _keep(tokens: Tokens) -> Tensor:
+    """Leave the tokens as they are: patches that were dropped have no value."""
+    return tokens.x
 
 
 def transformer_of(model: nn.Module) -> Transformer | OwnTransformer:
@@ -202,7 +220,9 @@ def transformer_of(model: nn.Module) -> Transformer | OwnTransformer:
 def _own(vit: nn.Module) -> OwnTransformer:
     if not all(type(step) is SelfAttention for step in vit.encoder.steps):
         raise ValueError(f'{type(vit).__name__} reduces its tokens already: build it with reduce=None')
-    return OwnTransformer(vit.encoder, vit.embed_dims, tuple(vit.pos_embed.shape[1:-1]))
+    grid, mlp = tuple(vit.pos_embed.shape[1:-1]), vit.encoder.layers[0].mlp
+    ratio = mlp.fc1.out_features / vit.embed_dims
+    return OwnTransformer(vit.encoder, Network(vit.num_layers, vit.embed_dims, grid, vit.num_prefix_tokens, ratio))
 
 
 def _timm(vit: nn.Module) -> Transformer:
@@ -216,7 +236,9 @@ def _timm(vit: nn.Module) -> Transformer:
                 f'blocks of the type {type(block).__name__} with {type(attention).__name__} cannot be reduced, only '
                 "timm's Block with its plain Attention"
             )
-    return Transformer(list(vit.blocks), TimmBlock, vit.num_prefix_tokens, vit.embed_dim, vit.patch_embed.grid_size)
+    width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
+    network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, _mlp_ratio(vit.blocks[0].mlp, width))
+    return Transformer(list(vit.blocks), TimmBlock, network)
 
 
 def _mmpretrain(vit: nn.Module) -> Transformer:
@@ -232,6 +254,11 @@ def _mmpretrain(vit: nn.Module) -> Transformer:
                 f'layers of the type {type(block).__name__} cannot be reduced, only TransformerEncoderLayer with '
                 'MultiheadAttention'
             )
-    return Transformer(
-        list(vit.layers), MMPretrainBlock, vit.num_extra_tokens, vit.embed_dims, tuple(vit.patch_resolution)
-    )
+    width, grid = vit.embed_dims, tuple(vit.patch_resolution)
+    network = Network(last + 1, width, grid, vit.num_extra_tokens, _mlp_ratio(vit.layers[0].ffn, width))
+    return Transformer(list(vit.layers), MMPretrainBlock, network, needs_all=vit.out_type == 'featmap')
+
+
+def _mlp_ratio(mlp: nn.Module, width: int) -> float:
+    """Return the hidden width of an MLP of two equal products, by its weights: gated ones have a third."""
+    return sum(weight.numel() for weight in mlp.parameters() if weight.dim() == 2) / (2 * width**2)

@@ -6,7 +6,8 @@ import torch.nn as nn
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from ..layers.adapters import OwnTransformer, Transformer, transformer_of
-from ..layers.steps import METHODS, SelfAttention, Step, build_steps
+from ..layers.steps import METHODS, SelfAttention, build_steps
+from ..layers.steps.schedule import AMOUNTS
 from ..registry import MODELS
 
 # Methods with parameters of their own: a state dict from before would not fit.
@@ -83,23 +84,21 @@ class TokenReduction:
     def __init__(self, transformer: Transformer | OwnTransformer, method: str, options: dict[str, Any]) -> None:
         vars(self).update(transformer=transformer, method=method, options=dict(options))
 
-    def steps(self, **options: Any) -> list[Step]:
-        """Return the steps of the method with options in the place of the present ones."""
-        transformer = self.transformer
-        reduce = dict(type=self.method, **{**self.options, **options})
-        return build_steps(reduce, len(transformer.blocks), transformer.embed_dims, transformer.grid)
-
     def apply(self, **options: Any) -> None:
-        """Let the blocks be run by the steps of the method.
+        """Change options, one of ``r``, ``keep_rate`` and ``budget`` taking the place of another.
 
         Raises:
-            ValueError: the options do not fit; the model is as it was.
+            ValueError: they do not fit; the model is as it was.
         """
-        steps = self.steps(**options)
-        self.options.update(options)
-        self.transformer.restore()
+        amounts = AMOUNTS if any(name in AMOUNTS for name in options) else ()
+        chosen = {name: value for name, value in self.options.items() if name not in amounts} | options
+        transformer = self.transformer
+        steps = build_steps(dict(type=self.method, **chosen), transformer.network)
+        transformer.check(steps)
+        vars(self).update(options=chosen)
+        transformer.restore()
         if not all(type(step) is SelfAttention for step in steps):  # else the blocks run as they are
-            self.transformer.run(steps)
+            transformer.run(steps)
 
     def __getattr__(self, name: str) -> Any:
         options = vars(self).get('options', {})  # absent while an instance is being copied

@@ -9,11 +9,15 @@ import torch
 from mmengine.config import Config
 
 from mmstvit import get_model
+from mmstvit.layers.layout import WholeImage
+from mmstvit.layers.steps import METHODS as STEP_METHODS
+from mmstvit.layers.steps import SelfAttention
+from mmstvit.layers.steps.schedule import multiply_adds
 from mmstvit.models import STViT, reduce_, restore_
 
 timm = pytest.importorskip('timm')
 
-SMALL = dict(img_size=32, patch_size=4, embed_dim=24, depth=4, num_heads=3, num_classes=5)
+SMALL = dict(img_size=32, patch_size=4, embed_dim=24, depth=4, num_heads=3, mlp_ratio=2, num_classes=5)
 TIMM = {
     'class token': {},
     'registers': dict(reg_tokens=4),
@@ -106,6 +110,66 @@ def test_blocks_are_run_as_their_library_does(build, options):
     plain = out(model, image)
     reduced = out(reduce_(model, 'tome', r=[32, 0, 0, 0]), image)
     assert torch.allclose(reduced, plain, atol=1e-5)
+
+
+METHODS = {
+    'ToMe': dict(r=8),
+    'PiToMe': dict(r=8),
+    'DPCKNN': dict(keep_rate=0.7),
+    'ToMeSD': dict(keep_rate=0.5),
+    'TopK': dict(keep_rate=0.7),
+    'EViT': dict(keep_rate=0.7),
+    'ATS': dict(keep_rate=0.7),
+    'RepresentationShift': dict(keep_rate=0.7),
+    'Random': dict(keep_rate=0.7),
+    'GridPool': dict(keep_rate=0.7),
+}
+
+
+def test_all_methods_that_need_no_training_are_tested():
+    assert set(METHODS) == set(STEP_METHODS) - {'STGM'}
+
+
+@pytest.mark.parametrize('build', [build_timm, build_mmpretrain], ids=['timm', 'mmpretrain'])
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_as_in_our_own_network(method, build):
+    """With the same weights a model of another library gives what the encoder of ours does."""
+    own = build_own(dict(with_cls_token=True, out_type='cls_token'))
+    blocks, model = own.encoder.layers, build({})
+    other = model.blocks if build is build_timm else model.layers
+    for ours, theirs in zip(blocks, other, strict=True):
+        ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    reduce_(model, method, **METHODS[method])
+    reduce_(own, method, **METHODS[method])
+    x = torch.randn(2, 65, 24, generator=torch.Generator().manual_seed(1))
+    layout = WholeImage((8, 8), x.device, 1)
+    with torch.no_grad():
+        expected, _ = own.encoder(x, layout)
+        for block in other:
+            x = block(x)
+    assert torch.allclose(x[:, 0], expected.x[:, 0], atol=1e-5)
+
+
+def test_one_amount_takes_the_place_of_another():
+    model = reduce_(build_timm({}), 'tome', r=8)
+    model.reduction.budget = 0.6
+    assert model.reduction.options == dict(budget=0.6)
+    network, steps = model.reduction.transformer.network, [block.forward.args[1] for block in model.blocks]
+    dense = sum(multiply_adds(network, [SelfAttention()] * 4))
+    assert 0.5 < sum(multiply_adds(network, steps)) / dense <= 0.6
+    assert out(model).shape == (3, 5)
+
+
+def test_maps_need_all_patches():
+    options = dict(out_type='featmap', with_cls_token=True)
+    with pytest.raises(ValueError, match='a map with a place for each patch, and the method drops tokens'):
+        reduce_(build_mmpretrain(options), 'topk', keep_rate=0.7)
+    assert out(reduce_(build_mmpretrain(options), 'topk', keep_rate=0.7, fuse_last=True, blocks=[1])).shape == (
+        3,
+        24,
+        8,
+        8,
+    )
 
 
 def test_fewer_tokens_reach_the_later_blocks():

@@ -7,6 +7,7 @@ from typing import Any
 from ...functional.windows import Size
 from .base import Amount, Counts, Network, SelfAttention, Step
 
+AMOUNTS = ('r', 'keep_rate', 'budget')
 _IDLE = dict(r=0, keep_rate=1)  # amounts that reduce nothing
 
 
@@ -104,7 +105,7 @@ def plan(
 def _only(amount: dict) -> tuple[str, Any]:
     """Return the one way in which an amount is given, and its value."""
     for name in amount:
-        if name not in ('r', 'keep_rate', 'budget'):
+        if name not in AMOUNTS:
             raise TypeError(f'got an unexpected keyword argument {name!r}')
     if len(amount) != 1:
         raise ValueError(f'give one of r, keep_rate and budget, got {amount or "none of them"}')
