@@ -11,6 +11,7 @@ from mmengine.config import DictAction
 from ..apis.models import chosen_device
 from ..errors import UsageError
 from ..measure.networks import SPECS
+from ..models import parse_reduction, reduce_
 
 
 class _Options(DictAction):
@@ -54,6 +55,21 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--checkpoint', metavar='FILE|URL', help='the weights, by default those that are published for the model'
     )
+
+
+def add_reduce_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the reduction of a model's tokens."""
+    parser.add_argument(
+        '--reduce', metavar='METHOD:OPTIONS', help='reduce the tokens of a plain vision transformer, e.g. tome:r=13'
+    )
+
+
+def reduced(model: torch.nn.Module, reduction: str | None) -> torch.nn.Module:
+    """Return the model, with its tokens reduced where ``--reduce`` asks for it."""
+    if reduction is None:
+        return model
+    method, options = parse_reduction(reduction)
+    return reduce_(model, method, **options)
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

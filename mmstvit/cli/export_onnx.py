@@ -8,7 +8,7 @@ from ..apis.models import get_model
 from ..apis.weights import check_checkpoint
 from ..deploy.export import export_onnx, require_packages
 from ..errors import UsageError, one_line_errors
-from .arguments import add_trust_argument
+from .arguments import add_reduce_argument, add_trust_argument, reduced
 from .common import read_config
 
 
@@ -37,6 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='leave height and width open; for networks without windows, whose masks are made for one size',
     )
+    add_reduce_argument(parser)
     add_trust_argument(parser)
     return parser.parse_args(argv)
 
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         require_packages()
         check_checkpoint(args.checkpoint)
         model = get_model(read_config(args.config), args.checkpoint, trust_checkpoint=args.trust_checkpoint)
+        model = reduced(model, args.reduce)
         exported = export_onnx(model, out, args.shape, args.dynamic_batch, args.dynamic_size)
         print(f'written: {out} ({out.stat().st_size / 1e6:.1f} MB), outputs {", ".join(exported.outputs)}')
         print(

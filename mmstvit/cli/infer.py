@@ -18,7 +18,14 @@ from ..apis.weights import check_checkpoint
 from ..errors import UsageError, one_line_errors
 from ..measure.figures import console
 from ..measure.networks import quieten
-from .arguments import add_checkpoint_argument, add_device_argument, add_trust_argument, output_file
+from .arguments import (
+    add_checkpoint_argument,
+    add_device_argument,
+    add_reduce_argument,
+    add_trust_argument,
+    output_file,
+    reduced,
+)
 from .common import read_config
 from .tables import summary
 
@@ -39,21 +46,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--batch-size 32 --out results.jsonl --draw pictures',
     )
     parser.add_argument(
-        'model', metavar='MODEL', help='a name of `mmstvit list`, the path of a config, or the work dir of a training'
+        'model', metavar='MODEL', help='a name of `mmstvit list`, a config, or the work dir of a training'
     )
     parser.add_argument('inputs', metavar='INPUT', nargs='+', help='files, or folders with folders in them')
     add_checkpoint_argument(parser)
-    parser.add_argument(
-        '--batch-size', type=int, metavar='N', help='images run together, of a classifier alone; default 16'
-    )
+    add_reduce_argument(parser)
+    parser.add_argument('--batch-size', type=int, metavar='N', help='images of a classifier run together; default 16')
     add_device_argument(parser)
     parser.add_argument(
-        '--threshold', type=float, metavar='SCORE', help=f'least score of a reported object; default {THRESHOLD}'
+        '--threshold', type=float, metavar='SCORE', help=f'least score of an object; default {THRESHOLD}'
     )
     parser.add_argument('--top-k', type=int, metavar='K', help='show the K best classes of a classifier; default 1')
-    parser.add_argument(
-        '--dtype', choices=DTYPES, default='float32', help='automatic mixed precision in this type; default %(default)s'
-    )
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='for mixed precision; default %(default)s')
     parser.add_argument(
         '--out', metavar='FILE.jsonl', help='write a line of JSON for each file, as soon as it is inferred'
     )
@@ -75,11 +79,7 @@ def check_args(args: argparse.Namespace, scope: str) -> None:
 
 
 def run(args: argparse.Namespace) -> bool:
-    """Infer all files, print and write what is predicted, and return whether all could be read.
-
-    Raises:
-        UsageError: an argument is wrong or has no effect.
-    """
+    """Infer all files, print and write what is predicted, and return whether all could be read."""
     output_file(args.out, '--out', ('.jsonl',))
     check_checkpoint(args.checkpoint)
     if Path(args.model).is_dir():
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> bool:
     cfg = read_config(args.model)
     check_args(args, cfg.default_scope)
     files = find_inputs(args.inputs, VIDEOS if cfg.default_scope == 'mmaction' else IMAGES)
-    model = get_model(cfg, args.checkpoint or True, args.device, args.trust_checkpoint)
+    model = reduced(get_model(cfg, args.checkpoint or True, args.device, args.trust_checkpoint), args.reduce)
     # Of many files there is no room for all predictions.
     rows, counted, failed = [], Counter(), 0
     begin, stderr = time.perf_counter(), Console(stderr=True)

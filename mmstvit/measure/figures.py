@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .complexity import Complexity, Part, count
-from .networks import Inputs, Network, input_shape
+from .inputs import Inputs
+from .networks import Network, input_shape
 
 
 @dataclass(frozen=True)

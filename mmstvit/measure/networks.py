@@ -5,27 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import mmengine
-import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from torch import Tensor
 
 from ..apis.configs import find_config
 from ..apis.models import TOOLBOXES, get_model, toolbox_of
 from ..apis.pipelines import channels_of, test_dataset_of, type_name
 from ..compat.requires import require
 from ..errors import UsageError, one_line, suggest
+from ..models import parse_reduction, reduce_
 
 SPECS = (
     'CONFIG is the path of a config, its path below configs/, or a name of the model index; mmpretrain:NAME, '
-    'mmdet:NAME and mmaction:NAME are configs of those packages, by file name without .py; timm:NAME is one of timm.'
+    'mmdet:NAME and mmaction:NAME are configs of those packages, by file name without .py; timm:NAME is one of timm. '
+    'CONFIG+METHOD:OPTIONS reduces its tokens, e.g. timm:deit_small_patch16_224+tome:r=13.'
 )
-BOXES = 7  # objects of an image in a training step of a detector, about the mean of COCO
 
 
 @dataclass
@@ -74,8 +71,23 @@ def load_network(spec: str) -> Network:
     """Build a network from its short name, see ``SPECS``.
 
     Raises:
-        mmstvit.errors.UsageError: there is no such network, or its toolbox is not installed.
+        mmstvit.errors.UsageError: there is no such network, its toolbox is not installed, or its tokens cannot be
+            reduced so.
     """
+    spec, _, reduction = spec.partition('+')
+    network = _load_network(spec)
+    if reduction:
+        try:
+            method, options = parse_reduction(reduction)
+            reduce_(network.model, method, **options)
+        except ValueError as error:
+            raise UsageError(f'{spec}+{reduction}: {one_line(error)}') from error
+        network.label += f'+{reduction}'
+        network.top1 = None
+    return network
+
+
+def _load_network(spec: str) -> Network:
     package, _, name = spec.partition(':')
     if package == 'timm' and name:
         return _from_timm(name)
@@ -193,101 +205,3 @@ def input_shape(network: Network, shape: Sequence[int] | None) -> tuple[int, ...
         form = 'T H W or C T H W for clips' if video else 'H W for images'
         raise UsageError(f'--shape {" ".join(map(str, size))} does not fit {network.label}: give {form}')
     return size if len(size) == 4 else (network.channels, *size)
-
-
-class Inputs:
-    """Random inputs of a network, what it computes on them, and its loss there.
-
-    Networks are run as they come out of the toolbox: an image classifier with neck and head to its scores, a recogniser
-    likewise on one clip, a detector with its neck and all heads but without decoding boxes and without non-maximum
-    suppression; the second stage of one gets as many random proposals as the config lets through.
-
-    Args:
-        network: whose inputs.
-        shape: (channels, ...) of one, see :func:`input_shape`.
-        batch: number of them.
-        device: where they are to be.
-    """
-
-    def __init__(self, network: Network, shape: Sequence[int], batch: int, device: str | torch.device = 'cpu') -> None:
-        self.network, self.model = network, network.model
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(batch, *shape, generator=generator).to(device)
-        self.samples = None
-        if network.toolbox == 'mmdet':
-            self.samples = _scenes(batch, shape, device)
-            if getattr(self.model, 'with_rpn', False) and getattr(self.model, 'with_roi_head', False):
-                self.proposals = self._proposals(batch, shape[-2:], device, generator)
-        elif network.toolbox == 'mmaction':
-            # One view (B, 1, C, T, H, W); a 2D recogniser takes frames (B, T, C, H, W).
-            frames = self.model.data_preprocessor.format_shape == 'NCHW'
-            images = images.transpose(1, 2) if frames else images.unsqueeze(1)
-        self.images = images
-
-    def _proposals(self, batch: int, size: Sequence[int], device: Any, generator: torch.Generator) -> list:
-        from mmengine.structures import InstanceData
-
-        number = self.model.test_cfg.rpn.max_per_img
-        extent = torch.tensor(size[::-1])
-        corners = torch.rand(batch, number, 2, 2, generator=generator).sort(dim=2).values * extent
-        return [InstanceData(bboxes=boxes.flatten(1).to(device)) for boxes in corners]
-
-    def run(self, part: str = 'model') -> Any:
-        """Run the network or its ``'backbone'`` alone."""
-        toolbox, model = self.network.toolbox, self.model
-        if part == 'backbone':
-            return model.backbone(self.images.flatten(0, 1) if toolbox == 'mmaction' else self.images)
-        if toolbox in ('timm', 'onnx'):
-            return model(self.images)
-        if toolbox == 'mmaction':
-            return model(self.images, mode='tensor', stage='head')
-        if toolbox == 'mmpretrain':
-            return model(self.images, mode='tensor')
-        if not hasattr(self, 'proposals'):
-            return model(self.images, self.samples, mode='tensor')
-        return self._run_two_stages()
-
-    def _run_two_stages(self) -> Any:
-        head = self.model.rpn_head
-
-        def predict(features: Sequence[Tensor], *args: Any, **kwargs: Any) -> list:
-            head(features)
-            return self.proposals
-
-        head.predict = predict
-        try:
-            return self.model(self.images, self.samples, mode='tensor')
-        finally:
-            del head.predict
-
-    def loss(self) -> Tensor:
-        """Compute the loss of the config, on labels of no meaning."""
-        toolbox, model, batch = self.network.toolbox, self.model, len(self.images)
-        if toolbox == 'timm':
-            return F.cross_entropy(
-                model(self.images), torch.arange(batch, device=self.images.device) % model.num_classes
-            )
-        if toolbox != 'mmdet' and self.samples is None:
-            head = model.head if toolbox == 'mmpretrain' else model.cls_head
-            self.samples = _labelled(toolbox, batch, head.num_classes, self.images.device)
-        return model.parse_losses(model(self.images, self.samples, mode='loss'))[0]
-
-
-def _labelled(toolbox: str, batch: int, classes: int, device: Any) -> list:
-    if toolbox == 'mmpretrain':
-        from mmpretrain.structures import DataSample as Sample
-    else:
-        from mmaction.structures import ActionDataSample as Sample
-    return [Sample().set_gt_label(i % classes).to(device) for i in range(batch)]
-
-
-def _scenes(batch: int, shape: Sequence[int], device: Any) -> list:
-    """Make samples with random boxes and masks, as mmdet's own tests do."""
-    from mmdet.testing import demo_mm_inputs
-
-    demo = demo_mm_inputs(batch, tuple(shape), num_items=[BOXES] * batch, num_classes=2, with_mask=True)
-    samples = demo['data_samples']
-    for sample in samples:
-        sample.gt_instances.labels.zero_()  # there for any number of classes; the cost does not depend on it
-        sample.set_metainfo(dict(batch_input_shape=tuple(shape[-2:]), pad_shape=tuple(shape[-2:])))
-    return [sample.to(device) for sample in samples]

@@ -9,7 +9,8 @@ from rich.progress import Progress
 
 from ..errors import UsageError
 from .complexity import count
-from .networks import Inputs, Network, input_shape
+from .inputs import Inputs
+from .networks import Network, input_shape
 from .profile import profile_parts
 from .report import environment
 from .timing import Job, Timing, interleave, summarise

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
+from .inputs import Inputs
 from .memory import peak_bytes
-from .networks import Inputs, Network
+from .networks import Network
 
 DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 WARM_UP = 3  # runs that are not timed, the last of which says how many a round takes

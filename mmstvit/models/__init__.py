@@ -2,7 +2,7 @@
 
 from .backbones import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
 from .necks import SimpleFeaturePyramid, TokenRecovery
-from .reduction import reduce_, restore_
+from .reduction import parse_reduction, reduce_, restore_
 
 __all__ = [
     'STViT',
@@ -12,6 +12,7 @@ __all__ = [
     'SimpleFeaturePyramid',
     'T2TViT',
     'TokenRecovery',
+    'parse_reduction',
     'reduce_',
     'restore_',
 ]

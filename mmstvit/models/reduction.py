@@ -1,5 +1,6 @@
 """Token reduction for vision transformers that exist already."""
 
+import ast
 from typing import Any
 
 import torch.nn as nn
@@ -53,6 +54,25 @@ def restore_(model: nn.Module) -> nn.Module:
     model.reduction.transformer.restore()
     del model.reduction
     return model
+
+
+def parse_reduction(text: str) -> tuple[str, dict[str, Any]]:
+    """Read a method and its options from a command line.
+
+    Args:
+        text: e.g. ``'tome:r=13'``, ``'evit:keep_rate=0.7,blocks=(3,6,9)'``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    method, _, options = text.partition(':')
+    try:
+        call = ast.parse(f'f({options})', mode='eval').body
+        if call.args or not method.isidentifier():
+            raise ValueError
+        return method, {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f'{text!r} is no reduction: write METHOD:OPTION=VALUE,..., e.g. tome:r=13') from error
 
 
 @MODELS.register_module(name='Reduced')

@@ -12,8 +12,9 @@ from run_helpers import ROOT
 
 from mmstvit.cli.benchmark import main
 from mmstvit.errors import UsageError
+from mmstvit.measure.inputs import Inputs
 from mmstvit.measure.memory import peak_bytes
-from mmstvit.measure.networks import Inputs, load_network
+from mmstvit.measure.networks import load_network
 from mmstvit.measure.report import draw
 from mmstvit.measure.speed import benchmark, costs
 from mmstvit.measure.timing import Job, Spread, Timing, interleave, summarise

@@ -1,6 +1,7 @@
 """tools/analysis_tools/get_flops.py: figures of all toolboxes, by config, by name, and of other packages' networks."""
 
 import json
+import re
 
 import mmengine
 import pytest
@@ -22,6 +23,26 @@ def written(tmp_path):
         return str(path)
 
     return write
+
+
+def test_reduced_networks(written, capsys):
+    """The method and its options stand behind the network's name."""
+    pytest.importorskip('timm')
+    name = 'timm:vit_tiny_patch16_224'
+    main([name, f'{name}+tome:r=13', f'{name}+evit:keep_rate=0.5,blocks=(3,6)', '--shape', '224', '224'])
+    printed = capsys.readouterr().out
+    assert f'{name}+tome:r=13' in printed
+    plain, merged, _ = (load_network(spec).model for spec in (name, f'{name}+tome:r=13', f'{name}+evit:keep_rate=0.5'))
+    assert not hasattr(plain, 'reduction') and merged.reduction.r == 13
+    for spec, line in (
+        (f'{name}+nonsense:r=1', "method='nonsense' is unknown"),
+        (f'{name}+tome:r=', "'tome:r=' is no reduction: write METHOD:OPTION=VALUE"),
+        (f'{name}+tome:5', 'is no reduction'),
+        (f'{name}+tome', 'give one of r, keep_rate and budget'),
+        (written(VIDEO) + '+tome:r=1', 'has no VisionTransformer'),
+    ):
+        with pytest.raises(UsageError, match=re.escape(line)):
+            load_network(spec)
 
 
 def test_tables_and_json(tiny_config, tmp_path, capsys):

@@ -15,6 +15,7 @@ from mmstvit.apis.results import record
 from mmstvit.cli.infer import main
 from mmstvit.cli.tables import ROWS
 from mmstvit.datasets import digit_scans
+from mmstvit.layers.block import Mlp
 from mmstvit.models import STViT
 
 
@@ -78,6 +79,22 @@ def test_best_classes_in_mixed_precision(classifier, photos, tmp_path, capsys):
     np.testing.assert_allclose(line['pred_scores'], exact, atol=0.02)
     printed = capsys.readouterr().out
     assert all(f'{one["class"]} {one["score"]:.1%}' in printed for one in line['top'])
+
+
+def test_reduced_tokens(photos, tmp_path):
+    plain = TINY.replace('stvit-tiny_digits', 'vit-tiny_digits').replace('patch_size=8, stgm_layer=1,', 'patch_size=4')
+    plain = plain.replace('        semantic_grid=(2, 2)', '')
+    config, weights = saved(tmp_path, plain, [f'digit {i}' for i in range(10)])
+    counts, out = [], tmp_path / 'out.jsonl'
+    handle = register_module_forward_hook(
+        lambda module, args, result: counts.append(result.shape[1]) if isinstance(module, Mlp) else None
+    )
+    command = [config, str(photos / '0.PNG'), '--checkpoint', weights, '--device', 'cpu']
+    main([*command, '--reduce', 'gridpool:keep_rate=0.25,blocks=[0]', '--out', str(out)])
+    handle.remove()
+    assert counts == [16] * 4
+    exact = inference_model(config, weights, photos / '0.PNG')['pred_scores']
+    assert lines(out)[0]['pred_scores'] != pytest.approx(exact.tolist(), abs=1e-6)
 
 
 def test_half_precision_is_for_gpus(classifier, photos, fails):
