@@ -23,7 +23,7 @@ def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
 
     Args:
         model: with a ``VisionTransformer`` of timm or mmpretrain in it, or an :class:`.STViT` with ``reduce=None``.
-        method: a name of :data:`mmstvit.layers.steps.METHODS`, in any case, e.g. ``'tome'``.
+        method: a name of ``METHODS`` in :mod:`mmstvit.layers.steps`, in any case, e.g. ``'tome'``.
         **options: of the method, e.g. ``r=8``. They can be changed later: ``model.reduction.r = 4``.
 
     Returns:
@@ -86,7 +86,7 @@ def build_reduced(backbone: dict, reduce: dict) -> nn.Module:
         reduce: the method and its options, e.g. ``dict(type='ToMe', r=8)``.
 
     Raises:
-        ValueError: see :func:`reduce_`.
+        ValueError: see :func:`mmstvit.reduce_`.
     """
     options = dict(reduce)
     return reduce_(MMENGINE_MODELS.build(backbone), options.pop('type', ''), **options)
@@ -97,7 +97,7 @@ class TokenReduction:
 
     Args:
         transformer: whose blocks are run by steps.
-        method: a name of :data:`mmstvit.layers.steps.METHODS`.
+        method: a name of ``METHODS``.
         options: of the method.
     """
 
