@@ -46,10 +46,10 @@ class NamedFiles(LocalBackend):
         return data
 
     def get_text(self, filepath: Any, encoding: str = 'utf-8') -> str:
-        """Read a text file without its byte order mark, and a list without blank lines and blanks at their ends."""
+        """Read a text file without its byte order mark, and a list without blanks at the ends of it and its lines."""
         text = super().get_text(filepath, 'utf-8-sig' if encoding == 'utf-8' else encoding)
         if not str(filepath).lower().endswith(_STRUCTURED):
-            text = ''.join(f'{line.rstrip()}\n' for line in text.split('\n') if line.strip())
+            text = ''.join(f'{line.rstrip()}\n' for line in text.rstrip().split('\n')) if text.strip() else ''
         _read.last = str(filepath), len(text)
         return text
 

@@ -79,30 +79,37 @@ def _mend(file: str, content: dict) -> None:
         fault = _fault_of_image(image)
         if fault:
             raise UsageError(f'{_where(file, image)}: {fault}')
-    annotations, absent = [], []
+    annotations, no_image, no_category = [], [], []
     for annotation in content.get('annotations', ()):
-        lacks = [key for key in ('image_id', 'category_id') if key not in annotation]
-        if lacks:
-            raise UsageError(f'{file}: {name_of(annotation)} has no {lacks[0]}')
-        image = images.get(str(_whole(annotation['image_id'])))
-        if image is None:
-            absent.append(annotation)
+        image, category = _referred(file, annotation, images, categories)
+        if image is None or category is None:
+            (no_image if image is None else no_category).append(annotation)
             continue
-        fault = _mend_references(annotation, image, categories) or _mend_annotation(annotation, image)
+        # 1 and '1' are not the same to pycocotools.
+        annotation.update(image_id=image['id'], category_id=category['id'])
+        fault = _mend_annotation(annotation, image)
         if fault:
             raise UsageError(f'{_where(file, image)}: {name_of(annotation)} {fault}')
         annotations.append(annotation)
-    if absent:
-        print_log(
-            f'{file}: {len(absent)} annotations are left out, whose images are not in the file: the first is '
-            f'{name_of(absent[0])}, of image {absent[0]["image_id"]}',
-            logger='current',
-            level=logging.WARNING,
-        )
+    _report(file, no_image, 'image')
+    _report(file, no_category, 'category')
+    if no_category:
+        _check_shift(file, {str(a['category_id']) for a in (*annotations, *no_category)}, categories)
     if 'annotations' in content:
         content['annotations'] = annotations
     _renumber(file, annotations)
     _check_unit(file, [(a['bbox'], images[str(a['image_id'])]) for a in annotations if 'bbox' in a])
+
+
+def _report(file: str, annotations: list[dict], what: str) -> None:
+    if annotations:
+        first = annotations[0]
+        print_log(
+            f'{file}: {len(annotations)} annotations are left out, whose {what}_id is not in the file; the first is '
+            f'{name_of(first)}, with {first[f"{what}_id"]}',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _where(file: str, image: dict) -> str:
@@ -132,13 +139,24 @@ def _by_id(file: str, entries: list[dict], key: str) -> dict[str, dict]:
     return by_id
 
 
-def _mend_references(annotation: dict, image: dict, categories: dict) -> str | None:
-    """Let an annotation name image and category as they are named: 1 and '1' are not the same to pycocotools."""
-    category = categories.get(str(_whole(annotation['category_id'])))
-    if category is None:
-        return f'has the category_id {annotation["category_id"]}, which is none of its categories'
-    annotation.update(image_id=image['id'], category_id=category['id'])
-    return None
+def _referred(file: str, annotation: dict, images: dict, categories: dict) -> list[dict | None]:
+    """Image and category of an annotation, where they are in the file."""
+    for key in ('image_id', 'category_id'):
+        if annotation.get(key) is None:
+            raise UsageError(f'{file}: {name_of(annotation)} has no {key}')
+    return [
+        by_id.get(str(_whole(annotation[key]))) for key, by_id in (('image_id', images), ('category_id', categories))
+    ]
+
+
+def _check_shift(file: str, used: set[str], categories: dict) -> None:
+    """Refuse annotations that count categories from 1 where the file counts them from 0, or the other way round."""
+    for shift in (-1, 1):
+        if all(number.isdecimal() and str(int(number) + shift) in categories for number in used):
+            raise UsageError(
+                f'{file}: its annotations name categories by ids that are all {-shift:+d} to those of its categories: '
+                'labels would be exchanged'
+            )
 
 
 def _renumber(file: str, annotations: list[dict]) -> None:
