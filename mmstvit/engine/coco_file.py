@@ -42,7 +42,7 @@ def read_coco(file: str, keep: bool = False, take: bool = False) -> dict:
                 content = json.load(stream)
             _check_lists(content)
             _mend(file, content)
-        except (ValueError, AssertionError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             line = f'{file} is no annotation file in the format of COCO: {one_line(error)}'
             raise UsageError(line) from error
     if keep:

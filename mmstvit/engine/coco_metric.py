@@ -2,7 +2,8 @@
 
 import inspect
 import logging
-import os
+import math
+import os.path
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -91,7 +92,8 @@ def check_evaluation(loop: Any, key: str) -> Any:
 
 def _coco_sets(dataset: Any) -> Iterator[Any]:
     base = getattr(sys.modules.get('mmdet.datasets.coco'), 'CocoDataset', ())
-    if isinstance(dataset, base):
+    # Instances are scored against another file than the panoptic one of a data set.
+    if isinstance(dataset, base) and dataset.COCOAPI is base.COCOAPI:
         yield dataset
     for part in [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())]:
         if part is not None:
@@ -115,7 +117,7 @@ def _check_file(file: str, files: list[str], key: str) -> None:
 def _same(one: str, other: str) -> bool:
     if is_address(one) or is_address(other):
         return one == other
-    return os.path.realpath(one) == os.path.realpath(other) or os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _check_scored(coco: Any, metric: Any, classes: list[str]) -> None:
@@ -132,7 +134,8 @@ def _check_scored(coco: Any, metric: Any, classes: list[str]) -> None:
             name = image.get('file_name', image['id'])
             raise UsageError(f'{coco.file}: image {name}: {name_of(annotation)} {fault}')
         x, y, width, height = annotation['bbox']
-        if x >= image['width'] or y >= image['height'] or x + width <= 0 or y + height <= 0:
+        right, bottom = image.get('width', math.inf), image.get('height', math.inf)
+        if x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
             # No detector can find it: to COCO such things are crowds, which do not count.
             annotation['iscrowd'] = 1
             outside.append(annotation)

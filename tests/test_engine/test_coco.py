@@ -1,5 +1,6 @@
 """COCO files that mean something else: mended so that perfect detections score 1, or refused in a line."""
 
+import copy
 import json
 import re
 import shutil
@@ -28,6 +29,7 @@ from mmstvit.apis.models import toolbox_of  # noqa: E402
 from mmstvit.engine import coco_file  # noqa: E402
 from mmstvit.engine.coco_metric import check_evaluation, checked_metrics  # noqa: E402
 from mmstvit.engine.datasets import build_dataset  # noqa: E402
+from mmstvit.engine.running import move_evaluators  # noqa: E402
 
 SIZE = 200
 CLASSES = ('red', 'blue')
@@ -447,6 +449,32 @@ def test_evaluator_follows_the_data_set(detector, write, fails, tmp_path):
     cfg = Config.fromfile(detector.work_dir / 'config.py')
     assert cfg.test_evaluator.ann_file == f'{tmp_path}/moved/scenes.json'
     assert cfg.val_evaluator.ann_file == f'{detector.root}/scenes.json'
+
+
+def test_evaluators_that_do_not_follow():
+    """Those of other folders, and those that are given too; in lists they follow one by one."""
+    metrics = [
+        dict(type='CocoMetric', ann_file='data/a/val.json'),
+        dict(type='CocoMetric', ann_file='data/ab/val.json'),
+    ]
+    before = Config(
+        dict(
+            val_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dict(data_root='data/a'))),
+            val_evaluator=dict(type='MultiDatasetsEvaluator', metrics=metrics),
+            test_dataloader=dict(dataset=dict(data_root='data/a/')),
+            test_evaluator=metrics,
+        )
+    )
+    cfg = copy.deepcopy(before)
+    cfg.val_dataloader.dataset.dataset.data_root = cfg.test_dataloader.dataset.data_root = 'b'
+    move_evaluators(cfg, before)
+    for moved in (cfg.val_evaluator.metrics, cfg.test_evaluator):
+        assert [metric.ann_file for metric in moved] == ['b/val.json', 'data/ab/val.json']
+    cfg = copy.deepcopy(before)
+    cfg.test_dataloader.dataset.data_root = 'b'
+    cfg.test_evaluator[0].ann_file = 'data/a/half.json'
+    move_evaluators(cfg, before)
+    assert cfg.test_evaluator[0].ann_file == 'data/a/half.json'
 
 
 def test_commands_refuse_crowds_alone(detector, write, fails):
