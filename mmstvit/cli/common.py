@@ -1,6 +1,7 @@
 """Read configs for commands, with overrides, and fit them to the machine."""
 
 import argparse
+import copy
 import inspect
 import os
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from mmengine.runner import Runner
 
 from ..apis.configs import find_config
 from ..apis.models import TOOLBOXES, toolbox_of
-from ..engine.running import fill_dataloaders, prepare_cpu
+from ..engine.running import fill_dataloaders, move_evaluators, prepare_cpu
 from ..errors import UsageError, one_line, suggest
 from .arguments import add_cfg_options, add_trust_argument
 
@@ -84,8 +85,10 @@ def read_config(config: str, cfg_options: Mapping[str, Any] | None = None, work_
         raise UsageError(line + _extra_for(error)) from error
     for key in cfg_options:
         _check_option(cfg, key)
+    before = copy.deepcopy(cfg)
     try:
         cfg.merge_from_dict(cfg_options)
+        move_evaluators(cfg, before)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UsageError(f'--cfg-options do not fit {path}: {one_line(error)}') from error
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)

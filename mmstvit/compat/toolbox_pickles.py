@@ -4,6 +4,9 @@ mmengine's ``load`` unpickles annotation files (``*.pkl``: skeletons and proposa
 sizes of OpenImages) and builds any Python object that a ``*.yaml`` names: handlers of mmengine are registered in their
 place. mmpretrain unpickles the batches of CIFAR, and mmdet lets numpy unpickle the label tree of OpenImages, by modules
 that they import: for the time of the command they have others. It can go when they read them without running code.
+
+mmengine's ``list_from_file`` takes a byte order mark for a part of the first name, and a blank last line for one more:
+what reads local files for it leaves both out.
 """
 
 import contextlib
@@ -25,6 +28,7 @@ from mmengine.fileio.io import backend_instances
 from ..io.pickles import loads, refused
 
 _TRUST = 'give --trust-data if you know who made it'
+_STRUCTURED = ('.json', '.yaml', '.yml', '.xml', '.py')  # endings of texts whose lines are no entries
 _read = threading.local()  # the local file that was read last, and its length
 
 
@@ -42,8 +46,10 @@ class NamedFiles(LocalBackend):
         return data
 
     def get_text(self, filepath: Any, encoding: str = 'utf-8') -> str:
-        """Read a text file."""
-        text = super().get_text(filepath, encoding)
+        """Read a text file without its byte order mark, and a list without blanks at the ends of it and its lines."""
+        text = super().get_text(filepath, 'utf-8-sig' if encoding == 'utf-8' else encoding)
+        if not str(filepath).lower().endswith(_STRUCTURED):
+            text = ''.join(f'{line.rstrip()}\n' for line in text.rstrip().split('\n')) if text.strip() else ''
         _read.last = str(filepath), len(text)
         return text
 
@@ -121,7 +127,7 @@ _NAMES = {
 def _set(plain: bool) -> None:
     for endings, choice in _HANDLERS.items():
         register_handler(list(endings))(choice[plain])
-    if plain and not issubclass(backends['local'], NamedFiles):
+    if not issubclass(backends['local'], NamedFiles):
         register_backend('local', NamedFiles, force=True, prefixes='')
         backend_instances.clear()  # those of before
     for (module, name), choice in _NAMES.items():

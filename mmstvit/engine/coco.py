@@ -1,4 +1,4 @@
-"""Report what is wrong in a COCO file in one line with the file's name.
+"""Report what is wrong in a COCO file in one line with the file's name, in mmdet's data sets.
 
 mmdet reads such files without a look: a category that the file lacks, or has in another place, shifts the labels of all
 that follow, and an annotation without a mask ends training with ``KeyError: 'mask'``.
@@ -11,26 +11,25 @@ from functools import partial
 from typing import Any
 
 from ..errors import UsageError, one_line
-from ..io.image_check import max_pixels
-
-_HUGE = 1e9  # NaN is not below it either
-_LISTS = ('images', 'annotations', 'categories')
+from .coco_file import name_of, read_coco
 
 
-def _checked(base: type) -> type:
-    """pycocotools' reader, as mmdet has it, that refuses what cannot be meant."""
+def fill(coco: Any, file: str, content: dict) -> None:
+    """Give mmdet's ``COCO``, which was built without a file, the content of one."""
+    coco.file, coco.dataset = file, content
+    coco.createIndex()
+    coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
+
+
+def _reader(base: type) -> type:
+    """Derive from mmdet's ``COCO`` a reader that mends or refuses what cannot be meant."""
 
     class CheckedCOCO(base):
-        def __init__(self, annotation_file: str | None = None) -> None:
-            self.file = annotation_file
-            try:
-                super().__init__(annotation_file)
-            except (ValueError, AssertionError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                line = f'{annotation_file} is no annotation file in the format of COCO: {one_line(error)}'
-                raise UsageError(line) from error
-            missing = [key for key in _LISTS if not isinstance(self.dataset.get(key), list)]
-            if missing:
-                raise UsageError(f'{annotation_file} is no annotation file in the format of COCO: no list {missing[0]}')
+        def __init__(self, annotation_file: str, test_mode: bool = False) -> None:
+            super().__init__()
+            fill(self, annotation_file, read_coco(annotation_file, keep=test_mode))
+            if not (test_mode or 'annotations' in self.dataset):
+                raise UsageError(f'{annotation_file} is no annotation file in the format of COCO: no list annotations')
 
         def get_cat_ids(
             self, cat_names: Sequence[str] = (), sup_names: Sequence[str] = (), cat_ids: Sequence[int] = ()
@@ -43,6 +42,9 @@ def _checked(base: type) -> type:
                     f'{self.file} has no category {", ".join(absent[:3])}: name its categories in its order, with '
                     'metainfo=dict(classes=...) in the data sets of the config'
                 )
+            twice = [name for name in found if found.count(name) > 1]
+            if twice:
+                raise UsageError(f'{self.file} has several categories {twice[0]}: let each have a name of its own')
             if cat_names and found != list(cat_names):
                 raise UsageError(
                     f'{self.file} has the categories in another order than the config, which begins with '
@@ -53,65 +55,9 @@ def _checked(base: type) -> type:
     return CheckedCOCO
 
 
-def _fault(image: dict, annotations: list[dict]) -> str | None:
-    """What is wrong with the numbers of an image and its annotations: mmdet reads them as they are."""
-    # What lacks is told by what needs it.
-    size = image.get('height', 1), image.get('width', 1)
-    if not isinstance(image.get('file_name', ''), str):
-        return f'its file_name is {image["file_name"]}'
-    # Masks are drawn at that size.
-    if not _numbers(size, 2) or min(size) <= 0 or size[0] * size[1] > max_pixels():
-        return f'its height and width are {size[0]} and {size[1]}'
-    sized = {'height', 'width'} <= set(image)
-    for annotation in annotations:
-        name = f'annotation {annotation.get("id")}'
-        if not _numbers(annotation.get('bbox', [0] * 4), 4):
-            return f'{name} has the bbox {annotation["bbox"]}, which is not four finite numbers'
-        if not _numbers([annotation.get('area', 0)], 1):
-            return f'{name} has the area {annotation["area"]}, which is no finite number'
-        fault = _fault_of_mask(annotation.get('segmentation'), size) if sized else None
-        if fault:
-            return f'{name} has a segmentation {fault}'
-    return None
-
-
-def _fault_of_mask(mask: Any, size: tuple[int, int]) -> str | None:
-    """What is wrong with a mask, before pycocotools reads it in C."""
-    if not mask:
-        return None
-    if isinstance(mask, dict):
-        if list(mask.get('size') or ()) != list(size):
-            return f'of the size {mask.get("size")}, and the image has {list(size)}'
-        counts = mask.get('counts')
-        if isinstance(counts, list) and not (
-            _numbers(counts) and min(counts, default=-1) >= 0 and sum(counts) == size[0] * size[1]
-        ):
-            return 'whose counts do not fill the image'
-        return None if isinstance(counts, (list, str, bytes)) else 'without counts'
-    if not isinstance(mask, list) or not all(map(_numbers, mask)):
-        return 'that is no list of polygons of finite numbers'
-    # They are drawn point for point before they are cut to the image.
-    far = max(size)
-    if any(not -far <= value <= 2 * far for part in mask for value in part):
-        return 'with points far outside the image'
-    return None
-
-
-def _numbers(values: Any, count: int | None = None) -> bool:
-    """Whether it is a list of numbers that pixels can have, and of so many."""
-    return (
-        isinstance(values, (list, tuple))
-        and count in (None, len(values))
-        and all(type(value) in (int, float) and abs(value) < _HUGE for value in values)
-    )
-
-
 def _checked_image(parse: Callable, dataset: Any, raw: dict) -> dict:
     """Parse the annotations of one image, and refuse those that lack what the config loads."""
     where = f'{dataset.ann_file}: image {raw["raw_img_info"].get("file_name", raw["raw_img_info"].get("id"))}'
-    fault = _fault(raw['raw_img_info'], raw['raw_ann_info'])
-    if fault:
-        raise UsageError(f'{where}: {fault}')
     try:
         info = parse(raw)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -119,9 +65,10 @@ def _checked_image(parse: Callable, dataset: Any, raw: dict) -> dict:
         raise UsageError(f'{where}: an entry {what}') from error
     loads_masks = any(getattr(step, 'with_mask', False) for step in dataset.pipeline.transforms)
     if loads_masks and any('mask' not in instance for instance in info['instances']):
+        first = next(annotation for annotation in raw['raw_ann_info'] if not annotation.get('segmentation'))
         raise UsageError(
-            f'{where}: an annotation has no segmentation and the config loads masks; take a config without masks, or '
-            'leave the annotation out'
+            f'{where}: an annotation has no segmentation of three points or more ({name_of(first)}) and the config '
+            'loads masks; take a config without masks, or leave the annotation out'
         )
     return info
 
@@ -163,7 +110,7 @@ def checked_coco(dataset: Any) -> Iterator[None]:
     checks = {}
     if isinstance(dataset, base):
         checks = dict(
-            COCOAPI=_checked(dataset.COCOAPI),
+            COCOAPI=partial(_reader(dataset.COCOAPI), test_mode=dataset.test_mode),
             load_data_list=partial(_checked_file, dataset.load_data_list, dataset),
             parse_data_info=partial(_checked_image, dataset.parse_data_info, dataset),
             filter_data=partial(_checked_list, dataset.filter_data, dataset),

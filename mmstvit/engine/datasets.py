@@ -5,6 +5,7 @@ Annotation files of all three toolboxes are read without running what is in them
 
 import contextlib
 import inspect
+import os.path
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -51,14 +52,26 @@ def build_dataset(
             kind = registry.get(kind)
     if not (inspect.isclass(kind) and issubclass(kind, BaseDataset)):
         return DATASETS.build(dataset)
-    if kind.__module__ == 'mmaction.datasets.video_dataset':
-        return CheckedVideos(dataset, skip_broken, num_classes, trust_data)
     with plain_data(trust_data):
+        if kind.__module__ == 'mmaction.datasets.video_dataset':
+            return CheckedVideos(dataset, skip_broken, num_classes, trust_data)
+        _check_classes(dataset)
         built = _read(dataset, kind)
     # The checks are kept in the data set, so that workers have them however they are started.
     roots = [] if trust_data else roots_of(built)
-    built.pipeline = Compose(guard_images(built.pipeline.transforms, roots, num_classes))
+    built.pipeline = Compose(guard_images(built.pipeline.transforms, roots, num_classes, built.ann_file))
     return built
+
+
+def _check_classes(dataset: dict) -> None:
+    """Refuse a file of class names with a blank line among them: labels are numbers of lines."""
+    for file in (dataset.get('classes'), (dataset.get('metainfo') or {}).get('classes')):
+        if isinstance(file, str) and os.path.isfile(file):
+            with open(file, encoding='utf-8-sig') as lines:
+                names = lines.read().rstrip().split('\n')
+            blank = [number for number, name in enumerate(names, 1) if not name.strip()]
+            if blank:
+                raise UsageError(f'{file}: line {blank[0]} is blank: classes are numbered by line, name one in each')
 
 
 def _read(dataset: dict, kind: type) -> BaseDataset:

@@ -22,6 +22,7 @@ from ..converters.published import unwrap
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError
 from ..registry import RUNNERS
+from .coco_metric import check_evaluation, checked_metrics
 from .datasets import build_dataset, clear_data_errors
 from .loading import check_content, must_fit
 from .videos import clear_crashes
@@ -75,6 +76,18 @@ class _Checks:
         loader = super().build_dataloader(dict(dataloader, dataset=checked), seed, diff_rank_seed)
         loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn, trust_data=trust)
         return loader
+
+    def build_evaluator(self, evaluator: Any) -> Any:
+        """Build an evaluator that reads annotation files as the data sets do."""
+        return super().build_evaluator(checked_metrics(evaluator))
+
+    def build_val_loop(self, loop: Any) -> Any:
+        """Build the loop of validation, which must score what its data set holds."""
+        return check_evaluation(super().build_val_loop(loop), 'val_evaluator')
+
+    def build_test_loop(self, loop: Any) -> Any:
+        """Build the loop of tests, which must score what its data set holds."""
+        return check_evaluation(super().build_test_loop(loop), 'test_evaluator')
 
     def load_or_resume(self) -> None:
         """Load the checkpoint of the config, which must fit the model."""

@@ -58,6 +58,33 @@ def check_data(cfg: Config, names: Sequence[str]) -> None:
                 )
 
 
+def move_evaluators(cfg: Config, before: Config) -> None:
+    """Let evaluators follow the data sets whose ``data_root`` differs from that of ``before``.
+
+    Their files lie below the data set's folder, but are given from the working folder. What is no longer as it was
+    there is left.
+    """
+    for name in ('val', 'test'):
+        key = f'{name}_evaluator'
+        sets, others = (innermost((c.get(f'{name}_dataloader') or {}).get('dataset'), '') for c in (cfg, before))
+        for (_, dataset), (_, other) in zip(sets, others, strict=False):
+            old, new = other.get('data_root'), dataset.get('data_root')
+            if old and new and old != new and cfg.get(key) == before.get(key):
+                cfg[key] = _moved(cfg[key], os.path.join(old, ''), new)
+
+
+def _moved(part: Any, old: str, new: str) -> Any:
+    if isinstance(part, (list, tuple)):
+        return [_moved(value, old, new) for value in part]
+    if not isinstance(part, dict):
+        return part
+    moved = {key: _moved(value, old, new) for key, value in part.items() if key == 'metrics'}
+    file = part.get('ann_file')
+    if isinstance(file, str) and file.startswith(old):
+        moved['ann_file'] = os.path.join(new, file.removeprefix(old))
+    return ConfigDict(part, **moved)
+
+
 def _is_absent(place: Path) -> bool:
     return not place.exists() or (place.is_dir() and not any(place.iterdir()))
 

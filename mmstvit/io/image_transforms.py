@@ -13,18 +13,19 @@ from .roots import TRUST_DATA, leads_outside
 
 
 def guard_images(
-    steps: Sequence[Callable], roots: Sequence[str] = (), num_classes: int | None = None
+    steps: Sequence[Callable], roots: Sequence[str] = (), num_classes: int | None = None, ann_file: str = ''
 ) -> list[Callable]:
     """The steps of a built pipeline, of which those that load and resize tell what is wrong with a file.
 
     They raise :class:`ImageError` where a file is outside ``roots``, cannot be read, has a label that the model has no
-    class for, or would become a picture of no pixels or of too many. The other steps stay as they are.
+    class for, is of another size than ``ann_file`` says, or would become a picture of no pixels or of too many. The
+    other steps stay as they are.
     """
     guarded = []
     for step in steps:
         name = type(step).__name__
         if name == 'LoadImageFromFile':
-            step = _Loading(step, roots, num_classes)
+            step = _Loading(step, roots, num_classes, ann_file)
         elif name == 'LoadAnnotations':
             step = _Annotating(step)
         elif name == 'RawFrameDecode':
@@ -36,8 +37,8 @@ def guard_images(
 
 
 class _Loading:
-    def __init__(self, step: Callable, roots: Sequence[str], num_classes: int | None) -> None:
-        self.step, self.roots, self.num_classes = step, roots, num_classes
+    def __init__(self, step: Callable, roots: Sequence[str], num_classes: int | None, ann_file: str) -> None:
+        self.step, self.roots, self.num_classes, self.ann_file = step, roots, num_classes, ann_file
 
     def __call__(self, results: dict) -> dict | None:
         filename = results['img_path']
@@ -52,12 +53,20 @@ class _Loading:
         elsewhere = getattr(self.step, 'backend_args', None) or getattr(self.step, 'file_client_args', None)
         if not elsewhere and not is_address(filename):
             check_image_file(filename)
+        annotated = results.get('height'), results.get('width')
         try:
-            return self.step(results)
+            results = self.step(results)
         except (ImportError, MemoryError):
             raise
         except Exception as error:  # whatever a broken file raises, it is the file's fault
             raise ImageError(f'{filename}: {NOT_DECODED}') from error
+        if results is not None and None not in annotated and annotated != tuple(results['ori_shape'][:2]):
+            height, width = results['ori_shape'][:2]
+            raise ImageError(
+                f'{filename}: it has {width} x {height} pixels, and {annotated[1]} x {annotated[0]} in '
+                f'{self.ann_file or "its annotations"}: masks and boxes of another size would be scaled wrongly'
+            )
+        return results
 
 
 def _check_place(path: str, roots: Sequence[str]) -> None:

@@ -1,0 +1,164 @@
+"""Let mmdet's COCO metrics score what the data set holds: one checked file for both, and all that counts in it."""
+
+import inspect
+import logging
+import math
+import os.path
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.evaluator import Evaluator
+from mmengine.fileio import get_local_path
+from mmengine.logging import print_log
+from mmengine.registry import METRICS
+
+from ..errors import UsageError, one_line
+from ..paths import is_address
+from .coco import fill
+from .coco_file import forget_shared, name_of, read_coco
+
+
+def checked_metrics(evaluator: Any) -> Any:
+    """Rewrite the config of an evaluator so that its metrics are built by :func:`build_metric`."""
+    if isinstance(evaluator, (list, tuple)):
+        return [checked_metrics(metric) for metric in evaluator]
+    if not isinstance(evaluator, dict):
+        return evaluator
+    if 'metrics' in evaluator:
+        return dict(evaluator, metrics=checked_metrics(evaluator['metrics']))
+    return dict(type=build_metric, metric=evaluator)
+
+
+def build_metric(metric: dict) -> Any:
+    """Build a metric; a ``CocoMetric`` of mmdet reads its annotation file with the checks of the data sets.
+
+    Raises:
+        UsageError: as :func:`.read_coco`.
+    """
+    kind, file = metric.get('type'), metric.get('ann_file')
+    if isinstance(kind, str):
+        with METRICS.switch_scope_and_registry(metric.get('_scope_')) as registry:
+            kind = registry.get(kind)
+    module = sys.modules.get('mmdet.evaluation.metrics.coco_metric')
+    if not (file and module and inspect.isclass(kind) and issubclass(kind, module.CocoMetric)):
+        return METRICS.build(metric)
+    # A class derived from it may do more with its file than read it.
+    built = METRICS.build(dict(metric, ann_file=None) if kind is module.CocoMetric else metric)
+    if type(built._coco_api) in (type(None), module.COCO):
+        built._coco_api = module.COCO()
+        try:
+            with get_local_path(file, backend_args=built.backend_args) as path:
+                fill(built._coco_api, file, read_coco(path, take=True))
+        except OSError as error:
+            raise UsageError(f'{file}: the file of the evaluator cannot be read: {one_line(error)}') from error
+        if metric.get('sort_categories'):
+            built._coco_api.dataset['categories'].sort(key=lambda category: category['id'])
+    forget_shared()
+    return built
+
+
+def check_evaluation(loop: Any, key: str) -> Any:
+    """Check, before a loop runs, that its metrics score the annotations of its data set.
+
+    Args:
+        loop: a built loop, or one that has no evaluator.
+        key: of its evaluator in the config.
+
+    Returns:
+        The loop.
+
+    Raises:
+        UsageError: they read another file, or there is nothing to score in it.
+    """
+    evaluator = getattr(loop, 'evaluator', None)
+    if not isinstance(evaluator, Evaluator):
+        return loop
+    sets = list(_coco_sets(loop.dataloader.dataset))
+    # mmdet's evaluator of several data sets has a metric for each.
+    each = hasattr(evaluator, 'dataset_prefixes') and len(sets) == len(evaluator.metrics)
+    for i, metric in enumerate(evaluator.metrics):
+        coco = getattr(metric, '_coco_api', None)
+        if getattr(coco, 'file', None):
+            own = sets[i : i + 1] if each else sets
+            _check_file(coco.file, [part.ann_file for part in own], key)
+            if len(own) == 1 and len(own[0]) != len(coco.imgs):  # of indices
+                metric.img_ids = [own[0].get_data_info(j)['img_id'] for j in range(len(own[0]))]
+            if not metric.format_only:
+                classes = own[0].metainfo['classes'] if own else (metric.dataset_meta or {}).get('classes', ())
+                _check_scored(coco, metric, classes)
+    return loop
+
+
+def _coco_sets(dataset: Any) -> Iterator[Any]:
+    base = getattr(sys.modules.get('mmdet.datasets.coco'), 'CocoDataset', ())
+    # Instances are scored against another file than the panoptic one of a data set.
+    if isinstance(dataset, base) and dataset.COCOAPI is base.COCOAPI:
+        yield dataset
+    for part in [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())]:
+        if part is not None:
+            yield from _coco_sets(part)
+
+
+def _check_file(file: str, files: list[str], key: str) -> None:
+    same = [_same(file, other) for other in files]
+    if len(files) == 1 and not all(same):
+        raise UsageError(
+            f'the evaluator would score against {file} what is predicted for {files[0]}: give both the same file, '
+            f'e.g. with --cfg-options {key}.ann_file={files[0]}'
+        )
+    if len(files) > 1 and any(same) and not all(same):
+        raise UsageError(
+            f'the evaluator would score against {file} what is predicted for {len(files)} files: take '
+            'MultiDatasetsEvaluator, with a metric for each'
+        )
+
+
+def _same(one: str, other: str) -> bool:
+    if is_address(one) or is_address(other):
+        return one == other
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _check_scored(coco: Any, metric: Any, classes: list[str]) -> None:
+    """Refuse annotations that cannot be scored, and let those outside their images not count."""
+    images = coco.imgs.keys() if metric.img_ids is None else {*metric.img_ids}
+    categories = {*coco.get_cat_ids(cat_names=classes)}
+    outside, scored, needs_mask = [], 0, 'segm' in metric.metrics
+    for annotation in coco.dataset.get('annotations', ()):
+        if annotation['image_id'] not in images or annotation['category_id'] not in categories:
+            continue
+        image = coco.imgs[annotation['image_id']]
+        fault = _fault(annotation, needs_mask)
+        if fault:
+            name = image.get('file_name', image['id'])
+            raise UsageError(f'{coco.file}: image {name}: {name_of(annotation)} {fault}')
+        x, y, width, height = annotation['bbox']
+        right, bottom = image.get('width', math.inf), image.get('height', math.inf)
+        if x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
+            # No detector can find it: to COCO such things are crowds, which do not count.
+            annotation['iscrowd'] = 1
+            outside.append(annotation)
+        scored += not annotation['iscrowd']
+    if outside:
+        print_log(
+            f'{coco.file}: {len(outside)} annotations do not count, whose boxes are outside their images: the first is '
+            f'{name_of(outside[0])}',
+            logger='current',
+            level=logging.WARNING,
+        )
+    if not scored:
+        raise UsageError(
+            f'{coco.file}: no annotation can be scored: in the images that are tested there is none of the classes of '
+            'the config, or all are crowds (iscrowd=1)'
+        )
+
+
+def _fault(annotation: dict, needs_mask: bool) -> str | None:
+    if 'bbox' not in annotation:
+        return 'has no bbox'
+    if min(annotation['bbox'][2:]) <= 0:
+        return f'has the bbox {annotation["bbox"]}, of no width or height: mend it, or leave it out'
+    if needs_mask and not annotation.get('segmentation'):
+        return "has no segmentation of three points or more: leave it out, or score boxes alone with metric='bbox'"
+    return None
