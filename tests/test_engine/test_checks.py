@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -12,10 +13,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from run_helpers import read_scalars
+from torch import nn
 
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
-from mmstvit.engine.checks import check_schedules
+from mmstvit.engine.checks import check_classes, check_schedules
 from mmstvit.engine.folders import folders_in
 from mmstvit.engine.running import add_hook, build_runner, prepare_cpu
 from mmstvit.engine.strategy import choose_strategy
@@ -476,3 +478,33 @@ def test_faults_of_what_is_built(raised, what, here, fails):
 def test_faults_of_a_run_keep_their_traceback():
     with pytest.raises(RuntimeError, match='a kernel'), one_line_errors():
         raise RuntimeError('a kernel')
+
+
+class Head(nn.Module):
+    def __init__(self, num_classes, class_agnostic=False):
+        super().__init__()
+        self.num_classes, self.class_agnostic = num_classes, class_agnostic
+
+
+@pytest.mark.parametrize(
+    'boxes, masks, agnostic, wrong',
+    [
+        ((3, 3, 3), (3, 3, 3), False, None),
+        ((3, 3, 4), (3, 3, 3), False, 'model.roi_head.bbox_head.2.num_classes=4'),
+        ((3, 3, 3), (3, 1, 3), False, 'model.roi_head.mask_head.1.num_classes=1'),
+        ((3, 3, 3), (3, 1, 3), True, None),
+    ],
+)
+def test_stages_of_a_cascade(boxes, masks, agnostic, wrong):
+    """Region proposals have one class, and masks that are the same for all classes need none."""
+    model = nn.Module()
+    model.rpn_head, model.roi_head = Head(1), nn.Module()
+    model.roi_head.bbox_head = nn.ModuleList(map(Head, boxes))
+    model.roi_head.mask_head = nn.ModuleList(Head(n, agnostic) for n in masks)
+    data = SimpleNamespace(metainfo=dict(classes=('a', 'b', 'c')))
+    loops = [SimpleNamespace(dataloader=SimpleNamespace(dataset=data))]
+    if wrong is None:
+        check_classes(model, loops, training=True)
+    else:
+        with pytest.raises(UsageError, match=f'^{wrong}, and the data has 3 classes, a, b, c: '):
+            check_classes(model, loops, training=True)
