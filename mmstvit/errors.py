@@ -21,18 +21,24 @@ class UsageError(Exception):
     """Something the user can mend; its text is one line that says how."""
 
 
+_FAULTS = (UsageError, OSError, ImportError, KeyError, TypeError, ValueError, AttributeError, AssertionError)
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with exit code 2 and one line for what the user can mend, 130 for Ctrl-C.
 
     The traceback goes into the run's log file, and to the terminal too where the variable ``MMSTVIT_TRACEBACK`` is
-    set. Errors from inside torch (a kernel, a CUDA device) keep their traceback.
+    set. Errors from inside torch (a kernel, a CUDA device) keep their traceback, unless something is being built from a
+    config.
     """
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except (UsageError, OSError, ImportError, KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
+    except (*_FAULTS, RuntimeError, IndexError, ArithmeticError) as error:
+        if not isinstance(error, _FAULTS) and not _while_building(error):
+            raise
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         print(f'error: {describe(error)}', file=sys.stderr)
@@ -60,8 +66,10 @@ def describe(error: BaseException) -> str:
     if explained:
         return explained
     log = _log_traceback(error)
+    # A key alone says nothing.
+    line = f'{_where(error)} finds no {error.args[0]!r}' if _is_key(error) else one_line(error)
     where = f'the traceback is in {log}' if log else f'{TRACEBACK}=1 shows the traceback'
-    return f'{one_line(error)} ({type(error).__name__}; {where})'
+    return f'{line} ({type(error).__name__}; {where})'
 
 
 def one_line(error: BaseException) -> str:
@@ -89,6 +97,20 @@ def _log_traceback(error: BaseException) -> str | None:
                 return None
             return os.path.relpath(handler.baseFilename)
     return None
+
+
+def _while_building(error: BaseException) -> bool:
+    return any(frame.f_code.co_name == 'build_from_cfg' for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _is_key(error: BaseException) -> bool:
+    return isinstance(error, KeyError) and len(error.args) == 1 and ' ' not in str(error.args[0]).strip()
+
+
+def _where(error: BaseException) -> str:
+    """The function that raised, with its class."""
+    code = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1].f_code
+    return getattr(code, 'co_qualname', code.co_name)
 
 
 def _explain(error: BaseException) -> str | None:

@@ -4,6 +4,8 @@ mmengine imports ``<scope>.registry`` by itself when it meets a scoped name, and
 ``type='mmstvit.STViT'`` works in a config of any OpenMMLab toolbox without ``custom_imports``.
 """
 
+from typing import Any
+
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -30,3 +32,26 @@ HOOKS = Registry(
         'mmstvit.visualization.clips',
     ],
 )
+
+
+def resolve_type(kind: Any, registry: Registry, scope: str | None = None) -> Any:
+    """Return the class that a config's ``type`` stands for, or ``None`` where nothing is registered under its name.
+
+    Args:
+        kind: a class, which stands for itself, or a name, perhaps with its scope.
+        registry: where names are looked up.
+        scope: the config's ``default_scope``; by default that of the run.
+    """
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(scope) as chosen:
+        try:
+            return chosen.get(kind)
+        except RuntimeError:  # a module of this name cannot be imported
+            return None
+
+
+def is_type(kind: Any, cls: type, registry: Registry, scope: str | None = None) -> bool:
+    """Whether a config's ``type`` stands for a class or one derived from it."""
+    found = resolve_type(kind, registry, scope)
+    return isinstance(found, type) and issubclass(found, cls)

@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
 from ..apis.weights import check_checkpoint
+from ..engine.class_names import check_configured_names
 from ..engine.running import add_hook, build_runner, check_data
 from ..engine.strategy import drop_strategy
 from ..errors import UsageError, one_line_errors
@@ -91,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
+        check_configured_names(cfg, ('train_dataloader', 'test_dataloader'))
         check_data(cfg, ('test_dataloader',))
         metrics = build_runner(cfg, args.trust_data).test()
         if args.out is not None and args.out.endswith('.json') and is_main_process():

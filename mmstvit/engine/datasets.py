@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import os.path
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.dataset import BaseDataset, Compose
@@ -20,11 +20,17 @@ from ..io.image_check import ImageError
 from ..io.image_transforms import guard_images
 from ..io.roots import roots_of
 from ..io.videos import VideoError
+from ..registry import resolve_type
 from .coco import checked_coco
+from .folders import numbered_folders
 
 
 def build_dataset(
-    dataset: dict, trust_data: bool = False, num_classes: int | None = None, skip_broken: bool = False
+    dataset: dict,
+    trust_data: bool = False,
+    num_classes: int | None = None,
+    skip_broken: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> Any:
     """Build and read a data set, whose pipeline then checks files before it decodes them.
 
@@ -33,30 +39,28 @@ def build_dataset(
         trust_data: whether names and links may lead out of its folder, and code in its files may run.
         num_classes: of the model, to check the labels.
         skip_broken: whether broken clips of a ``VideoDataset`` are skipped.
+        classes: of the training set, by which folders are numbered; by default each data set numbers its own.
 
     Raises:
         UsageError: it cannot be read, or is empty.
     """
-    settings = dict(trust_data=trust_data, num_classes=num_classes, skip_broken=skip_broken)
+    settings = dict(trust_data=trust_data, num_classes=num_classes, skip_broken=skip_broken, classes=classes)
 
     def checked(part: Any) -> Any:
         return dict(type=build_dataset, dataset=part, **settings) if isinstance(part, dict) else part
 
-    if 'dataset' in dataset and dataset.get('type') != 'mmstvit.CheckedVideos':
+    kind = resolve_type(dataset.get('type'), DATASETS, dataset.get('_scope_'))
+    if 'dataset' in dataset and kind is not CheckedVideos:
         dataset = dict(dataset, dataset=checked(dataset['dataset']))
     if isinstance(dataset.get('datasets'), (list, tuple)):
         dataset = dict(dataset, datasets=[checked(part) for part in dataset['datasets']])
-    kind = dataset.get('type')
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(dataset.get('_scope_')) as registry:
-            kind = registry.get(kind)
     if not (inspect.isclass(kind) and issubclass(kind, BaseDataset)):
         return DATASETS.build(dataset)
     with plain_data(trust_data):
-        if kind.__module__ == 'mmaction.datasets.video_dataset':
+        if is_video_dataset(kind):
             return CheckedVideos(dataset, skip_broken, num_classes, trust_data)
         _check_classes(dataset)
-        built = _read(dataset, kind)
+        built = _read(dataset, kind, classes, num_classes)
     # The checks are kept in the data set, so that workers have them however they are started.
     roots = [] if trust_data else roots_of(built)
     built.pipeline = Compose(guard_images(built.pipeline.transforms, roots, num_classes, built.ann_file))
@@ -74,13 +78,18 @@ def _check_classes(dataset: dict) -> None:
                 raise UsageError(f'{file}: line {blank[0]} is blank: classes are numbered by line, name one in each')
 
 
-def _read(dataset: dict, kind: type) -> BaseDataset:
+def is_video_dataset(kind: Any) -> bool:
+    """Whether a class is mmaction2's ``VideoDataset``."""
+    return getattr(kind, '__module__', None) == 'mmaction.datasets.video_dataset'
+
+
+def _read(dataset: dict, kind: type, classes: Sequence[str] | None, num_classes: int | None) -> BaseDataset:
     place = dataset.get('ann_file') or dataset.get('data_root') or kind.__name__
     lazy = dict(lazy_init=True) if 'lazy_init' in settings_of(kind) else {}
     try:
         built = DATASETS.build(dict(dataset, **lazy))
         place = built.ann_file or built.data_root or kind.__name__
-        with checked_coco(built):
+        with checked_coco(built), numbered_folders(built, classes), _checked_labels(built, num_classes):
             built.full_init()
     except (UsageError, VideoError, DataError, ImportError):
         raise
@@ -92,6 +101,32 @@ def _read(dataset: dict, kind: type) -> BaseDataset:
     if len(built) == 0:
         raise UsageError(f'{place}: the data set is empty')
     return built
+
+
+@contextlib.contextmanager
+def _checked_labels(dataset: BaseDataset, num_classes: int | None) -> Iterator[None]:
+    """While it is open, labels that are read must be classes of the model; where classes have names, those tell."""
+    if num_classes is None or dataset.metainfo.get('classes'):
+        yield
+        return
+    load = dataset.load_data_list
+
+    def load_checked() -> list:
+        entries = load()
+        for entry in entries if not dataset.metainfo.get('classes') else ():
+            label = entry.get('gt_label')
+            if isinstance(label, int) and not 0 <= label < num_classes:
+                raise UsageError(
+                    f"{entry.get('img_path', dataset.ann_file)}: it has the label {label}, and the model's classes end "
+                    f'at {num_classes - 1}'
+                )
+        return entries
+
+    dataset.load_data_list = load_checked
+    try:
+        yield
+    finally:
+        del dataset.load_data_list
 
 
 def innermost(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:

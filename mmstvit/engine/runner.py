@@ -9,12 +9,14 @@ mmengine's keys they read::
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from mmengine.config import ConfigDict
+from mmengine.runner import BaseLoop
 from mmengine.runner import FlexibleRunner as _FlexibleRunner
 from mmengine.runner import Runner as _Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ..compat.toolbox_pickles import start_worker
@@ -22,9 +24,13 @@ from ..converters.published import unwrap
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError
 from ..registry import RUNNERS
+from .checks import check_batches, check_classes, check_schedules, check_trainable
+from .class_names import check_checkpoint_names, check_same_names
 from .coco_metric import check_evaluation, checked_metrics
-from .datasets import build_dataset, clear_data_errors
+from .datasets import build_dataset, clear_data_errors, innermost
+from .folders import training_classes
 from .loading import check_content, must_fit
+from .schedules import follow_config, whole_batch
 from .videos import clear_crashes
 
 
@@ -33,6 +39,11 @@ class _Checks:
 
     _purpose = 'train'
     _loading: dict | None = None  # what is known of a checkpoint while it is loaded
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if 'auto_scale_lr' in kwargs:
+            kwargs['auto_scale_lr'] = whole_batch(kwargs['auto_scale_lr'], kwargs.get('optim_wrapper'))
+        super().__init__(*args, **kwargs)
 
     def train(self) -> Any:
         """Train."""
@@ -72,8 +83,10 @@ class _Checks:
             trust_data=trust,
             num_classes=(self.cfg.model.get(head) or {}).get('num_classes'),
             skip_broken=self._checks.get('skip_broken', False) and dataloader is self._train_dataloader,
+            classes=self._training_classes,
         )
         loader = super().build_dataloader(dict(dataloader, dataset=checked), seed, diff_rank_seed)
+        check_batches(loader)
         loader.worker_init_fn = partial(start_worker, init=loader.worker_init_fn, trust_data=trust)
         return loader
 
@@ -89,13 +102,28 @@ class _Checks:
         """Build the loop of tests, which must score what its data set holds."""
         return check_evaluation(super().build_test_loop(loop), 'test_evaluator')
 
+    @cached_property
+    def _training_classes(self) -> tuple[str, ...] | None:
+        """The names by which data sets of folders are numbered."""
+        parts = innermost((self.cfg.get('train_dataloader') or {}).get('dataset'), '')
+        return training_classes([part for _, part in parts])
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop, into which the schedule must fit, for a model that can learn."""
+        if isinstance(self.model, nn.Module):  # a strategy builds it later
+            check_trainable(self.model)
+        built = super().build_train_loop(loop)
+        check_schedules(self.cfg.get('param_scheduler'), built.max_epochs, built.max_iters)
+        return built
+
     def load_or_resume(self) -> None:
-        """Load the checkpoint of the config, which must fit the model."""
-        if self._has_loaded or not (self._load_from or self._resume):
-            return
+        """Load the checkpoint of the config, which must fit the model, after a check of what was built."""
         # Where the weights are sharded, they are loaded by way of a plain model.
         model = getattr(getattr(self, 'strategy', None), 'plain', None)
         model = unwrap(self.model) if model is None else model
+        self._check_built(model)
+        if self._has_loaded or not (self._load_from or self._resume):
+            return
         with must_fit(model, self._load_from or self.work_dir, self._purpose) as self._loading:
             super().load_or_resume()
         self._loading = None
@@ -103,9 +131,37 @@ class _Checks:
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """Call the hooks; before those that get a checkpoint, look at what is in it."""
         if fn_name == 'after_load_checkpoint' and self._loading is not None:
-            check_content(kwargs['checkpoint'], self._load_from or self.work_dir, self._resume)
-            self._loading['read'] = True
+            self._check_checkpoint(kwargs['checkpoint'])
         super().call_hook(fn_name, **kwargs)
+
+    def _check_checkpoint(self, checkpoint: dict) -> None:
+        filename = self._load_from or self.work_dir
+        check_content(checkpoint, filename, self._resume)
+        self._loading['read'] = True
+        training = self._purpose == 'train'
+        check_checkpoint_names(
+            checkpoint.get('meta') or {}, self._loops[0].dataloader.dataset, filename, training and not self._resume
+        )
+        if training and not self._resume:
+            # Its average is of another training, and may have other classes: a new one starts from the weights.
+            checkpoint.pop('ema_state_dict', None)
+
+    def _check_built(self, model: nn.Module) -> None:
+        if self._purpose == 'train' and len(self._loops) > 1:
+            check_same_names(*(loop.dataloader.dataset for loop in self._loops))
+        check_classes(model, self._loops, self._purpose == 'train')
+
+    @property
+    def _loops(self) -> list[BaseLoop]:
+        """What runs: training and validation, or one of validation and test."""
+        loops = (self._test_loop, self._val_loop) if self._purpose == 'test' else (self._train_loop, self._val_loop)
+        # Loops are configs until they are run.
+        return [loop for loop in loops if isinstance(loop, BaseLoop)]
+
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resume, with the schedule of the config."""
+        super().resume(*args, **kwargs)
+        follow_config(self)
 
 
 @RUNNERS.register_module()

@@ -9,15 +9,18 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_distributed
-from mmengine.registry import RUNNERS
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
+from mmengine.utils import get_object_from_string
 
 from ..errors import UsageError
+from ..registry import is_type, resolve_type
 from .datasets import innermost
 from .strategy import choose_strategy
 
-# How a config names the ordinary runner; the last is built.
-_RUNNERS = ('Runner', 'mmengine.Runner', 'mmstvit.Runner')
+_RUNNER = 'mmstvit.Runner'
+_SYNC_BN = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 
 
 def prepare_cpu(cfg: Config) -> None:
@@ -27,7 +30,7 @@ def prepare_cpu(cfg: Config) -> None:
     if dist_cfg.get('backend', 'nccl') == 'nccl':
         dist_cfg.backend = 'gloo'
     optim_wrapper = cfg.get('optim_wrapper') or {}
-    if str(optim_wrapper.get('type')).endswith('AmpOptimWrapper'):
+    if is_type(optim_wrapper.get('type'), AmpOptimWrapper, OPTIM_WRAPPERS, cfg.get('default_scope')):
         print('No GPU is visible: training without the automatic mixed precision that the config asks for.')
         optim_wrapper.type = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
@@ -91,7 +94,9 @@ def _is_absent(place: Path) -> bool:
 
 def add_hook(cfg: Config, kind: str, **settings: Any) -> None:
     """Write a hook into a config, in the place of one of its kind."""
-    others = [h for h in cfg.get('custom_hooks') or () if not (isinstance(h, dict) and h.get('type') == kind)]
+    cls, scope = resolve_type(kind, HOOKS), cfg.get('default_scope')
+    hooks = cfg.get('custom_hooks') or ()
+    others = [h for h in hooks if not (isinstance(h, dict) and resolve_type(h.get('type'), HOOKS, scope) is cls)]
     cfg.custom_hooks = [*others, ConfigDict(type=kind, **settings)]
 
 
@@ -108,9 +113,10 @@ def build_runner(cfg: Config, trust_data: bool = False) -> Runner:
     checks = cfg.setdefault('data_checks', ConfigDict())
     checks.trust_data = trust_data or checks.get('trust_data', False)
     if not choose_strategy(cfg):
-        if cfg.setdefault('runner_type', _RUNNERS[-1]) in _RUNNERS:
-            cfg.runner_type = _RUNNERS[-1]
-        elif not (checks.trust_data or _checks_files(cfg.runner_type)):
+        kind = resolve_type(cfg.setdefault('runner_type', _RUNNER), RUNNERS)
+        if kind is Runner:
+            cfg.runner_type = _RUNNER
+        elif not (checks.trust_data or _checks_files(kind)):
             raise UsageError(
                 f'runner_type={cfg.runner_type} does not check the files of data sets: derive it from mmstvit.Runner, '
                 'or give --trust-data if you know who made them'
@@ -121,18 +127,32 @@ def build_runner(cfg: Config, trust_data: bool = False) -> Runner:
         _connect_on_cpu(cfg)
     if not torch.cuda.is_available() and _replace_sync_bn(cfg.model):
         print('No GPU is visible: batch norm that the config synchronises is that of each process.')
+    for key in [key for key, value in cfg.items() if isinstance(value, type) and key != 'runner_type']:
+        cfg.pop(key)  # what the config imports
+    _name_types(cfg._cfg_dict)
     return RUNNERS.build(cfg)
 
 
-def _checks_files(runner_type: Any) -> bool:
-    kind = RUNNERS.get(runner_type) if isinstance(runner_type, str) else runner_type
-    return kind is None or issubclass(kind, RUNNERS.get('mmstvit.Runner'))  # what is unknown is told by the registry
+def _name_types(part: Any) -> None:
+    """Replace classes that are given as ``type`` by their names: a dumped config with classes cannot be read."""
+    for value in part.values() if isinstance(part, dict) else part:
+        if isinstance(value, (dict, list, tuple)):
+            _name_types(value)
+    kind = part.get('type') if isinstance(part, dict) else None
+    name = f'{getattr(kind, "__module__", None)}.{getattr(kind, "__qualname__", None)}'
+    if callable(kind) and get_object_from_string(name) is kind:
+        part['type'] = name
+
+
+def _checks_files(kind: type | None) -> bool:
+    return kind is None or issubclass(kind, RUNNERS.get(_RUNNER))  # what is unknown is told by the registry
 
 
 def _replace_sync_bn(part: Any) -> bool:
     """Replace synchronised batch norm, which needs a GPU, in a config or a part of it; whether there was any."""
     if isinstance(part, dict):
-        found = part.get('type') == 'SyncBN'
+        kind = part.get('type')
+        found = getattr(kind, '__name__', str(kind)).split('.')[-1] in _SYNC_BN
         if found:
             part['type'] = 'BN'
         return any([found, *map(_replace_sync_bn, part.values())])

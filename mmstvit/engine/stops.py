@@ -9,16 +9,17 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..errors import UsageError, one_line
+from ..registry import resolve_type
 from .checkpoints import SafeCheckpointHook
 from .running import add_hook
 from .stopping import TrainingInterrupted, TrainingStopped, what_is_left
 from .whole_checkpoints import newest_whole_checkpoint
 
 _SAFE = 'mmstvit.SafeCheckpointHook'
-_REPLACED = ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook, _SAFE)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -46,7 +47,8 @@ def guard_training(cfg: Config) -> None:
     """
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
-    if hook is None or hook.get('type') not in _REPLACED:
+    kind = hook and resolve_type(hook.get('type'), HOOKS, cfg.get('default_scope'))
+    if kind not in (CheckpointHook, SafeCheckpointHook):
         print('The config has no CheckpointHook of mmengine: a signal ends the training without saving its state.')
     else:
         hook.type = _SAFE

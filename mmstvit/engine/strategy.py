@@ -2,19 +2,21 @@
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import EMAHook
+from mmengine.registry import HOOKS, RUNNERS, STRATEGIES
+from mmengine.runner import FlexibleRunner
 
 from ..errors import UsageError, suggest
+from ..registry import is_type, resolve_type
 
-# How a config names it -> what is built.
+# The name of its class -> what is built.
 _STRATEGIES = {
     'SingleDeviceStrategy': 'SingleDeviceStrategy',
     'DDPStrategy': 'DDPStrategy',
     'FSDPStrategy': 'mmstvit.FSDPStrategy',
-    'mmstvit.FSDPStrategy': 'mmstvit.FSDPStrategy',
 }
 _SINGLE = 'SingleDeviceStrategy'
-# How a config names the runner that knows strategies; the last is built.
-_RUNNERS = ('FlexibleRunner', 'mmengine.FlexibleRunner', 'mmstvit.FlexibleRunner')
+_RUNNER = 'mmstvit.FlexibleRunner'
 
 
 def choose_strategy(cfg: Config) -> bool:
@@ -26,9 +28,11 @@ def choose_strategy(cfg: Config) -> bool:
     Raises:
         UsageError: the strategy is unknown or does not fit the launcher or the rest of the config.
     """
-    if cfg.get('strategy') is None and cfg.get('runner_type') not in _RUNNERS:
+    kind = resolve_type(cfg.get('runner_type'), RUNNERS)
+    flexible = kind in (FlexibleRunner, RUNNERS.get(_RUNNER))
+    if cfg.get('strategy') is None and not flexible:
         return False
-    if cfg.get('runner_type') not in (None, *_RUNNERS):
+    if cfg.get('runner_type') is not None and not flexible:
         raise UsageError(f"runner_type='{cfg.runner_type}' knows no strategy: leave runner_type or strategy out")
     if cfg.get('strategy') is None:
         cfg.strategy = ConfigDict(type=_SINGLE if cfg.launcher == 'none' else 'DDPStrategy')
@@ -42,7 +46,7 @@ def choose_strategy(cfg: Config) -> bool:
     _refuse_hooks(cfg)
     if not torch.cuda.is_available() and name != _SINGLE:
         _distribute_on_cpu(strategy)
-    cfg.runner_type = _RUNNERS[-1]
+    cfg.runner_type = _RUNNER
     # What a test needs is in its checkpoint.
     cfg.setdefault('init_weights_for_test_or_val', False)
     cfg.setdefault('env_cfg', ConfigDict(dist_cfg=dict(backend='nccl')))
@@ -53,17 +57,18 @@ def strategy_name(cfg: Config) -> str:
     """The name of the config's strategy, one of those known here."""
     if not isinstance(cfg.strategy, dict):
         raise UsageError(f'strategy takes a dict: --cfg-options strategy.type={cfg.strategy}')
-    name = cfg.strategy.get('type')
+    kind = cfg.strategy.get('type')
+    name = getattr(resolve_type(kind, STRATEGIES), '__name__', None)
     if name not in _STRATEGIES:
-        known = [known for known in _STRATEGIES if '.' not in known]
-        raise UsageError(f'strategy.type={name} is none of {", ".join(known)}{suggest(str(name), known)}')
+        known = list(_STRATEGIES)
+        raise UsageError(f'strategy.type={kind} is none of {", ".join(known)}{suggest(str(kind), known)}')
     return name
 
 
 def drop_strategy(cfg: Config) -> None:
     """Test in one process without the strategy for several that a model was trained with: its checkpoints are whole."""
     if cfg.get('strategy') is not None and cfg.launcher == 'none' and strategy_name(cfg) != _SINGLE:
-        print(f'One process: tested without the {cfg.strategy.type} that the config trains with.')
+        print(f'One process: tested without the {strategy_name(cfg)} that the config trains with.')
         cfg.pop('strategy')
         cfg.pop('runner_type', None)
 
@@ -89,7 +94,7 @@ def _move_settings(cfg: Config, name: str) -> None:
 def _refuse_hooks(cfg: Config) -> None:
     """The FlexibleRunner loads checkpoints before hooks are ready, and with FSDP no hook sees whole weights."""
     for hook in cfg.get('custom_hooks') or ():
-        if isinstance(hook, dict) and str(hook.get('type')).endswith('EMAHook'):
+        if isinstance(hook, dict) and is_type(hook.get('type'), EMAHook, HOOKS, cfg.get('default_scope')):
             raise UsageError(
                 'the average of the weights (EMAHook) does not work with a strategy: leave strategy out, '
                 'tools/dist_train.sh distributes without it too, or train without the average: custom_hooks=[]'

@@ -6,12 +6,13 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from ..datasets.checked_videos import CheckedVideos
 from ..errors import UsageError
-from ..registry import HOOKS
-from .datasets import innermost
+from ..registry import HOOKS, resolve_type
+from .datasets import innermost, is_video_dataset
 from .running import add_hook
 
 
@@ -21,8 +22,9 @@ def skip_broken_clips(cfg: Config) -> None:
     Raises:
         UsageError: it trains on no ``VideoDataset``.
     """
-    kinds = {part.get('type') for _, part in innermost(cfg.train_dataloader.dataset, '')}
-    if not kinds & {'VideoDataset', 'mmaction.VideoDataset'}:
+    parts = [part for _, part in innermost(cfg.train_dataloader.dataset, '')]
+    kinds = [resolve_type(part.get('type'), DATASETS, cfg.get('default_scope')) for part in parts]
+    if not any(is_video_dataset(kind) for kind in kinds):
         raise UsageError('--skip-broken is for data sets of the type VideoDataset, and the config trains on none')
     cfg.setdefault('data_checks', ConfigDict()).skip_broken = True
     add_hook(cfg, 'mmstvit.SkippedClipsHook')

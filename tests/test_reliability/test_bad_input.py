@@ -465,7 +465,9 @@ def test_list_that_is_not_there(pictures, tmp_path, fails):
 def test_folder_without_images(pictures, tmp_path):
     made = case(pictures, tmp_path, [], folders=True)
     (made.root / 'a').mkdir()
-    with pytest.raises(UsageError, match=f'^{made.root}: the data set cannot be read: '):
+    with pytest.raises(
+        UsageError, match=f'^{made.root}/?: there are no files with the endings .bmp, .*; check the data folder'
+    ):
         read_all(made.config)
 
 

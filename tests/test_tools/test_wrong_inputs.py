@@ -212,9 +212,14 @@ def test_checkpoint_of_another_size(fails, trained, tmp_path):
 
 
 def test_checkpoint_of_other_classes(fails, trained, tmp_path):
-    args = (trained.config, trained.checkpoint, '--work-dir', tmp_path, '--cfg-options', 'model.head.num_classes=7')
-    line = fails(evaluate, *args)
-    assert 'head.layers.head.weight, head.layers.head.bias have another shape' in line
+    args = (trained.config, trained.checkpoint, '--work-dir', tmp_path, '--cfg-options')
+    assert 'model.head.num_classes=7, and the data has 10 classes' in fails(evaluate, *args, 'model.head.num_classes=7')
+
+
+def test_checkpoint_of_another_grid(fails, trained, tmp_path):
+    args = (trained.config, trained.checkpoint, '--work-dir', tmp_path, '--cfg-options')
+    line = fails(evaluate, *args, 'model.backbone.semantic_grid=(1,3)')
+    assert 'global_centers has another shape than the config says' in line
 
 
 def test_checkpoint_of_another_network_without_our_backbone(fails, config, trained, tmp_path):

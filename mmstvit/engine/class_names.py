@@ -1,0 +1,88 @@
+"""Names of classes: of the data sets of a config, and of a checkpoint, which must agree."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from ..errors import UsageError
+from .datasets import innermost
+from .folders import shown
+
+
+def check_configured_names(cfg: Config, loaders: Sequence[str]) -> None:
+    """Refuse data sets of dataloaders whose ``metainfo.classes`` differ.
+
+    Raises:
+        UsageError: naming both.
+    """
+    first = None
+    for loader in loaders:
+        for key, dataset in innermost((cfg.get(loader) or {}).get('dataset'), f'{loader}.dataset'):
+            names = (dataset.get('metainfo') or {}).get('classes')
+            if isinstance(names, str):
+                continue  # a file, or told when the data set is built
+            if first and names and tuple(names) != first[1]:
+                raise UsageError(f'metainfo.classes differ: {_difference(first[1], names, first[0], key)}')
+            if names and not first:
+                first = key, tuple(names)
+
+
+def class_names(dataset: Any) -> tuple[str, ...] | None:
+    """The names of a data set's classes, where it has any."""
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if isinstance(names, str):
+        raise UsageError(f"metainfo.classes is the text '{names}': write a tuple of names, ('{names}',)")
+    return tuple(map(str, names)) if names else None
+
+
+def check_same_names(train: Any, val: Any) -> None:
+    """Refuse to validate on other classes than those of the training.
+
+    Raises:
+        UsageError: naming them.
+    """
+    ours, theirs = class_names(train), class_names(val)
+    if ours and theirs and ours != theirs:
+        raise UsageError(
+            f'metainfo.classes differ: {_difference(ours, theirs, "the training set", "the validation set")}'
+        )
+
+
+def check_checkpoint_names(meta: dict, dataset: Any, filename: str, only_warn: bool) -> None:
+    """Compare the names of a data set's classes with those that a checkpoint was trained with.
+
+    Args:
+        meta: of the checkpoint.
+        dataset: what the model will be tested on or trained with.
+        filename: of the checkpoint.
+        only_warn: whether the model will learn the new ones.
+
+    Raises:
+        UsageError: they differ.
+    """
+    ours, theirs = class_names(dataset), (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')
+    theirs = tuple(map(str, theirs)) if isinstance(theirs, (list, tuple)) else ()
+    if not ours or not theirs or ours == theirs:
+        return
+    what = _difference(theirs, ours, 'the checkpoint', 'the data')
+    line = f'{filename} was trained with other classes than those of the data: {what}'
+    if only_warn:
+        print_log(line, 'current', logging.WARNING)
+        return
+    raise UsageError(f"{line}; name the checkpoint's classes in their order in dataset.metainfo.classes")
+
+
+def _difference(first: Sequence[str], second: Sequence[str], one: str, other: str) -> str:
+    """What differs in two lists of classes, which are those of ``one`` and of ``other``."""
+    only = [[name for name in a if name not in set(b)] for a, b in ((first, second), (second, first))]
+    if any(only):
+        return ', '.join(
+            f'only {whose} has {shown(names)}' for whose, names in zip((one, other), only, strict=True) if names
+        )
+    if len(first) != len(second):
+        return f'{len(first)} and {len(second)}, some of them twice'
+    i = next(i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b)
+    return f'they have another order, number {i} is {first[i]} for {one} and {second[i]} for {other}'

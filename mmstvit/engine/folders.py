@@ -1,0 +1,144 @@
+"""Data sets whose classes are folders: numbered by name over the training set, without hidden folders and files.
+
+mmpretrain numbers the folders of each split on its own, so that a class that one split lacks moves all that follow.
+"""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS
+
+from ..errors import UsageError
+
+# Of file systems and archives: thumbnails, resource forks, recycle bins.
+_NOT_DATA = ('@eaDir', '__MACOSX', '#recycle', 'Thumbs.db', 'desktop.ini')
+_SHOWN = 8
+
+
+def _is_data(name: str) -> bool:
+    return not name.startswith('.') and name not in _NOT_DATA
+
+
+def folders_in(root: str) -> list[str] | None:
+    """The names of the folders in a local one, sorted, without hidden ones; ``None`` where it is not there."""
+    if not os.path.isdir(root):
+        return None
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if _is_data(entry.name) and entry.is_dir())
+
+
+def is_folder_set(dataset: Any) -> bool:
+    """Whether a data set, which need not be read yet, is one of mmpretrain that finds its files in local folders."""
+    finds = getattr(getattr(type(dataset), '_find_samples', None), '__module__', None)
+    return finds == 'mmpretrain.datasets.custom' and not dataset.ann_file and os.path.isdir(dataset.img_prefix)
+
+
+def training_classes(parts: Sequence[dict]) -> tuple[str, ...] | None:
+    """The names by which folders are numbered.
+
+    Args:
+        parts: the configs of the data sets that are trained on.
+
+    Returns:
+        ``metainfo.classes`` of the config where it has them, else the names of all folders; ``None`` where there are
+        neither.
+    """
+    names: set[str] = set()
+    for part in parts:
+        given = (part.get('metainfo') or {}).get('classes') or part.get('classes')
+        built = None
+        with contextlib.suppress(Exception):  # what is wrong with it is told when it is read
+            built = DATASETS.build(dict(part, lazy_init=True, pipeline=[]))
+        found = set(folders_in(built.img_prefix) or ()) if is_folder_set(built) and built.with_label else set()
+        if isinstance(given, (list, tuple)) and found <= set(given):
+            return tuple(given)
+        names |= found
+    return tuple(sorted(names)) or None
+
+
+@contextlib.contextmanager
+def numbered_folders(dataset: BaseDataset, classes: Sequence[str] | None) -> Iterator[None]:
+    """While it is open, a folder data set reads what :func:`_find_samples` finds."""
+    if not is_folder_set(dataset):
+        yield
+        return
+    dataset._find_samples = partial(_find_samples, dataset, classes)
+    try:
+        yield
+    finally:
+        del dataset._find_samples  # it would be copied into each worker
+
+
+def _find_samples(dataset: Any, classes: Sequence[str] | None) -> list:
+    """What mmpretrain's method of this name returns: files with the numbers of their classes, or files alone."""
+    root = dataset.img_prefix
+    if dataset.with_label:
+        found = folders_in(root) or []
+        order = _order(dataset, root, found, classes)
+        numbers = dataset.folder_to_idx = {name: number for number, name in enumerate(order)}
+        listed = [(file, numbers[name]) for name in found for file in _files(root, name)]
+    else:
+        listed = [(file, None) for file in _files(root, '')]
+    samples = [(file, number) for file, number in listed if dataset.is_valid_file(file)]
+    unread = Counter(PurePath(file).suffix.lower() for file, _ in listed if not dataset.is_valid_file(file))
+    if not samples:
+        raise UsageError(
+            f'{root}: there are no files with the endings {", ".join(sorted(dataset.extensions))}'
+            f'{" in its folders" if dataset.with_label else ""}{_endings(unread)}; check the data folder'
+        )
+    if unread:
+        kinds = ' or '.join(sorted(dataset.extensions))
+        print_log(
+            f'{sum(unread.values())} of {len(listed)} files in {root} are no {kinds}{_endings(unread)}', 'current'
+        )
+    return samples if dataset.with_label else [file for file, _ in samples]
+
+
+def _endings(unread: Counter) -> str:
+    """``': *.webp 24'`` for files that are not read."""
+    told = ', '.join(f'{f"*{ending}" if ending else "without one"} {n}' for ending, n in unread.most_common(_SHOWN))
+    return told and f': {told}'
+
+
+def _files(root: str, folder: str) -> list[str]:
+    """The files below a folder, with their paths from ``root``."""
+    files = []
+    for place, folders, names in os.walk(os.path.join(root, folder), followlinks=True):
+        folders[:] = filter(_is_data, folders)
+        below = os.path.relpath(place, root)
+        files += [name if below == '.' else f'{below}/{name}' for name in names if _is_data(name)]
+    return sorted(files)
+
+
+def _order(dataset: Any, root: str, found: list[str], classes: Sequence[str] | None) -> Sequence[str]:
+    """The names of folders in the order of their numbers."""
+    given = dataset.CLASSES
+    if given is not None and set(found) <= set(given):
+        return given
+    order = found if classes is None else classes
+    unknown = sorted(set(found) - set(order))
+    if unknown:
+        raise UsageError(
+            f'{root} has folders that are no class of the training set: {shown(unknown)}; its classes are '
+            f'{shown(order)}: check the data folder'
+        )
+    if given is None:
+        dataset._metainfo['classes'] = tuple(order)
+    elif len(given) != len(order):
+        raise UsageError(
+            f'{root} has {len(order)} folders, {shown(order)}, and metainfo.classes has {len(given)} names, '
+            f'{shown(given)}: check the data folder'
+        )
+    return order
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first of some names, for one line."""
+    return ', '.join(map(str, names[:_SHOWN])) + (' ...' if len(names) > _SHOWN else '') or 'none'
