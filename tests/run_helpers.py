@@ -1,9 +1,9 @@
 """Configs of small runs in the three toolboxes, and how the tests start a command and read its log."""
 
 import contextlib
-import functools
 import http.server
 import json
+import multiprocessing
 import os
 import re
 import runpy
@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import traceback
 from pathlib import Path
 
 import torch
@@ -179,45 +178,46 @@ def run_script(script, *args, folder, path=None, **env):
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env)
 
 
-def fork(run, output):
-    """Call ``run`` in a fork of this process, with its output in a file; return the number of the new process.
+def start_process(function, *args, output):
+    """Start a process that calls a function of a module, with its output in a file.
 
-    Starting Python and importing the toolboxes would take most of the time.
+    It is a fork of one that has imported the toolboxes and nothing else: starting Python and importing them would take
+    most of the time, and a process that has computed gradients in several threads cannot be forked.
     """
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        with open(output, 'a') as out:
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-        torch.set_num_threads(1)
-        run()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['mmstvit.cli.train', 'mmpretrain.models', 'mmdet.models', 'mmaction.models'])
+    process = context.Process(target=_call, args=(function, args, output))
+    process.start()
+    return process
+
+
+def _call(function, args, output):
+    with open(output, 'a') as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    torch.set_num_threads(1)
+    function(*args)
 
 
 def run_ranks(main, *args, output, number=2):
     """Run a command's ``main`` in several processes, as torchrun starts them; return what all of them print."""
     shared = dict(WORLD_SIZE=str(number), MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-
-    def run(rank):
-        os.environ.update(shared, RANK=str(rank), LOCAL_RANK=str(rank))
-        main([*map(str, args), '--launcher', 'pytorch'])
-
-    processes = [fork(functools.partial(run, rank), output) for rank in range(number)]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in processes]
+    words = [*map(str, args), '--launcher', 'pytorch']
+    processes = [
+        start_process(_run_rank, main, words, dict(shared, RANK=str(i), LOCAL_RANK=str(i)), output=output)
+        for i in range(number)
+    ]
+    for process in processes:
+        process.join()
     said = Path(output).read_text()
+    codes = [process.exitcode for process in processes]
     assert codes == [0] * number, f'exit codes {codes}: {said[-3000:]}'
     return said
+
+
+def _run_rank(main, words, environ):
+    os.environ.update(environ)
+    main(words)
 
 
 def free_port():

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from .inputs import LocalCopies, checked_image, checked_path, infer_each, settle
 from .models import chosen_device, get_model, scope_of
 from .pipelines import test_dataset_of
+from .scopes import toolbox_scope
 
 
 def infer(
@@ -47,11 +47,11 @@ def infer(
         raise ValueError(f'dtype={dtype} is not for inference on {device}: take torch.bfloat16 or torch.float32')
     with LocalCopies() as copies:
         # The caller's scope is its own between two results.
-        with DefaultScope.overwrite_default_scope(scope):
+        with toolbox_scope(scope):
             results = iter(_INFER[scope](model, inputs, copies.local, batch_size, **kwargs))
         none_left = object()
         while True:
-            with DefaultScope.overwrite_default_scope(scope), torch.autocast(device, dtype, enabled=mixed):
+            with toolbox_scope(scope), torch.autocast(device, dtype, enabled=mixed):
                 result = next(results, none_left)
             if result is none_left:
                 return

@@ -15,13 +15,14 @@ from typing import Any
 import mmengine
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS
 
 from ..compat.requires import require
 from ..errors import UsageError
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..paths import package_data
 from .pipelines import test_dataset_of
+from .scopes import toolbox_scope
 from .weights import load_weights
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
@@ -140,7 +141,7 @@ def _build(cfg: Config, device: str | torch.device) -> torch.nn.Module:
     The scope is set for the time of building alone, so that models of several toolboxes can live side by side.
     """
     scope = toolbox_of(cfg)
-    with DefaultScope.overwrite_default_scope(scope):
+    with toolbox_scope(scope):
         if scope == 'mmpretrain':
             from mmpretrain.registry import MODELS
 

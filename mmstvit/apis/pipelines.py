@@ -43,7 +43,7 @@ def loading_step(pipeline: list[dict]) -> dict[str, Any]:
 
 def channels_of(cfg: Config) -> int:
     """Return the channels of the network's input, ``in_channels`` of its backbone."""
-    backbone = cfg.model.get('backbone') or {}
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
     while isinstance(backbone.get('backbone'), dict):  # a wrapper around one
         backbone = backbone['backbone']
     return backbone.get('in_channels', 3)

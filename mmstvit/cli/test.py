@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
 from ..apis.weights import check_checkpoint
+from ..engine.augmented_test import augment_test
 from ..engine.class_names import check_configured_names
 from ..engine.running import add_hook, build_runner, check_data
 from ..engine.strategy import drop_strategy
@@ -32,6 +33,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', help='write the metrics to FILE.json, or the predictions to FILE.pkl')
     parser.add_argument('--show-dir', help='draw the predictions into this folder')
     parser.add_argument('--interval', type=int, default=1, help='with --show-dir: draw every n-th sample')
+    parser.add_argument(
+        '--tta', action='store_true', help='average augmented views: by tta_model and tta_pipeline, or flips'
+    )
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -55,6 +59,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == '.pkl':
             _add_dump(cfg, str(out))
+    if args.tta:
+        augment_test(cfg)
     if args.show_dir is not None:
         _draw(cfg, args.show_dir, args.interval)
     return cfg

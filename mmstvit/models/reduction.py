@@ -75,11 +75,11 @@ def parse_reduction(text: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f'{text!r} is no reduction: write METHOD:OPTION=VALUE,..., e.g. tome:r=13') from error
 
 
-@MODELS.register_module(name='Reduced')
-def build_reduced(backbone: dict, reduce: dict) -> nn.Module:
+@MODELS.register_module()
+def Reduced(backbone: dict, reduce: dict) -> nn.Module:
     """Build a backbone of any toolbox and reduce its tokens: ``type='mmstvit.Reduced'`` in a config.
 
-    The result is that backbone, with its own parameter names, so that its checkpoints load.
+    It is a function named as the type that it stands for: the result is that backbone, with its own parameter names, so that its checkpoints load.
 
     Args:
         backbone: its config, e.g. ``dict(type='VisionTransformer', ...)`` of the default scope mmpretrain.

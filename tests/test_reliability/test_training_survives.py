@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from run_helpers import ROOT, fork, free_port, tool_env
+from run_helpers import ROOT, free_port, start_process, tool_env
 
 from mmstvit.cli import train as train_cli
 from mmstvit.engine.whole_checkpoints import fault_of
@@ -219,20 +219,23 @@ def test_signal_to_the_process_group(toolbox, iteration, configs, tmp_path):
         tmp_path / 'config.py', "_base_ = ['{base}']\ncustom_hooks = [dict(type='Disturber')]\n", base=configs[toolbox]
     )
 
+    out, options = tmp_path / 'out.txt', ('--cfg-options', 'train_cfg.val_interval=1', *loaders)
+    args = (config, '--work-dir', tmp_path / 'w', *options)
+    process = start_process(train_until_signal, iteration, args, output=out)
+    process.join()
+    assert process.exitcode == 128 + signal.SIGTERM, out.read_text()[-3000:]
+    assert pointed_to(tmp_path / 'w').name == f'interrupted_epoch_1_iter_{iteration + 1}.pth'
+
+
+def train_until_signal(iteration, args):
     def act(runner):
         # From another process: a worker that its parent tells to end is no failure.
         subprocess.run(['kill', '-TERM', '--', f'-{os.getpgrp()}'], start_new_session=True, check=True)
         time.sleep(1)  # PyTorch raises as soon as it hears of a worker's end
 
-    def run():
-        os.setsid()
-        Disturber.plan = 'iteration', iteration, act
-        train(config, '--work-dir', tmp_path / 'w', '--cfg-options', 'train_cfg.val_interval=1', *loaders)
-
-    out = tmp_path / 'out.txt'
-    status = os.waitpid(fork(run, out), 0)[1]
-    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM, out.read_text()[-3000:]
-    assert pointed_to(tmp_path / 'w').name == f'interrupted_epoch_1_iter_{iteration + 1}.pth'
+    os.setsid()
+    Disturber.plan = 'iteration', iteration, act
+    train(*args)
 
 
 WORKERS = (

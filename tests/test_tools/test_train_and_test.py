@@ -10,8 +10,10 @@ import torch
 from mmengine.config import Config
 from run_helpers import read_scalars
 
+from mmstvit import get_model, inference_model
 from mmstvit.cli import test as test_cli
 from mmstvit.cli import train as train_cli
+from mmstvit.datasets import digit_scans
 
 ITERATIONS = 30  # of an epoch: 600 images in batches of 20
 
@@ -57,6 +59,22 @@ def test_predictions_in_pickle(trained, tmp_path):
     assert scores.shape == (150, 10)
     assert np.allclose(scores.sum(1), 1, atol=1e-4)
     assert 100 * (scores.argmax(1) == labels).mean() == pytest.approx(trained.top1, abs=1e-4)
+
+
+def test_augmented_views_are_averaged(trained, tmp_path):
+    """By default over each image and its mirror image."""
+    scores = []
+    for name, options in (('plain', ()), ('augmented', ('--tta',))):
+        out = tmp_path / f'{name}.pkl'
+        args = (trained.config, trained.checkpoint, '--work-dir', tmp_path / name, '--out', out, *options)
+        evaluate(*args, '--cfg-options', 'test_dataloader.dataset.indices=20')
+        predictions = pickle.loads(out.read_bytes())
+        scores.append(np.stack([np.asarray(prediction['pred_score']) for prediction in predictions]))
+    model, (images, _) = get_model(trained.config, trained.checkpoint), digit_scans('val')
+    mirrored = inference_model(model, [np.repeat(image[:, ::-1, None], 3, axis=2) for image in images[:20]])
+    expected = (scores[0] + np.stack([one['pred_scores'] for one in mirrored])) / 2
+    np.testing.assert_allclose(scores[1], expected, atol=1e-5)
+    assert not np.allclose(scores[1], scores[0], atol=1e-3)
 
 
 def test_testing_leaves_a_resume_setting_alone(trained, tmp_path):

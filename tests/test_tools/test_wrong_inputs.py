@@ -216,10 +216,10 @@ def test_checkpoint_of_other_classes(fails, trained, tmp_path):
     assert 'model.head.num_classes=7, and the data has 10 classes' in fails(evaluate, *args, 'model.head.num_classes=7')
 
 
-def test_checkpoint_of_another_grid(fails, trained, tmp_path):
+def test_checkpoint_of_another_patch_size(fails, trained, tmp_path):
     args = (trained.config, trained.checkpoint, '--work-dir', tmp_path, '--cfg-options')
-    line = fails(evaluate, *args, 'model.backbone.semantic_grid=(1,3)')
-    assert 'global_centers has another shape than the config says' in line
+    line = fails(evaluate, *args, 'model.backbone.patch_size=4')
+    assert 'backbone.patch_embed.projection.weight has another shape than the config says' in line
 
 
 def test_checkpoint_of_another_network_without_our_backbone(fails, config, trained, tmp_path):
