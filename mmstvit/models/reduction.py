@@ -79,7 +79,8 @@ def parse_reduction(text: str) -> tuple[str, dict[str, Any]]:
 def Reduced(backbone: dict, reduce: dict) -> nn.Module:
     """Build a backbone of any toolbox and reduce its tokens: ``type='mmstvit.Reduced'`` in a config.
 
-    It is a function named as the type that it stands for: the result is that backbone, with its own parameter names, so that its checkpoints load.
+    It is a function named as the type that it stands for: the result is that backbone, with its own parameter names, so
+    that its checkpoints load.
 
     Args:
         backbone: its config, e.g. ``dict(type='VisionTransformer', ...)`` of the default scope mmpretrain.
