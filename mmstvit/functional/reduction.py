@@ -109,5 +109,6 @@ def merge_weighted(reduction: Reduction, x: Tensor, size: Tensor | None) -> tupl
     """
     if size is None:
         size = x.new_ones(*x.shape[:2], 1)
-    merged = reduction.merge(size)
-    return reduction.merge(x * size) / merged, merged
+    merged = reduction.merge(torch.cat((x * size, size), dim=-1))
+    size = merged[..., -1:]
+    return merged[..., :-1] / size, size

@@ -101,6 +101,7 @@ command.main(sys.argv[1:])
 """
 
 
+@pytest.mark.long
 def test_a_run_is_stopped_gone_on_with_finished_and_not_repeated(place):
     """SIGTERM to the command ends its training too; the same runs again go on, and failures are told of their own."""
     root, run = place / 'w', Run('stvit-tiny_digits', 0)

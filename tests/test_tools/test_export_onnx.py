@@ -66,7 +66,13 @@ def prepared(folder, name):
     return model, config, checkpoint, size, options
 
 
-@pytest.fixture(scope='module', params=CONFIGS)
+LONG = ('T2T-ViT', 'STViTSwin 3D')  # the others stand for them in `make test`
+
+
+@pytest.fixture(
+    scope='module',
+    params=[pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in CONFIGS],
+)
 def exported(request, tmp_path_factory):
     """Each form, exported: name, model, input size, options, file."""
     if request.param == 'STViTR dense':
