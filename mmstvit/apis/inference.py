@@ -1,6 +1,7 @@
 """Inference of images and videos, in all three toolboxes: ``infer`` and ``inference_model``."""
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from typing import Any
@@ -128,13 +129,17 @@ def _infer_objects(model: torch.nn.Module, inputs: Iterable, local: Local, batch
 
     _refuse_batches(batch_size)
 
+    @functools.cache
+    def pipeline(of_files: bool) -> Compose:
+        # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
+        steps = copy.deepcopy(test_dataset_of(model.cfg).pipeline)
+        if not of_files:
+            steps[0].type = 'mmdet.LoadImageFromNDArray'
+        return Compose(guard_images(Compose(steps).transforms))
+
     def infer_one(image: Any) -> Any:
         image = checked_image(local(image))
-        # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
-        pipeline = copy.deepcopy(test_dataset_of(model.cfg).pipeline)
-        if not isinstance(image, str):
-            pipeline[0].type = 'mmdet.LoadImageFromNDArray'
-        return inference_detector(model, image, Compose(guard_images(Compose(pipeline).transforms)))
+        return inference_detector(model, image, pipeline(isinstance(image, str)))
 
     return infer_each(infer_one, inputs)
 

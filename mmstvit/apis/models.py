@@ -21,6 +21,7 @@ from ..compat.requires import require
 from ..errors import UsageError
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..paths import package_data
+from ..registry import resolve_type
 from .pipelines import test_dataset_of
 from .scopes import toolbox_scope
 from .weights import load_weights
@@ -185,9 +186,7 @@ def class_names(cfg: Config) -> Sequence[str] | None:
         return None
     if names := (dataset.get('metainfo') or {}).get('classes'):
         return names
-    kind = dataset.get('type')
-    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        kind = registry.get(kind) if isinstance(kind, str) else kind
+    kind = resolve_type(dataset.get('type'), DATASETS, cfg.default_scope)
     return (getattr(kind, 'METAINFO', None) or {}).get('classes')
 
 

@@ -11,7 +11,7 @@ from mmengine.config import DictAction
 from ..apis.models import chosen_device
 from ..errors import UsageError
 from ..measure.networks import SPECS
-from ..models import parse_reduction, reduce_
+from ..models import reduce_by_text
 
 
 class _Options(DictAction):
@@ -66,10 +66,7 @@ def add_reduce_argument(parser: argparse.ArgumentParser) -> None:
 
 def reduced(model: torch.nn.Module, reduction: str | None) -> torch.nn.Module:
     """Return the model, with its tokens reduced where ``--reduce`` asks for it."""
-    if reduction is None:
-        return model
-    method, options = parse_reduction(reduction)
-    return reduce_(model, method, **options)
+    return model if reduction is None else reduce_by_text(model, reduction)
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -18,6 +17,7 @@ from ..apis.weights import check_checkpoint
 from ..errors import UsageError, one_line_errors
 from ..measure.figures import console
 from ..measure.networks import quieten
+from ..measure.timing import DTYPES
 from .arguments import (
     add_checkpoint_argument,
     add_device_argument,
@@ -29,7 +29,6 @@ from .arguments import (
 from .common import read_config
 from .tables import summary
 
-DTYPES = ('float32', 'bfloat16', 'float16')
 LIMITED = {  # the toolboxes that have an option, its default, and why others have not
     'batch_size': (('mmpretrain',), 16, 'image classifiers: detectors and recognisers infer one file at a time'),
     'threshold': (('mmdet',), THRESHOLD, 'detectors: leave it out'),
@@ -92,7 +91,7 @@ def run(args: argparse.Namespace) -> bool:
     # Of many files there is no room for all predictions.
     rows, counted, failed = [], Counter(), 0
     begin, stderr = time.perf_counter(), Console(stderr=True)
-    dtype = getattr(torch, args.dtype)
+    dtype = DTYPES[args.dtype]
     predictions = predict_files(model, files, args.batch_size, args.threshold, args.out, args.draw, args.top_k, dtype)
     with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as bar:
         for row in bar.track(predictions, total=len(files), description='inferring'):

@@ -15,8 +15,10 @@ from mmengine.registry import METRICS
 
 from ..errors import UsageError, one_line
 from ..paths import is_address
+from ..registry import resolve_type
 from .coco import fill
 from .coco_file import forget_shared, name_of, read_coco
+from .datasets import with_inner
 
 
 def checked_metrics(evaluator: Any) -> Any:
@@ -36,10 +38,7 @@ def build_metric(metric: dict) -> Any:
     Raises:
         UsageError: as :func:`.read_coco`.
     """
-    kind, file = metric.get('type'), metric.get('ann_file')
-    if isinstance(kind, str):
-        with METRICS.switch_scope_and_registry(metric.get('_scope_')) as registry:
-            kind = registry.get(kind)
+    kind, file = resolve_type(metric.get('type'), METRICS, metric.get('_scope_')), metric.get('ann_file')
     module = sys.modules.get('mmdet.evaluation.metrics.coco_metric')
     if not (file and module and inspect.isclass(kind) and issubclass(kind, module.CocoMetric)):
         return METRICS.build(metric)
@@ -93,11 +92,9 @@ def check_evaluation(loop: Any, key: str) -> Any:
 def _coco_sets(dataset: Any) -> Iterator[Any]:
     base = getattr(sys.modules.get('mmdet.datasets.coco'), 'CocoDataset', ())
     # Instances are scored against another file than the panoptic one of a data set.
-    if isinstance(dataset, base) and dataset.COCOAPI is base.COCOAPI:
-        yield dataset
-    for part in [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())]:
-        if part is not None:
-            yield from _coco_sets(part)
+    for part in with_inner(dataset):
+        if isinstance(part, base) and part.COCOAPI is base.COCOAPI:
+            yield part
 
 
 def _check_file(file: str, files: list[str], key: str) -> None:

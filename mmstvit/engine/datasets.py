@@ -142,6 +142,14 @@ def innermost(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
         yield key, dataset
 
 
+def with_inner(dataset: Any) -> Iterator[Any]:
+    """A built data set and, depth first, those inside RepeatDataset, ConcatDataset and the like."""
+    yield dataset
+    for part in [getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())]:
+        if part is not None:
+            yield from with_inner(part)
+
+
 @contextlib.contextmanager
 def clear_data_errors(trust_data: bool = False) -> Iterator[None]:
     """While it is open, a file of a data set that cannot be read raises :class:`UsageError` with the file's name."""

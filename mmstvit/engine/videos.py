@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from ..datasets.checked_videos import CheckedVideos
 from ..errors import UsageError
 from ..registry import HOOKS, resolve_type
-from .datasets import innermost, is_video_dataset
+from .datasets import innermost, is_video_dataset, with_inner
 from .running import add_hook
 
 
@@ -31,12 +31,7 @@ def skip_broken_clips(cfg: Config) -> None:
 
 
 def _checked_sets(dataset: Any) -> Iterator[CheckedVideos]:
-    if isinstance(dataset, CheckedVideos):
-        yield dataset
-        return
-    for part in [getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', [])]:
-        if part is not None:
-            yield from _checked_sets(part)
+    return (part for part in with_inner(dataset) if isinstance(part, CheckedVideos))
 
 
 @HOOKS.register_module()

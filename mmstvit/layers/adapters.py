@@ -15,8 +15,6 @@ from .attention import AttentionLayout
 from .encoder import Encoder
 from .layout import WholeImage
 from .steps import Network, SelfAttention, Step
-from .steps.drop import Drop, Restore
-from .steps.evit import EViT
 from .tokens import Tokens
 
 
@@ -132,7 +130,7 @@ class Transformer(NamedTuple):
         Raises:
             ValueError: they drop tokens of a map that has a place for each patch.
         """
-        if self.needs_all and _drops(steps) and not any(isinstance(step, Restore) for step in steps):
+        if self.needs_all and _loses_patches(steps):
             raise ValueError(
                 "the model's output is a map with a place for each patch, and the method drops tokens: give "
                 'fuse_last=True, or take a method that merges'
@@ -140,7 +138,7 @@ class Transformer(NamedTuple):
 
     def run(self, steps: Sequence[Step]) -> None:
         """Let each block be run by a step, until :meth:`restore`."""
-        finish = _keep if _drops(steps) else _unmerge
+        finish = _keep if _loses_patches(steps) else _unmerge
         for block, step in zip(self.blocks, steps, strict=True):
             # An instance's own forward: a partial of a function can be copied, pickled and compiled.
             last = finish if block is self.blocks[-1] else None
@@ -168,8 +166,8 @@ class OwnTransformer(NamedTuple):
         self.run([SelfAttention() for _ in self.encoder.layers])
 
 
-def _drops(steps: Sequence[Step]) -> bool:
-    return any(isinstance(step, (Drop, EViT)) for step in steps)
+def _loses_patches(steps: Sequence[Step]) -> bool:
+    return any(step.loses_patches for step in steps)
 
 
 def _forward(

@@ -16,7 +16,7 @@ from ..apis.models import TOOLBOXES, get_model, toolbox_of
 from ..apis.pipelines import channels_of, test_dataset_of, type_name
 from ..compat.requires import require
 from ..errors import UsageError, one_line, suggest
-from ..models import parse_reduction, reduce_
+from ..models import reduce_by_text
 
 SPECS = (
     'CONFIG is the path of a config, its path below configs/, or a name of the model index; mmpretrain:NAME, '
@@ -78,8 +78,7 @@ def load_network(spec: str) -> Network:
     network = _load_network(spec)
     if reduction:
         try:
-            method, options = parse_reduction(reduction)
-            reduce_(network.model, method, **options)
+            reduce_by_text(network.model, reduction)
         except ValueError as error:
             raise UsageError(f'{spec}+{reduction}: {one_line(error)}') from error
         network.label += f'+{reduction}'

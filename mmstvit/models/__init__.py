@@ -2,7 +2,7 @@
 
 from .backbones import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
 from .necks import SimpleFeaturePyramid, TokenRecovery
-from .reduction import parse_reduction, reduce_, restore_
+from .reduction import reduce_, reduce_by_text, restore_
 
 __all__ = [
     'STViT',
@@ -12,7 +12,7 @@ __all__ = [
     'SimpleFeaturePyramid',
     'T2TViT',
     'TokenRecovery',
-    'parse_reduction',
     'reduce_',
+    'reduce_by_text',
     'restore_',
 ]

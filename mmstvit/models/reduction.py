@@ -56,23 +56,25 @@ def restore_(model: nn.Module) -> nn.Module:
     return model
 
 
-def parse_reduction(text: str) -> tuple[str, dict[str, Any]]:
-    """Read a method and its options from a command line.
+def reduce_by_text(model: nn.Module, text: str) -> nn.Module:
+    """Reduce the tokens of a model as a command line says, see :func:`reduce_`.
 
     Args:
+        model: as of :func:`reduce_`.
         text: e.g. ``'tome:r=13'``, ``'evit:keep_rate=0.7,blocks=(3,6,9)'``.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or as of :func:`reduce_`.
     """
     method, _, options = text.partition(':')
     try:
         call = ast.parse(f'f({options})', mode='eval').body
         if call.args or not method.isidentifier():
             raise ValueError
-        return method, {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f'{text!r} is no reduction: write METHOD:OPTION=VALUE,..., e.g. tome:r=13') from error
+    return reduce_(model, method, **arguments)
 
 
 @MODELS.register_module()

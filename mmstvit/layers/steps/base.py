@@ -63,7 +63,12 @@ class Step(nn.Module):
 
     A step calls the block and not its parts, so that hooks, sharding and recomputed activations see ordinary blocks. It
     sets nothing on modules.
+
+    Attributes:
+        loses_patches: whether patches are lost that no later token stands for.
     """
+
+    loses_patches = False
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
         """Run the block on the tokens.

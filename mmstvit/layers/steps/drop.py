@@ -48,7 +48,7 @@ class Drop(ReducingStep):
 
     def __init__(self, amount: Amount, fuse_last: bool = False) -> None:
         super().__init__(amount)
-        self.fuse_last = fuse_last
+        self.fuse_last, self.loses_patches = fuse_last, not fuse_last
 
     def score(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the score of each token (B, N), without prefix tokens."""

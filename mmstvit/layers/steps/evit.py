@@ -34,6 +34,8 @@ class EViT(ReducingStep):
     patches that it was fused of.
     """
 
+    loses_patches = True  # the fused token is no mean of them
+
     def counts(self, count: int, grid: Size) -> Counts:
         after = self.kept(count, grid) + 1
         return Counts(count, after, after)
