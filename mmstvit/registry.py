@@ -51,6 +51,12 @@ def resolve_type(kind: Any, registry: Registry, scope: str | None = None) -> Any
             return None
 
 
+def type_name(config: dict) -> str:
+    """Return the name of a config's ``type`` without its scope; the type may be a class."""
+    kind = config.get('type', '')
+    return getattr(kind, '__name__', str(kind)).split('.')[-1]
+
+
 def is_type(kind: Any, cls: type, registry: Registry, scope: str | None = None) -> bool:
     """Whether a config's ``type`` stands for a class or one derived from it."""
     found = resolve_type(kind, registry, scope)

@@ -8,8 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..models import STViT, STViTR, STViTSwin, T2TViT
 from ..models.backbones.stvit import SHORT_FORM
-from ..registry import MODELS
-from .pipelines import type_name
+from ..registry import MODELS, type_name
 
 # Options that mean nothing without semantic tokens.
 _OF_TOKENS = {

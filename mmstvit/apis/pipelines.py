@@ -6,6 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..engine.datasets import innermost
 from ..errors import UsageError
+from ..registry import type_name
 
 
 def test_dataset_of(cfg: Config) -> ConfigDict:
@@ -27,12 +28,6 @@ def test_dataset_of(cfg: Config) -> ConfigDict:
 
 
 test_dataset_of.__test__ = False  # no test of pytest
-
-
-def type_name(config: dict) -> str:
-    """Return the name of a config's ``type`` without its scope; the type may be a class."""
-    kind = config.get('type', '')
-    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
 
 
 def loading_step(pipeline: list[dict]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from rich.progress import Progress
 from torch import Tensor
 
 from ..io.videos import guard_reading, role_of
-from .pipelines import test_dataset_of, type_name
+from ..registry import type_name
+from .pipelines import test_dataset_of
 
 
 class WindowScores(NamedTuple):

@@ -12,13 +12,14 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import Tensor
 
 from ..apis.models import classes_of, config_of, scope_of
-from ..apis.pipelines import channels_of, test_dataset_of, type_name
+from ..apis.pipelines import channels_of, test_dataset_of
 from ..compat.requires import require
 from ..errors import UsageError
 from ..io.files import unfinished
 from ..layers.window_layout import WindowSpec
 from ..measure.complexity import count
 from ..measure.networks import default_size
+from ..registry import type_name
 from ..version import __version__
 
 # Frames of a clip are decoded to RGB, images to BGR.

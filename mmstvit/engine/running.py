@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmengine.utils import get_object_from_string
 
 from ..errors import UsageError
-from ..registry import is_type, resolve_type
+from ..registry import is_type, resolve_type, type_name
 from .datasets import innermost
 from .strategy import choose_strategy
 
@@ -151,8 +151,7 @@ def _checks_files(kind: type | None) -> bool:
 def _replace_sync_bn(part: Any) -> bool:
     """Replace synchronised batch norm, which needs a GPU, in a config or a part of it; whether there was any."""
     if isinstance(part, dict):
-        kind = part.get('type')
-        found = getattr(kind, '__name__', str(kind)).split('.')[-1] in _SYNC_BN
+        found = type_name(part) in _SYNC_BN
         if found:
             part['type'] = 'BN'
         return any([found, *map(_replace_sync_bn, part.values())])

@@ -13,10 +13,11 @@ from mmengine.logging import MMLogger
 
 from ..apis.configs import find_config
 from ..apis.models import TOOLBOXES, get_model, toolbox_of
-from ..apis.pipelines import channels_of, test_dataset_of, type_name
+from ..apis.pipelines import channels_of, test_dataset_of
 from ..compat.requires import require
 from ..errors import UsageError, one_line, suggest
 from ..models import reduce_by_text
+from ..registry import type_name
 
 SPECS = (
     'CONFIG is the path of a config, its path below configs/, or a name of the model index; mmpretrain:NAME, '
