@@ -1,14 +1,13 @@
 """get_model, inference_model and list_models: every kind of model, of weights and of input gives the same answer."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from fresh_python import run_fresh
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
@@ -82,9 +81,7 @@ def test_mmpretrain_lists_our_models(first, second):
         '    print(type(model_of_both.backbone).__module__)\n'
         'print(type(model.backbone).__module__)\n'
     )
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    modules = [line for line in result.stdout.split() if '.backbones.' in line]
+    modules = [line for line in run_fresh(code).split() if '.backbones.' in line]
     assert modules == [
         'mmpretrain.models.backbones.t2t_vit',
         'mmstvit.models.backbones.t2t_vit',
@@ -105,9 +102,7 @@ def test_builds_in_every_toolbox_without_an_import(toolbox, build):
     start = '' if toolbox == 'mmpretrain' else 'import mmstvit\n'
     code = f'{start}{build}\nimport torch\nmodel = MODELS.build(dict(type="mmstvit.STViT", arch="tiny"))\n'
     code += 'print(type(model).__module__, model(torch.zeros(1, 3, 64, 64))[0].shape)\n'
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == 'mmstvit.models.backbones.stvit torch.Size([1, 192])'
+    assert run_fresh(code).splitlines()[-1] == 'mmstvit.models.backbones.stvit torch.Size([1, 192])'
 
 
 def test_get_model_by_name_path_and_config():

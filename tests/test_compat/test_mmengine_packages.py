@@ -1,9 +1,7 @@
 """``mmstvit::`` in configs."""
 
-import subprocess
-import sys
-
 import pytest
+from fresh_python import run_fresh
 from mmengine.config import Config
 
 from mmstvit.paths import package_data
@@ -43,5 +41,4 @@ def test_wrong_name(tmp_path):
 def test_mmengine_before_mmstvit(tmp_path):
     path = write(tmp_path, "_base_ = ['mmstvit::digits/stvit-tiny_digits.py']")
     code = f'from mmengine.config import Config\nimport mmstvit\nprint(Config.fromfile({str(path)!r}).model.type)'
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.stdout.strip() == 'ImageClassifier', result.stderr
+    assert run_fresh(code) == 'ImageClassifier'

@@ -1,9 +1,7 @@
 """mmstvit without one of the optional packages: it imports, and what needs the package says how to get it."""
 
-import subprocess
-import sys
-
 import pytest
+from fresh_python import run_fresh
 
 # A finder in front of all others that knows one module not to be there.
 BLOCKER = """
@@ -26,10 +24,7 @@ OPTIONAL = [
 
 
 def run_without(module, code):
-    script = BLOCKER.format(module=module) + code
-    result = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    return run_fresh(BLOCKER.format(module=module) + code)
 
 
 @pytest.mark.parametrize('module, extra', OPTIONAL)
