@@ -23,7 +23,7 @@ LIMITED = {'ONEDNN_PRIMITIVE_CACHE_CAPACITY': '16'}
 @pytest.mark.parametrize(
     'kind,count',
     [
-        ('infer', 500),
+        ('infer', 250),
         ('train', 250),
         *(pytest.param(*case, marks=pytest.mark.long) for case in (('infer', 2000), ('train', 500))),
     ],

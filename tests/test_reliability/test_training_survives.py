@@ -17,6 +17,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from run_helpers import ROOT, free_port, start_process, tool_env
+from torch.distributed import run as torchrun
+from torch.distributed.launcher.api import elastic_launch
 
 from mmstvit.cli import train as train_cli
 from mmstvit.engine.whole_checkpoints import fault_of
@@ -117,17 +119,20 @@ def configs(small, tmp_path_factory):
 
 
 # By this seed the second kill comes when there is a checkpoint: also after three, one is resumed.
-@pytest.mark.parametrize('kills,seed', [pytest.param(3, 11, id='dose'), pytest.param(20, 0, marks=pytest.mark.long)])
-def test_killed_at_random(kills, seed, configs, tmp_path):
+@pytest.mark.parametrize(
+    'kills,seed,toolboxes', [pytest.param(3, 11, 1, id='dose'), pytest.param(20, 0, 3, marks=pytest.mark.long)]
+)
+def test_killed_at_random(kills, seed, toolboxes, configs, tmp_path):
     """Each resume works, and leads to the very weights and state of the optimizer of the training left alone."""
     (tmp_path / 'killed').mkdir()
     script = Path(__file__).parent / 'killed_trainings.py'
-    command = [sys.executable, '-W', 'ignore', script, tmp_path / 'killed', str(kills), str(seed), *configs]
+    command = [sys.executable, '-W', 'ignore', script, tmp_path / 'killed', str(kills), str(seed)]
+    command += configs[:toolboxes]
     run = subprocess.run(command, capture_output=True, text=True, env=tool_env())
     assert run.returncode == 0, run.stderr[-2000:]
     print(run.stdout)  # of each toolbox, what was counted: docs/reliability.md has the last figures
     counted = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{')]
-    assert len(counted) == 3
+    assert len(counted) == toolboxes
     for counts in counted:
         assert counts['moments'] + counts['writes'] + counts['halves'] == kills
         assert counts['half_written'] >= counts['halves'] > 0  # which were under other names
@@ -209,7 +214,14 @@ def test_signals_save_and_leave(disturbed, small, whole, tmp_path, capsys):
     assert sorted(line['step'] for line in logs if 'accuracy/top1' in line) == [1, 2, 3]
 
 
-@pytest.mark.parametrize('toolbox, iteration', [(0, 5), (1, 3), (2, 5)], ids=['mmpretrain', 'mmdet', 'mmaction2'])
+@pytest.mark.parametrize(
+    'toolbox, iteration',
+    [
+        pytest.param(0, 5, id='mmpretrain'),
+        pytest.param(1, 3, id='mmdet', marks=pytest.mark.long),
+        pytest.param(2, 5, id='mmaction2', marks=pytest.mark.long),
+    ],
+)
 def test_signal_to_the_process_group(toolbox, iteration, configs, tmp_path):
     """As Slurm, Docker and timeout send it: to the workers of training and validation too, which live on."""
     loaders = [
@@ -368,40 +380,70 @@ def test_damaged_checkpoint_is_passed_over(small, whole_dir, whole, tmp_path, ca
     assert code == 2 and line.startswith(f'error: none of the checkpoints in {tmp_path} is whole: leave --resume out')
 
 
-def start_two(config, work_dir, *args):
-    """A training of two processes, the numbers of which come when both have trained a little."""
-    command = ['bash', ROOT / 'tools' / 'dist_train.sh', config, 2, '--work-dir', work_dir, *args]
-    with open(work_dir.with_suffix('.txt'), 'a') as out:
+def by_script(words, folder):
+    """``dist_train.sh``, which starts torchrun, which starts two Pythons; how to wait for its exit code."""
+    with open(folder / 'out.txt', 'a') as out:
         env = tool_env(PYTHON=sys.executable, PORT=free_port())
-        parent = psutil.Popen([str(word) for word in command], stdout=out, stderr=out, env=env, cwd=work_dir.parent)
+        command = ['bash', str(ROOT / 'tools' / 'dist_train.sh'), words[0], '2', *words[1:]]
+        parent = psutil.Popen(command, stdout=out, stderr=out, env=env, cwd=folder)
+    return parent, parent.wait
+
+
+def by_agent(words, folder):
+    """What torchrun runs, in a process that has imported everything, with two forks of it."""
+    process = start_process(run_agent, [*words, '--launcher', 'pytorch'], free_port(), output=folder / 'out.txt')
+
+    def wait(timeout):
+        process.join(timeout)
+        return process.exitcode
+
+    return psutil.Process(process.pid), wait
+
+
+def run_agent(words, port):
+    args = torchrun.parse_args(['--nproc_per_node=2', '--master_addr=127.0.0.1', f'--master_port={port}', 'train.py'])
+    config = torchrun.config_from_args(args)[0]
+    config.start_method = 'fork'
+    elastic_launch(config, train)(*words)
+
+
+def start_two(start, config, work_dir, *args):
+    """A training of two processes, the numbers of which come when both have trained a little."""
     seen = len(list(work_dir.glob('*/vis_data/scalars.json')))
+    parent, wait = start([str(word) for word in (config, '--work-dir', work_dir, *args)], work_dir.parent)
     for _ in range(1200):
         logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-        if parent.poll() is not None or (len(logs) > seen and '"loss"' in logs[-1].read_text()):
+        if not alive(parent) or (len(logs) > seen and '"loss"' in logs[-1].read_text()):
             break
         time.sleep(0.1)
-    assert parent.poll() is None, work_dir.with_suffix('.txt').read_text()[-3000:]
-    return parent, [child for child in parent.children(recursive=True) if '--launcher' in child.cmdline()]
+    assert alive(parent), (work_dir.parent / 'out.txt').read_text()[-3000:]
+    children = parent.children(recursive=True)
+    return parent, wait, [child for child in children if start is by_agent or '--launcher' in child.cmdline()]
 
 
-def test_two_processes(small, tmp_path):
+def alive(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize('start', [by_agent, pytest.param(by_script, marks=pytest.mark.long)])
+def test_two_processes(start, small, tmp_path):
     """Told to end, both save and leave; of a pair that goes on from there, one is killed and the other ends."""
     work_dir, options = tmp_path / 'w', ('--cfg-options', 'train_cfg.max_epochs=500', 'default_hooks.logger.interval=1')
-    parent, workers = start_two(small, work_dir, *options)
+    parent, wait, workers = start_two(start, small, work_dir, *options)
     assert len(workers) == 2
     parent.terminate()
-    assert parent.wait(timeout=60) != 0
+    assert wait(timeout=60) not in (0, None)
     saved = pointed_to(work_dir)
-    said = work_dir.with_suffix('.txt').read_text()
+    said = (tmp_path / 'out.txt').read_text()
     assert saved.name.startswith('interrupted_') and fault_of(saved) is None
     assert said.count(f'the state of training is in {saved}: go on with') == 1
     position = torch.load(saved, weights_only=False)['position']
     assert len(position['random']) == 2
 
-    parent, workers = start_two(small, work_dir, '--resume', *options)
+    _, wait, workers = start_two(start, small, work_dir, '--resume', *options)
     workers[1].kill()
-    assert parent.wait(timeout=60) != 0
+    assert wait(timeout=60) not in (0, None)
     assert not any(worker.is_running() for worker in workers)
-    said = work_dir.with_suffix('.txt').read_text()[len(said) :]
+    said = (tmp_path / 'out.txt').read_text()[len(said) :]
     assert 'resumed epoch: ' in said and str(saved) in said
     assert fault_of(pointed_to(work_dir)) is None

@@ -181,21 +181,29 @@ def images(tmp_path_factory):
     return paths
 
 
+@pytest.fixture(scope='module')
+def fixed(tmp_path_factory):
+    """One whose sizes are fixed, the batch too: folder, config, checkpoint, file."""
+    folder = tmp_path_factory.mktemp('fixed')
+    model, config, checkpoint, _, _ = prepared(folder, 'STViT')
+    # Random weights score all classes alike: a head that tells them apart.
+    torch.nn.init.normal_(model.head.layers.head.weight, std=2.0)
+    names = [f'class {i}' for i in range(10)]
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=names)), state_dict=model.state_dict()), checkpoint)
+    export([str(config), str(checkpoint), str(folder / 'one.onnx')])
+    return folder, config, checkpoint, folder / 'one.onnx'
+
+
 @pytest.mark.parametrize('tool', ['tools/deployment/run_onnx.py', 'mmstvit/deploy/run_onnx.py', 'copied'])
-def test_same_classes_and_scores_without_torch(tool, images, tmp_path):
+def test_same_classes_and_scores_without_torch(tool, images, fixed, tmp_path):
     """With mmstvit there, and with two of its files alone."""
     blocked, folder = (), ROOT
     if tool == 'copied':
         tool, blocked, folder = tmp_path / 'run_onnx.py', ('mmstvit',), tmp_path
         for file in ('deploy/run_onnx.py', 'io/image_check.py'):
             shutil.copy(ROOT / 'mmstvit' / file, tmp_path)
-    model, config, checkpoint, _, _ = prepared(tmp_path, 'STViT')
-    # Random weights score all classes alike: a head that tells them apart.
-    torch.nn.init.normal_(model.head.layers.head.weight, std=2.0)
-    names = [f'class {i}' for i in range(10)]
-    torch.save(dict(meta=dict(dataset_meta=dict(classes=names)), state_dict=model.state_dict()), checkpoint)
-    path, out = tmp_path / 'model.onnx', tmp_path / 'out.json'
-    export([str(config), str(checkpoint), str(path)])
+    _, config, checkpoint, path = fixed
+    out = tmp_path / 'out.json'
     expected = inference_model(str(config), str(checkpoint), images, device='cpu')
     code = f'BLOCKED = {blocked}' + WITHOUT_TORCH
     command = [sys.executable, '-c', code, str(ROOT / tool), str(path), *images, '--out', str(out)]
@@ -238,9 +246,8 @@ def test_windows_leave_no_size_open(tmp_path, fails):
     assert '--dynamic-size is not for STViTSwin3D: its windows and their masks are made for one input size' in line
 
 
-def test_without_dynamic_batch_it_is_one(small, images, capfd, fails):
-    folder, (config, checkpoint) = small
-    export([str(config), str(checkpoint), str(folder / 'one.onnx')])
+def test_without_dynamic_batch_it_is_one(fixed, images, capfd, fails):
+    folder, *_ = fixed
     assert open_session(folder / 'one.onnx').get_inputs()[0].shape == [1, 3, 32, 32]
     assert 'name it *.json' in fails(run, folder / 'one.onnx', images[0], '--out', 'a.txt')
     broken = {

@@ -339,12 +339,12 @@ def test_traceback_on_demand(tiny_config, capsys, monkeypatch):
     assert 'Traceback' in err and err.strip().splitlines()[-1].startswith('error: ')
 
 
-def test_process_ends_with_code_2(run_tool, trained, tmp_path):
+@pytest.mark.parametrize(
+    'tool, option', [('train.py', ['--resume']), pytest.param('test.py', [], marks=pytest.mark.long)]
+)
+def test_process_ends_with_code_2(tool, option, run_tool, tiny_config, tmp_path):
     """The same at the outside, once for each command: nothing is printed after the line."""
-    for args in (('train.py', trained.config, '--resume', 'no.pth'), ('test.py', trained.config, 'no.pth')):
-        result = run_tool(*args, '--work-dir', tmp_path, check=False)
-        assert result.returncode == 2
-        assert (
-            result.stderr.splitlines()[-1] == 'error: there is no checkpoint no.pth: give the path of a file or a URL'
-        )
-        assert 'Traceback' not in result.stdout + result.stderr
+    result = run_tool(tool, tiny_config, *option, 'no.pth', '--work-dir', tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == 'error: there is no checkpoint no.pth: give the path of a file or a URL'
+    assert 'Traceback' not in result.stdout + result.stderr
