@@ -1,5 +1,7 @@
 """Every config: its model, one real training step, its data, and what its metafile says of it."""
 
+import copy
+import functools
 import re
 from argparse import Namespace
 from pathlib import Path
@@ -38,12 +40,23 @@ def data(tmp_path_factory):
     return folder
 
 
+@functools.cache
 def metafile_entries():
     entries = {}
     for metafile in mmengine.load(ROOT / 'model-index.yml')['Import']:
         for entry in mmengine.load(ROOT / metafile)['Models']:
             entries[entry['Config']] = {**entry, 'metafile': metafile}
     return entries
+
+
+@functools.cache
+def _config_of(config):
+    return Config.fromfile(ROOT / config)
+
+
+def config_of(config):
+    """The config of a file, which is read once."""
+    return copy.deepcopy(_config_of(config))
 
 
 def read(config, work_dir, **options):
@@ -57,7 +70,7 @@ def read(config, work_dir, **options):
 def built(config):
     """A model on the meta device, where nothing is computed."""
     with torch.device('meta'):
-        return get_model(ROOT / config, device='meta')
+        return get_model(config_of(config), device='meta')
 
 
 def test_there_are_configs_and_each_is_listed():
@@ -99,7 +112,7 @@ def test_size_as_the_metafile_says(config):
     said = metafile_entries()[config]['Metadata']
     model = built(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == said['Parameters']
-    side = image_size(Config.fromfile(ROOT / config))
+    side = image_size(config_of(config))
     counted = count(model, torch.empty(1, 3, side, side, device='meta'), mode='tensor')
     assert counted.multiply_adds == pytest.approx(said['FLOPs'], rel=0.01)
 
@@ -107,7 +120,7 @@ def test_size_as_the_metafile_says(config):
 @pytest.mark.parametrize('config', CONFIGS)
 def test_name_agrees_with_the_recipe(config):
     """``8xb128``: processes and batch of each, ``30e``: epochs."""
-    cfg = Config.fromfile(ROOT / config)
+    cfg = config_of(config)
     assert cfg.default_scope in TOOLBOXES
     batch = re.search(r'_(\d+)xb(\d+)', config)
     if batch:
@@ -182,7 +195,7 @@ def test_training_step(config, data, tmp_path, monkeypatch):
 @pytest.mark.parametrize('config', CLASSIFIERS)
 def test_inference_pipeline_is_the_one_of_the_test(config):
     """Testing and validation read the same data in the same way, without augmentation."""
-    cfg = Config.fromfile(ROOT / config)
+    cfg = config_of(config)
     assert cfg.test_dataloader.dataset == cfg.val_dataloader.dataset
     kinds = [str(step['type']) for step in cfg.test_dataloader.dataset.pipeline]
     assert not any('Random' in kind or 'Erasing' in kind for kind in kinds)
@@ -192,10 +205,10 @@ def test_inference_pipeline_is_the_one_of_the_test(config):
 def test_fine_tuning_starts_from_deit():
     """At a URL of mmpretrain's DeiT of the same size, with its class token and its head."""
     for size, name in (('t', 'tiny'), ('s', 'small'), ('b', 'base')):
-        cfg = Config.fromfile(ROOT / f'configs/stvit/stvit-{size}-ft_8xb128-30e_in1k.py')
+        cfg = config_of(f'configs/stvit/stvit-{size}-ft_8xb128-30e_in1k.py')
         assert cfg.model.backbone.arch == name and cfg.model.backbone.out_type == 'cls_token'
         assert cfg.model.init_cfg.type == 'Pretrained' and f'/deit-{name}_pt-' in cfg.model.init_cfg.checkpoint
-        scratch = Config.fromfile(ROOT / f'configs/stvit/stvit-{size}_8xb128_in1k.py')
+        scratch = config_of(f'configs/stvit/stvit-{size}_8xb128_in1k.py')
         assert cfg.optim_wrapper.optimizer.lr < scratch.optim_wrapper.optimizer.lr
         assert 'init_cfg' not in scratch.model
 
@@ -211,7 +224,7 @@ def test_fine_tuning_starts_from_deit():
 )
 def test_dense_baseline_differs_in_the_tokens_alone(name, baseline, differing):
     """So that a comparison of the two is one of the method."""
-    one, other = (Config.fromfile(ROOT / f'configs/digits/{n}_digits.py').to_dict() for n in (name, baseline))
+    one, other = (config_of(f'configs/digits/{n}_digits.py').to_dict() for n in (name, baseline))
     assert other['model']['backbone'].get(differing[0]) is None and one['model']['backbone'][differing[0]]
     for cfg in (one, other):
         for option in differing:
@@ -222,7 +235,7 @@ def test_dense_baseline_differs_in_the_tokens_alone(name, baseline, differing):
 @pytest.mark.parametrize('size,drop_path', [('s', 0.3), ('b', 0.4)])
 def test_published_options_of_stvit_r(size, drop_path):
     ours, theirs = (
-        Config.fromfile(ROOT / f'configs/stvit_r/stvit-r-swin-{size}_8xb128_in1k{end}.py') for end in ('', '_published')
+        config_of(f'configs/stvit_r/stvit-r-swin-{size}_8xb128_in1k{end}.py') for end in ('', '_published')
     )
     assert theirs.model.backbone.pop('shortcut') is False and theirs.model.backbone.pop('use_global') is False
     assert ours.model.backbone.pop('use_global') is True

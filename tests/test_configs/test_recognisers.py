@@ -1,5 +1,7 @@
 """Every video config: what its metafile says of it, its pipelines on a video file, its parameter groups, its start."""
 
+import functools
+
 import cv2
 import mmengine
 import numpy as np
@@ -33,6 +35,7 @@ def video(tmp_path_factory):
     return path
 
 
+@functools.cache
 def entry(config):
     for metafile in mmengine.load(ROOT / 'model-index.yml')['Import']:
         for model in mmengine.load(ROOT / metafile)['Models']:
@@ -49,8 +52,9 @@ def views(cfg, path, split):
 
 
 def multiply_adds(config, clip, **options):
-    model = get_model(ROOT / config, **options)
-    return count(model.to('meta'), torch.empty(1, 1, *clip[1:], device='meta'), mode='tensor')
+    with torch.device('meta'):
+        model = get_model(ROOT / config, device='meta', **options)
+        return count(model, torch.empty(1, 1, *clip[1:]), mode='tensor')
 
 
 @pytest.mark.parametrize('config', RECOGNISERS)

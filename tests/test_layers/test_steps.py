@@ -8,10 +8,11 @@ from published_files import reference
 
 from mmstvit.functional.matching import bipartite_soft_matching
 from mmstvit.functional.reduction import compose, merge_weighted
-from mmstvit.layers.steps import METHODS
+from mmstvit.layers.steps import METHODS, SelfAttention
 from mmstvit.models import STViT
 
 ARCH = dict(embed_dims=24, num_layers=6, num_heads=3, feedforward_channels=48)
+SHORT = dict(ARCH, num_layers=4)  # which every method reduces too, and is traced in less time
 # Of each method options that reduce, and those that reduce nothing (None where a method always does).
 OPTIONS = {
     'STGM': (dict(grid=(2, 3), layer=1), None),
@@ -34,11 +35,11 @@ PATCHES = 8 * 10
 every_method = pytest.mark.parametrize('method', METHODS)
 
 
-def build(method, options=None, **settings):
+def build(method, options=None, arch=ARCH, **settings):
     options = OPTIONS[method][0] if options is None else options
     torch.manual_seed(0)
     settings = {**dict(img_size=(32, 40), patch_size=4, with_cls_token=True), **settings}
-    return STViT(ARCH, reduce=dict(type=method, **options), **settings).eval()
+    return STViT(arch, reduce=dict(type=method, **options), **settings).eval()
 
 
 def tokens_of(model):
@@ -52,6 +53,8 @@ def tokens_of(model):
 
 def test_every_method_is_tested():
     assert set(OPTIONS) == set(METHODS)
+    for method in METHODS:
+        assert any(type(step) is not SelfAttention for step in build(method, arch=SHORT).encoder.steps)
 
 
 @every_method
@@ -157,14 +160,14 @@ def test_nothing_is_set_on_modules(method):
 @every_method
 def test_one_graph(method):
     torch._dynamo.reset()
-    model = build(method)
+    model = build(method, arch=SHORT)
     compiled = torch.compile(model, backend='eager', fullgraph=True)
     assert torch.allclose(compiled(IMAGE)[0], model(IMAGE)[0], atol=1e-6)
 
 
 @every_method
 def test_export_without_scatter(method):
-    exported = torch.export.export(build(method), (IMAGE,))
+    exported = torch.export.export(build(method, arch=SHORT), (IMAGE,))
     names = {str(node.target) for node in exported.graph.nodes if node.op == 'call_function'}
     assert names and not any('scatter' in name for name in names)
 

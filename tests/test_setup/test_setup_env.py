@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import venv as environments
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ def case(tmp_path, monkeypatch):
     root, venv = tmp_path / 'checkout', tmp_path / 'venv'
     shutil.copytree(ROOT / 'requirements', root / 'requirements')
     shutil.copy(ROOT / 'setup.py', root)
-    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', venv], check=True)
+    environments.create(venv, symlinks=True)
     site = next(venv.glob('lib/python*/site-packages'))
     monkeypatch.setattr(setup_env, 'ROOT', root)
     monkeypatch.setattr(setup_env, 'REQUIREMENTS', root / 'requirements')
