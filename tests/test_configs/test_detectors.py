@@ -24,7 +24,7 @@ NO_DECAY = ('relative_position_bias_table', 'pos_embed', 'global_centers')
 CASCADE = 'configs/stvit_r/cascade-mask-rcnn_stvit-r-swin-s_fpn_ms-480-800-giou-4conv1f-3x_coco.py'
 
 
-def build(config):
+def build(config, init=True):
     """The detector of a config, without the weights that it would begin from, on a CPU."""
     from mmdet.registry import MODELS
 
@@ -36,7 +36,8 @@ def build(config):
     with DefaultScope.overwrite_default_scope('mmdet'):
         torch.manual_seed(0)
         model = MODELS.build(cfg.model)
-        model.init_weights()
+        if init:
+            model.init_weights()
     return cfg, model
 
 
@@ -80,7 +81,19 @@ def coco_classes():
     return CocoDataset.METAINFO['classes']
 
 
-@pytest.mark.parametrize('config', [config for config in DETECTORS if not is_larger(config)])
+def is_repeat(config):
+    """Whether another config has the same network, and trains it for longer or in a cascade."""
+    return 'ms-480-800' in config
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        pytest.param(config, marks=pytest.mark.long) if is_repeat(config) else config
+        for config in DETECTORS
+        if not is_larger(config)
+    ],
+)
 def test_training_step_and_forward(config):
     """Each parameter gets a gradient and moves; norms and tables are free of weight decay; images of odd sizes."""
     cfg, model = build(config)
@@ -161,14 +174,14 @@ def test_recipe_of_the_published_detectors():
 
 def test_published_detectors_load_in_full(tmp_path):
     """A made file with the names and shapes of the authors' mmdet 2.x checkpoint fills backbone, neck and heads."""
-    _, source = build(CASCADE)
+    _, source = build(CASCADE, init=False)
     for parameter in source.parameters():
         nn.init.normal_(parameter, std=0.1)
     heads = {name: value for name, value in source.state_dict().items() if not name.startswith('backbone.')}
     state = detection_file(source.backbone.state_dict(), heads)
     assert 'backbone.layers.2.blocks.1.attn.kv.weight' in state['state_dict']
     torch.save({'meta': {'epoch': 36, 'mmdet_version': '2.11.0'}, **state}, tmp_path / 'published.pth')
-    _, model = build(CASCADE)
+    _, model = build(CASCADE, init=False)
     load_checkpoint(model, str(tmp_path / 'published.pth'), map_location='cpu')
     for name, value in source.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name

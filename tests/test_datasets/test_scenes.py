@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from run_helpers import run_here
 
 from mmstvit.datasets import digit_scans
 from mmstvit.datasets.drawing import draw_ink
@@ -156,7 +157,9 @@ def test_data_set_in_mmdet(finished):
         np.testing.assert_array_equal(truth.masks.get_bboxes('hbox').numpy(), truth.bboxes.numpy())
 
 
-def test_process_ends_with_code_2(run_tool, finished):
-    result = run_tool(TOOL, finished, '--train', 7, '--val', 3, check=False)
-    assert result.returncode == 2 and not result.stdout
-    assert result.stderr.startswith('error: ') and result.stderr.count('\n') == 1
+def test_command_ends_with_code_2(finished, capfd, monkeypatch):
+    with pytest.raises(SystemExit) as stop:
+        run_here(monkeypatch, TOOL, str(finished), '--train', '7', '--val', '3')
+    out, err = capfd.readouterr()
+    assert stop.value.code == 2 and not out
+    assert err.startswith('error: ') and err.count('\n') == 1

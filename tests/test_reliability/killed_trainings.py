@@ -4,8 +4,8 @@
 
 One process imports everything and forks each training, which saves the seconds that imports take. A training is killed
 at a random moment, at a random step of writing checkpoints, or with a checkpoint half-written, in turn; where it ends
-before, it begins anew in another work dir. Prints a line of JSON for each config with what was counted. The configs are of
-mmpretrain, mmdet and mmaction2, in this order.
+before, it begins anew in another work dir. Prints a line of JSON for each config with what was counted. The configs
+are of mmpretrain, mmdet and mmaction2, in this order.
 """
 
 import gc
