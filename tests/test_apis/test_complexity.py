@@ -14,8 +14,11 @@ from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
 
 def on_meta(build, *size, **options):
     """Count a network of these sizes, without computing anything."""
-    with torch.device('meta'):
-        return count(build(**options).eval(), torch.empty(1, 3, *size))
+    # Networks of others compute something when they are built.
+    with torch.device('meta' if build.__module__.startswith('mmstvit.') else 'cpu'):
+        model = build(**options)
+    model.eval()
+    return count(model.to('meta'), torch.empty(1, 3, *size, device='meta'))
 
 
 def layer(c: int, queries: int, keys: int | None = None, context: int | None = None, mlp: float = 4) -> int:

@@ -89,20 +89,16 @@ def test_mmpretrain_lists_our_models(first, second):
     ]
 
 
-@pytest.mark.parametrize(
-    'toolbox, build',
-    [
-        ('mmpretrain', 'from mmpretrain.registry import MODELS'),
-        ('mmdet', 'from mmdet.registry import MODELS'),
-        ('mmaction', 'from mmaction.registry import MODELS'),
-    ],
-)
-def test_builds_in_every_toolbox_without_an_import(toolbox, build):
+def test_builds_in_every_toolbox_without_an_import():
     """``type='mmstvit.STViT'`` is enough, but where a toolbox cannot be imported before mmstvit gives what it lacks."""
-    start = '' if toolbox == 'mmpretrain' else 'import mmstvit\n'
-    code = f'{start}{build}\nimport torch\nmodel = MODELS.build(dict(type="mmstvit.STViT", arch="tiny"))\n'
-    code += 'print(type(model).__module__, model(torch.zeros(1, 3, 64, 64))[0].shape)\n'
-    assert run_fresh(code).splitlines()[-1] == 'mmstvit.models.backbones.stvit torch.Size([1, 192])'
+    code = 'import torch\n'
+    for toolbox, start in (('mmpretrain', ''), ('mmdet', 'import mmstvit\n'), ('mmaction', '')):
+        code += f'{start}from {toolbox}.registry import MODELS\n'
+        code += 'model = MODELS.build(dict(type="mmstvit.STViT", arch="tiny"))\n'
+        code += f'print("{toolbox}", type(model).__module__, model(torch.zeros(1, 3, 64, 64))[0].shape)\n'
+    said = run_fresh(code).splitlines()
+    for toolbox in ('mmpretrain', 'mmdet', 'mmaction'):
+        assert f'{toolbox} mmstvit.models.backbones.stvit torch.Size([1, 192])' in said
 
 
 def test_get_model_by_name_path_and_config():

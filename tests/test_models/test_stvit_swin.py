@@ -299,9 +299,8 @@ def test_inference_mode_first_and_training_after():
 
 def test_layer_depths_are_those_of_swin():
     """As mmpretrain counts them; learned centres belong to the layer of their step."""
-    models = pytest.importorskip('mmpretrain.models')
+    swin = pytest.importorskip('mmpretrain.models').SwinTransformer('tiny')
     with torch.device('meta'):
-        swin = models.SwinTransformer('tiny')
         plain, semantic = STViTSwin('tiny', semantic_size=None), STViTSwin('tiny')
     for model in (plain, semantic):
         for i, j in ((0, 1), (2, 0), (2, 5), (3, 1)):
