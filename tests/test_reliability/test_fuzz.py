@@ -47,7 +47,7 @@ HALF_A_GIGABYTE = 1 << 29
 @pytest.fixture(params=['dose', pytest.param('all', marks=pytest.mark.long)])
 def chances(request):
     """``chances(kind)`` gives a source of chance for each changed input of a kind."""
-    total = 500 if request.param == 'dose' else request.config.getoption('--fuzz')
+    total = 1000 if request.param == 'dose' else request.config.getoption('--fuzz')
 
     def of(kind):
         count = max(100, round(SHARES[kind] * total / 5000))  # of which some do no harm

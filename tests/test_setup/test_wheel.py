@@ -78,7 +78,6 @@ def test_wheel_holds_every_module(wheel):
     assert expected('mmstvit', ('.py',)) <= {name for name in names if '/.mim/' not in name}
 
 
-@pytest.mark.long
 def test_source_archive_gives_the_same_wheel(source, wheel, tmp_path):
     code = f'from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})'
     run(sys.executable, '-c', code, cwd=source)

@@ -40,7 +40,7 @@ train_cfg = dict(max_epochs=3, val_interval=3)
 """
 
 
-TIMES = 40  # the two scenes in an epoch, which are one batch
+TIMES = 30  # the two scenes in an epoch, which are one batch
 
 
 def write_config(folder, root):
