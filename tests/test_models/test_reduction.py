@@ -12,7 +12,7 @@ from mmstvit import get_model
 from mmstvit.layers.layout import WholeImage
 from mmstvit.layers.steps import METHODS as STEP_METHODS
 from mmstvit.layers.steps import SelfAttention
-from mmstvit.layers.steps.schedule import multiply_adds
+from mmstvit.layers.steps.schedule import multiply_adds, tokens_per_block
 from mmstvit.models import STViT, reduce_, restore_
 
 timm = pytest.importorskip('timm')
@@ -175,7 +175,10 @@ def test_one_amount_takes_the_place_of_another():
     assert model.reduction.options == dict(budget=0.6)
     network, steps = model.reduction.transformer.network, [block.forward.args[1] for block in model.blocks]
     dense = sum(multiply_adds(network, [SelfAttention()] * 4))
-    assert 0.5 < sum(multiply_adds(network, steps)) / dense <= 0.6
+    share = sum(multiply_adds(network, steps)) / dense
+    assert 0.5 < share <= 0.6 and model.reduction.share == share
+    assert model.reduction.tokens == tokens_per_block(network, steps)
+    assert f'budget=0.6: 64 -> {model.reduction.tokens[-1]} tokens, {share:.0%}' in repr(model.reduction)
     assert out(model).shape == (3, 5)
 
 
