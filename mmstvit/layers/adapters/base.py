@@ -107,6 +107,11 @@ class Transformer(NamedTuple):
             last = finish if block is self.blocks[-1] else None
             block.forward = partial(_forward, self.adapt(block), step, self.network, last)
 
+    @property
+    def steps(self) -> list[Step]:
+        """Those that run the blocks; none where the blocks run as they are."""
+        return [block.forward.args[1] for block in self.blocks if 'forward' in vars(block)]
+
     def restore(self) -> None:
         """Let the blocks run as they did before."""
         for block in self.blocks:

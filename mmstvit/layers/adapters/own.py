@@ -21,6 +21,11 @@ class OwnTransformer(NamedTuple):
     def run(self, steps: Sequence[Step]) -> None:
         self.encoder.steps = nn.ModuleList(steps)
 
+    @property
+    def steps(self) -> nn.ModuleList:
+        """Those that run the blocks."""
+        return self.encoder.steps
+
     def restore(self) -> None:
         self.run([SelfAttention() for _ in self.encoder.layers])
 
