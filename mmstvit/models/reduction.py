@@ -17,6 +17,24 @@ from ..registry import MODELS
 _TRAINED = ('STGM',)
 
 
+def methods_for(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the methods that :func:`reduce_` can apply to a model, none where it cannot be reduced."""
+    try:
+        transformer = transformer_of(model)
+    except ValueError:
+        return ()
+    names = []
+    for name in METHODS:
+        if name in _TRAINED:
+            continue
+        try:
+            transformer.check(build_steps(dict(type=name, keep_rate=0.5), transformer.network))
+        except ValueError:  # e.g. it needs a class token
+            continue
+        names.append(name)
+    return tuple(names)
+
+
 def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
     """Make a vision transformer faster, in place, by reducing its tokens from layer to layer.
 
@@ -141,13 +159,15 @@ class TokenReduction:
     def __setattr__(self, name: str, value: Any) -> None:
         self.apply(**{name: value})
 
-    def __repr__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """What is reduced, in a line."""
         options = ', '.join(f'{name}={value!r}' for name, value in self.options.items())
         before, after = math.prod(self.transformer.network.grid), self.tokens[-1]
-        return (
-            f'{type(self).__name__}({self.method}, {options}: {before} -> {after} tokens, '
-            f'{self.share:.0%} of the multiply-adds)'
-        )
+        return f'{self.method}, {options}: {before} -> {after} tokens, {self.share:.0%} of the multiply-adds'
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.summary})'
 
 
 def _share(transformer: Transformer | OwnTransformer, steps: Sequence[Step]) -> float:
