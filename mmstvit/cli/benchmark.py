@@ -13,7 +13,7 @@ from ..errors import UsageError, one_line_errors
 from ..measure.figures import console
 from ..measure.networks import Network, load_network, quieten
 from ..measure.profile import profile_table
-from ..measure.report import draw, table
+from ..measure.report import draw, table, write_csv
 from ..measure.speed import benchmark
 from ..measure.timing import DTYPES, Timing
 from .arguments import add_device_argument, add_network_arguments, add_threads_argument, output_file, set_threads
@@ -22,13 +22,12 @@ from .arguments import add_device_argument, add_network_arguments, add_threads_a
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the arguments."""
     parser = argparse.ArgumentParser(
-        description='Time networks side by side, with random weights, on the same random inputs. All are loaded, and '
-        'in each round each is run in turn, forwards in one round and backwards in the next, so that what else the '
-        'machine does meets all. Shown are the median over the rounds and, in brackets, the quartiles; the ratio to '
-        'the baseline is of the two times of the same round. Memory is that of weights, buffers, optimizer state and '
-        'the most that the tensors of a run take on top (on a CPU by the profiler, without what libraries take for '
-        'themselves; on a GPU by the allocator). A classifier or recogniser is run whole; of a detector by default the '
-        'backbone, since the rest is the same in all and depends on what is found in an image.',
+        description='Time networks side by side, with random weights, on the same random inputs. In each round each is '
+        'run in turn, forwards in one round and backwards in the next, so that what else the machine does meets all. '
+        'Shown are the median over the rounds and, in brackets, the quartiles; the ratio to the baseline is of the two '
+        'times of the same round. Memory is that of weights, buffers, optimizer state and the most that the tensors of '
+        'a run take on top (by the profiler on a CPU, by the allocator on a GPU). Classifiers are run whole; of a '
+        'detector by default the backbone, since the rest is the same in all.',
         epilog='example: mmstvit benchmark stvit-s_8xb128_in1k --batch-size 16 --threads 2',
     )
     add_network_arguments(parser, 'onnx:FILE is a classifier or recogniser of export_onnx.py, run by ONNX Runtime.')
@@ -39,6 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='after that, show where the time of each network goes: that of each transformer layer and other part',
     )
+    parser.add_argument('--csv', metavar='FILE', help="write the figures there, in the columns of timm's benchmark")
     parser.add_argument('--plot', metavar='FILE', help='draw images per second against top-1 or multiply-adds')
     add_device_argument(parser)
     add_threads_argument(parser)
@@ -70,16 +70,12 @@ def _add_timing_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def timing_of(args: argparse.Namespace) -> Timing:
-    """Check the arguments, and return how networks are to be run.
-
-    Raises:
-        UsageError: an option that does not fit the machine or the others.
-    """
+    """Return how networks are to be run; raise ``UsageError`` for an option that does not fit."""
     timing = Timing(args.device, args.part, args.dtype, args.compile, args.train_step, args.rounds, args.min_time)
     if timing.on_gpu and args.threads is not None:
         raise UsageError('--threads is of a CPU: leave it out, or give --device cpu')
-    output_file(args.json, '--json', ('.json',))
-    output_file(args.plot, '--plot', ('.png', '.svg', '.pdf'))
+    for name, endings in dict(json=('.json',), csv=('.csv',), plot=('.png', '.svg', '.pdf')).items():
+        output_file(getattr(args, name), f'--{name}', endings)
     return timing
 
 
@@ -115,5 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         screen.print(', '.join(lines), soft_wrap=True)
         if args.json:
             mmengine.dump(report, args.json, indent=2)
+        if args.csv:
+            write_csv(report, args.csv)
         if args.plot:
             draw(results, environment, args.plot)

@@ -1,6 +1,7 @@
 """Models of the demo page: find trained ones, answer an input, and compare costs with those of the dense baseline."""
 
 import contextlib
+import copy
 import functools
 import statistics
 from collections import Counter
@@ -23,7 +24,9 @@ from ..errors import UsageError, one_line
 from ..measure.networks import Network, input_shape, network_of
 from ..measure.speed import costs
 from ..measure.timing import Job, Timing, interleave
+from ..models.reduction import methods_for, reduce_, restore_
 from ..visualization import recording, token_maps
+from ..visualization.groups import groups_picture, token_groups
 from ..visualization.pictures import picture
 
 KINDS = {'mmpretrain': 'image classifier', 'mmaction': 'video recogniser', 'mmdet': 'detector'}
@@ -41,7 +44,8 @@ class Answer:
     Attributes:
         classes: the names of the best classes with their scores; of a detector the objects, in a line.
         drawing: the input with the prediction, (height, width, 3), uint8 RGB.
-        tokens: the picture of the token maps, uint8 RGB, or ``None`` for a model without semantic tokens.
+        tokens: the picture of the token maps, or of the groups of a reduction, uint8 RGB; ``None`` where every patch
+            has its token.
     """
 
     classes: dict[str, float] | str
@@ -83,6 +87,7 @@ class DemoModel:
         self.kind = KINDS.get(self.scope, 'model')
         self.name = f'{name} ({self.kind})'
         self.weights, self.device, self.trust = weights, device, trust
+        self.reduction: tuple[str, float] | None = None
 
     @property
     def takes(self) -> str:
@@ -113,6 +118,35 @@ class DemoModel:
         except ValueError:
             return False
 
+    @functools.cached_property
+    def methods(self) -> tuple[str, ...]:
+        """The methods of token reduction that the model can be run with."""
+        return methods_for(self.model)
+
+    def reduce(self, method: str | None, budget: float = 1.0) -> None:
+        """Reduce the tokens of the model, or run it as it is.
+
+        Args:
+            method: one of ``methods``, or ``None``.
+            budget: the share of the blocks' multiply-adds that may be left.
+
+        Raises:
+            UsageError: the method cannot keep to the budget; the model is run as it is.
+        """
+        if self.reduction == (method, budget) or (method is None and self.reduction is None):
+            return
+        if self.reduction:
+            restore_(self.model)
+        self.reduction = None
+        vars(self).pop('_networks', None)
+        vars(self).pop('_counted', None)
+        if method is not None:
+            try:
+                reduce_(self.model, method, budget=budget)
+            except ValueError as error:
+                raise UsageError(one_line(error)) from error
+            self.reduction = (method, budget)
+
     def answer(self, path: str | Path) -> Answer:
         """Predict one file.
 
@@ -122,13 +156,19 @@ class DemoModel:
         path = Path(path)
         self._check_kind(path)
         try:
-            maps = token_maps(self.model, path) if self.has_tokens else None
-            result = maps.result if maps else inference_model(self.model, path)
+            if self.reduction:
+                groups = token_groups(self.model, path)
+                result, tokens = groups.result, groups_picture(groups, self.model.reduction.summary)
+            elif self.has_tokens:
+                maps = token_maps(self.model, path)
+                result, tokens = maps.result, picture(maps)
+            else:
+                result, tokens = inference_model(self.model, path), None
         except INPUT_ERRORS as error:
             raise UsageError(one_line(error).replace(str(path), path.name)) from error
         prediction = dict(file=str(path), **record(result, self.scope, self.model, THRESHOLD))
         drawing = draw_prediction(result, prediction, self.scope, self.model, THRESHOLD)
-        return Answer(self._named(prediction), drawing, picture(maps) if maps else None)
+        return Answer(self._named(prediction), drawing, tokens)
 
     def _check_kind(self, path: Path) -> None:
         other = {'image': VIDEOS, 'clip': IMAGES}[self.takes]
@@ -151,6 +191,8 @@ class DemoModel:
     def _networks(self) -> list[Network]:
         """The network, and its dense baseline if it has one."""
         networks = [network_of(self.cfg, self.name, self.model)]
+        if self.reduction:
+            return [*networks, network_of(self.cfg, 'dense baseline', restore_(copy.deepcopy(self.model)))]
         with contextlib.suppress(ValueError):  # it has no semantic tokens
             networks.append(network_of(dense_baseline(self.cfg), 'dense baseline'))
             networks[1].model.to(self.device)
@@ -178,7 +220,7 @@ class DemoModel:
         return ' x '.join(map(str, self._shape[1:]))
 
     def costs(self) -> list[Cost]:
-        """Return the cost of one input for the network and, where it has semantic tokens, its dense baseline.
+        """Return the cost of one input for the network and, where it has fewer tokens, for its dense baseline.
 
         Raises:
             UsageError: the size of an input is not known.

@@ -23,10 +23,13 @@ _NONE = (
 _INTRO = """# mmstvit
 A vision transformer that goes on with a few *semantic tokens* in place of all image tokens. Choose a model, then a \
 sample or a file of yours: see what the model predicts, which part of the input each token stands for, and what it \
-costs beside its dense baseline, the same network without semantic tokens."""
+costs beside its dense baseline, the same network with all its tokens. A plain vision transformer can be given fewer \
+tokens here, without training: choose how."""
 _SAMPLES = 'Held-out samples, with what is in them: click one'
 _TOKENS = '### What each semantic token stands for'
+_GROUPS = '### Which patches became one token, and which were dropped'
 _NO_TOKENS = 'This model has no semantic tokens, so there is no map of them and no dense baseline to compare it with.'
+_ALL = 'none: all tokens'
 _CSS = """
 #message { color: #b91c1c; border: 1px solid #fca5a5; border-radius: 6px; padding: 8px 12px; background: #fef2f2 }
 #costs table { width: 100% }
@@ -148,12 +151,34 @@ class Page:
         hint = self.gr.Markdown(_SAMPLES, visible=bool(samples))
         return [hint, gallery, self.gr.File(label=f'Or your own {takes}'), *results]
 
+    def controls(self, name: str | None) -> list:
+        """Offer the methods of token reduction for a model, where there are any."""
+        methods = ()
+        if name:
+            try:
+                methods = self.offer.models[name].methods
+            except (UsageError, ImportError):  # choose() tells it
+                methods = ()
+        return [
+            self.gr.Dropdown([_ALL, *methods], value=_ALL, visible=bool(methods)),
+            self.gr.Slider(visible=bool(methods)),
+        ]
+
     def take(self, name: str, index: int) -> str:
         """Return the file of a sample."""
         return str(self.offer.samples(name)[index].path)
 
-    def predict(self, name: str | None, path: str | None) -> Iterator[list]:
-        """Yield the results of a file, first without and then with the time."""
+    def predict(
+        self, name: str | None, path: str | None, method: str | None = None, budget: float = 1.0
+    ) -> Iterator[list]:
+        """Yield the results of a file, first without and then with the time.
+
+        Args:
+            name: of the model.
+            path: the file.
+            method: of token reduction.
+            budget: the share of the multiply-adds that may be left.
+        """
         try:
             if not name:
                 raise UsageError('There is no model yet')
@@ -161,11 +186,12 @@ class Page:
             if path is None:
                 raise UsageError(f'Choose a sample or a file of yours: this model takes {model.takes}s')
             with self.running:
+                model.reduce(method if method in model.methods else None, budget)
                 answer = model.answer(path)
         except (UsageError, ImportError) as error:
             yield self.results(fault=one_line(error))
             return
-        note = _TOKENS if model.has_tokens else _NO_TOKENS
+        note = _GROUPS if model.reduction else _TOKENS if model.has_tokens else _NO_TOKENS
         yield self.results(answer.classes, answer.drawing, answer.tokens, '*measuring ...*', note)
         *unchanged, _, _ = [self.gr.skip()] * 6
         with self.running:
@@ -193,6 +219,10 @@ class Page:
                         elem_id='samples',
                     )
                     file = gr.File(label='Or your own image', height=120, elem_id='file')
+                    method = gr.Dropdown([_ALL], value=_ALL, label='Token reduction', visible=False, elem_id='method')
+                    budget = gr.Slider(
+                        0.3, 1, 0.5, step=0.05, label='Share of the multiply-adds', visible=False, elem_id='budget'
+                    )
                     button = gr.Button('Predict', variant='primary', elem_id='predict')
                 with gr.Column(scale=3):
                     message = gr.Markdown(visible=False, elem_id='message')
@@ -209,9 +239,13 @@ class Page:
 
             once = dict(concurrency_id='model', concurrency_limit=1)  # what is timed runs alone
             blocks.load(self.look, model, [model, missing])
+            asked = [model, file, method, budget]
             model.change(self.choose, model, [hint, gallery, file, *results], **once)
-            gallery.select(take, model, file).then(self.predict, [model, file], results, **once)
-            button.click(self.predict, [model, file], results, **once)
+            model.change(self.controls, model, [method, budget], **once)
+            gallery.select(take, model, file).then(self.predict, asked, results, **once)
+            button.click(self.predict, asked, results, **once)
+            for change in (method.input, budget.release):
+                change(self.predict, asked, results, **once)
         return blocks
 
     def launch(self, host: str, port: int | None, inbrowser: bool = False) -> Any:

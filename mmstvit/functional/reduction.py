@@ -33,6 +33,11 @@ def one_hot(index: Tensor, count: int) -> Tensor:
     return index[..., None] == torch.arange(count, device=index.device)
 
 
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Take tokens by their numbers: (B, N, C), (B, M) -> (B, M, C)."""
+    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
 def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
     """Return the reduction that moves each token to the place given for it.
 
@@ -47,7 +52,7 @@ def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
         return one_hot(destination, num_tokens).to(x.dtype).transpose(1, 2) @ x
 
     def unmerge(x: Tensor) -> Tensor:
-        return x.gather(1, destination[..., None].expand(-1, -1, x.shape[-1]))
+        return take(x, destination)
 
     return Reduction(merge, unmerge)
 
@@ -76,7 +81,7 @@ def selection_of(kept: Tensor, num_tokens: int, valid: Tensor | None = None) -> 
         return x if valid is None else x * valid[..., None]
 
     def merge(x: Tensor) -> Tensor:
-        return mask(x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1])))
+        return mask(take(x, kept))
 
     def unmerge(x: Tensor) -> Tensor:
         return one_hot(kept, num_tokens).to(x.dtype).transpose(1, 2) @ mask(x)

@@ -1,5 +1,7 @@
 """Report a benchmark: a table, the environment, and a plot."""
 
+import csv
+import io
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -8,6 +10,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from ..io.files import write_whole
 from ..version import __version__
 from .figures import readable
 from .timing import Spread, Timing
@@ -85,6 +88,43 @@ def table(results: Sequence[dict], baseline: dict) -> Table:
             f'{row["peak_memory"] / 2**20:.0f} MiB' if row['peak_memory'] else '-',
         )
     return made
+
+
+def write_csv(report: dict, path: str) -> None:
+    """Write a row for each network and batch size, in the columns of timm's benchmark and some more.
+
+    Args:
+        report: of :func:`.benchmark`.
+        path: the file to write.
+    """
+    setting = report['environment']
+    rows = []
+    for row in report['results']:
+        reduction = row['reduction'] or dict(method='none', options={}, share=1.0, tokens=[])
+        rows.append(
+            dict(
+                model=row['network'].partition('+')[0],
+                method=reduction['method'],
+                options=', '.join(f'{name}={value}' for name, value in reduction['options'].items()),
+                budget=round(reduction['share'], 3),
+                tokens=' '.join(map(str, reduction['tokens'])),
+                infer_samples_per_sec=round(row['images_per_second']['median'], 2),
+                infer_step_time=round(1000 * row['seconds']['median'], 3),
+                infer_batch_size=row['batch_size'],
+                infer_img_size=setting['input'].rpartition(' ')[2],
+                infer_gmacs=row['multiply_adds'] and round(row['multiply_adds'] / 1e9, 3),
+                param_count=round(row['parameters'] / 1e6, 2),
+                times_as_fast=round(row['ratio']['median'], 3),
+                times_as_fast_low=round(row['ratio']['low'], 3),
+                times_as_fast_high=round(row['ratio']['high'], 3),
+                **{name: setting[name] for name in ('device', 'threads', 'dtype', 'compiled', 'torch')},
+            )
+        )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(Path(path), text.getvalue().encode())
 
 
 def draw(results: Sequence[dict], setting: dict, path: str) -> None:

@@ -39,7 +39,8 @@ def benchmark(
     Returns:
         ``environment``, see :func:`.environment`, and ``results``: for each batch size and network a dict of its
         ``seconds``, ``images_per_second`` and ``ratio`` (to the baseline, in the same round), each with
-        median and quartiles, ``rounds`` (seconds of a run), ``runs_a_round``, ``peak_memory``, and :func:`costs`.
+        median and quartiles, ``rounds`` (seconds of a run), ``runs_a_round``, ``peak_memory``, ``reduction`` (of
+        tokens, as its ``mmstvit.reduce_`` has it) and :func:`costs`.
 
     Raises:
         mmstvit.errors.UsageError: a setting that does not fit a network or the others.
@@ -93,6 +94,7 @@ def _measure(
         dict(
             network=network.label,
             toolbox=network.toolbox,
+            reduction=_reduction_of(network),
             batch_size=batch,
             runs_a_round=runs,
             rounds=own,
@@ -103,6 +105,14 @@ def _measure(
             networks, times, seconds, memory, summarise(seconds, batch, baseline), strict=True
         )
     ]
+
+
+def _reduction_of(network: Network) -> dict[str, Any] | None:
+    """Return how the tokens of a network are reduced, if they are."""
+    reduction = getattr(network.model, 'reduction', None)
+    if reduction is None:
+        return None
+    return {name: getattr(reduction, name) for name in ('method', 'options', 'tokens', 'share')}
 
 
 def costs(

@@ -1,18 +1,38 @@
 """Token reduction for vision transformers that exist already."""
 
 import ast
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn as nn
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from ..layers.adapters import OwnTransformer, Transformer, transformer_of
-from ..layers.steps import METHODS, SelfAttention, build_steps
-from ..layers.steps.schedule import AMOUNTS
+from ..layers.steps import METHODS, SelfAttention, Step, build_steps
+from ..layers.steps.schedule import AMOUNTS, multiply_adds, tokens_per_block
 from ..registry import MODELS
 
 # Methods with parameters of their own: a state dict from before would not fit.
 _TRAINED = ('STGM',)
+
+
+def methods_for(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the methods that :func:`reduce_` can apply to a model, none where it cannot be reduced."""
+    try:
+        transformer = transformer_of(model)
+    except ValueError:
+        return ()
+    names = []
+    for name in METHODS:
+        if name in _TRAINED:
+            continue
+        try:
+            transformer.check(build_steps(dict(type=name, keep_rate=0.5), transformer.network))
+        except ValueError:  # e.g. it needs a class token
+            continue
+        names.append(name)
+    return tuple(names)
 
 
 def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
@@ -22,7 +42,8 @@ def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
     options that reduce nothing, and after :func:`restore_`, outputs are equal to the last bit.
 
     Args:
-        model: with a ``VisionTransformer`` of timm or mmpretrain in it, or an :class:`.STViT` with ``reduce=None``.
+        model: with a ``VisionTransformer`` of timm or mmpretrain, a ViT, DeiT, DINOv2, CLIP or SigLIP vision model of
+            Hugging Face's transformers, or an :class:`.STViT` with ``reduce=None`` in it.
         method: a name of ``METHODS`` in :mod:`mmstvit.layers.steps`, in any case, e.g. ``'tome'``.
         **options: of the method, e.g. ``r=8``. They can be changed later: ``model.reduction.r = 4``.
 
@@ -102,10 +123,14 @@ class TokenReduction:
         transformer: whose blocks are run by steps.
         method: a name of ``METHODS``.
         options: of the method.
+
+    Attributes:
+        tokens: that leave each block at the image size that the model is made for, without prefix tokens.
+        share: the multiply-adds of its blocks, in those without reduction.
     """
 
     def __init__(self, transformer: Transformer | OwnTransformer, method: str, options: dict[str, Any]) -> None:
-        vars(self).update(transformer=transformer, method=method, options=dict(options))
+        vars(self).update(transformer=transformer, method=method, options=dict(options), tokens=[], share=1.0)
 
     def apply(self, **options: Any) -> None:
         """Change options, one of ``r``, ``keep_rate`` and ``budget`` taking the place of another.
@@ -118,7 +143,9 @@ class TokenReduction:
         transformer = self.transformer
         steps = build_steps(dict(type=self.method, **chosen), transformer.network)
         transformer.check(steps)
-        vars(self).update(options=chosen)
+        vars(self).update(
+            options=chosen, tokens=tokens_per_block(transformer.network, steps), share=_share(transformer, steps)
+        )
         transformer.restore()
         if not all(type(step) is SelfAttention for step in steps):  # else the blocks run as they are
             transformer.run(steps)
@@ -132,6 +159,19 @@ class TokenReduction:
     def __setattr__(self, name: str, value: Any) -> None:
         self.apply(**{name: value})
 
-    def __repr__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """What is reduced, in a line."""
         options = ', '.join(f'{name}={value!r}' for name, value in self.options.items())
-        return f'{type(self).__name__}({self.method}, {options})'
+        before, after = math.prod(self.transformer.network.grid), self.tokens[-1]
+        return f'{self.method}, {options}: {before} -> {after} tokens, {self.share:.0%} of the multiply-adds'
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.summary})'
+
+
+def _share(transformer: Transformer | OwnTransformer, steps: Sequence[Step]) -> float:
+    """Return the multiply-adds of the blocks, in those of the plain transformer."""
+    network = transformer.network
+    plain = multiply_adds(network, [SelfAttention() for _ in steps])
+    return sum(multiply_adds(network, steps)) / sum(plain)

@@ -77,3 +77,11 @@ def scaled(array: np.ndarray, least: int) -> np.ndarray:
     if array.dtype.kind == 'i':
         return cv2.resize(array.astype(np.int32), size, interpolation=cv2.INTER_NEAREST)
     return cv2.resize(array, size, interpolation=cv2.INTER_AREA)
+
+
+def outlined(picture: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Return a picture (height, width, 3) with white lines between regions, (height, width) of their numbers."""
+    border = np.zeros(regions.shape, bool)
+    border[1:] |= regions[1:] != regions[:-1]
+    border[:, 1:] |= regions[:, 1:] != regions[:, :-1]
+    return np.where(border[..., None], np.uint8(255), picture)

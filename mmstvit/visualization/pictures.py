@@ -11,7 +11,7 @@ from matplotlib import colormaps
 
 from ..io.files import write_whole
 from .maps import LayerMaps, TokenMaps, check_tokens
-from .panels import GAP, grid_of_panels, scaled, side_by_side
+from .panels import GAP, grid_of_panels, outlined, scaled, side_by_side
 
 _PANEL = 384  # least pixels of the shorter edge of a panel
 _ROW = 192  # the same in a contact sheet
@@ -65,10 +65,7 @@ def overlay(image: np.ndarray, assigned: np.ndarray, semantic_grid: Sequence[int
     colours = np.concatenate((palette(semantic_grid), np.zeros((1, 3), np.uint8)))[assigned]  # -1 is the last, black
     light = image.mean(axis=-1, keepdims=True) / 255
     picture = np.clip(colours * (0.45 + 0.4 * light) + 80 * light, 0, 255).astype(np.uint8)
-    border = np.zeros(assigned.shape, bool)
-    border[1:] |= assigned[1:] != assigned[:-1]
-    border[:, 1:] |= assigned[:, 1:] != assigned[:, :-1]
-    picture[border] = 255
+    picture = outlined(picture, assigned)
     for token in np.unique(assigned[assigned >= 0]):
         _number(picture, assigned == token, str(token))
     return picture

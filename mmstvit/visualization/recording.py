@@ -166,7 +166,8 @@ class Recorder:
         for name, role, unit, weights in self._layers:
             attention, share = _normalised(weights, role, layout)
             layers.append(LayerMaps(name, role, unit, attention.numpy(), share.numpy(), live, cell, size))
-        return TokenMaps(_picture(self._raw, self.inputs[0], self.view), tuple(layout.cells), tuple(layers), result)
+        image = network_input(self._raw, self.inputs[0], self.view)
+        return TokenMaps(image, tuple(layout.cells), tuple(layers), result)
 
 
 def _normalised(weights: Tensor, role: str, layout: TokenLayout) -> tuple[Tensor, Tensor]:
@@ -195,7 +196,7 @@ def _pixels_of_a_cell(backbone: Backbone, encoder: Encoder, rank: int) -> tuple[
     return tuple(round(long / cells) * m for cells, m in zip(stem, merging))
 
 
-def _picture(raw: Tensor | None, inputs: Tensor, view: int) -> np.ndarray:
+def network_input(raw: Tensor | None, inputs: Tensor, view: int) -> np.ndarray:
     """Return the network's input as an image, uint8 RGB, channels last, with its padding.
 
     Args:

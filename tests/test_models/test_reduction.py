@@ -12,7 +12,7 @@ from mmstvit import get_model
 from mmstvit.layers.layout import WholeImage
 from mmstvit.layers.steps import METHODS as STEP_METHODS
 from mmstvit.layers.steps import SelfAttention
-from mmstvit.layers.steps.schedule import multiply_adds
+from mmstvit.layers.steps.schedule import multiply_adds, tokens_per_block
 from mmstvit.models import STViT, reduce_, restore_
 
 timm = pytest.importorskip('timm')
@@ -73,7 +73,24 @@ OWN = {
     'class token': dict(with_cls_token=True, out_type='cls_token'),
     'map': dict(out_type='featmap'),
 }
+
+
+def build_hugging_face(kind):
+    transformers = pytest.importorskip('transformers')
+    size = dict(hidden_size=24, num_hidden_layers=4, num_attention_heads=3, image_size=32, patch_size=4)
+    hidden = {} if kind.startswith('Dinov2') else dict(intermediate_size=48)
+    vision = 'Vision' if kind in ('CLIP', 'Siglip') else ''
+    config = getattr(transformers, f'{kind}{vision}Config')(**size, **hidden)
+    torch.manual_seed(0)
+    model = getattr(transformers, f'{kind}{vision}Model')(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1) if parameter.dim() > 1 else None
+    return model
+
+
+HUGGING_FACE = ('ViT', 'DeiT', 'Dinov2', 'Dinov2WithRegisters', 'CLIP', 'Siglip')
 MODELS = [
+    *(pytest.param(build_hugging_face, kind, id=f'transformers: {kind}') for kind in HUGGING_FACE),
     *(pytest.param(build_timm, options, id=f'timm: {name}') for name, options in TIMM.items()),
     *(pytest.param(build_mmpretrain, options, id=f'mmpretrain: {name}') for name, options in MMPRETRAIN.items()),
     *(pytest.param(build_own, options, id=f'mmstvit: {name}') for name, options in OWN.items()),
@@ -84,6 +101,8 @@ every_model = pytest.mark.parametrize('build, options', MODELS)
 def out(model, image=IMAGE):
     with torch.no_grad():
         output = model(image)
+    if hasattr(output, 'last_hidden_state'):
+        return output.last_hidden_state
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -105,7 +124,7 @@ def test_blocks_are_run_as_their_library_does(build, options):
     model = build(options)
     image = IMAGE.unflatten(3, (8, 4))[:, :, :, ::2].repeat_interleave(2, dim=3).flatten(3)  # each patch twice
     for name, parameter in model.named_parameters():
-        if name == 'pos_embed':
+        if 'pos' in name:
             torch.nn.init.zeros_(parameter)
     plain = out(model, image)
     reduced = out(reduce_(model, 'tome', r=[32, 0, 0, 0]), image)
@@ -156,7 +175,10 @@ def test_one_amount_takes_the_place_of_another():
     assert model.reduction.options == dict(budget=0.6)
     network, steps = model.reduction.transformer.network, [block.forward.args[1] for block in model.blocks]
     dense = sum(multiply_adds(network, [SelfAttention()] * 4))
-    assert 0.5 < sum(multiply_adds(network, steps)) / dense <= 0.6
+    share = sum(multiply_adds(network, steps)) / dense
+    assert 0.5 < share <= 0.6 and model.reduction.share == share
+    assert model.reduction.tokens == tokens_per_block(network, steps)
+    assert f'budget=0.6: 64 -> {model.reduction.tokens[-1]} tokens, {share:.0%}' in repr(model.reduction)
     assert out(model).shape == (3, 5)
 
 
@@ -214,6 +236,23 @@ def test_one_graph_and_half_precision():
         assert out(model).isfinite().all()
 
 
+@pytest.mark.parametrize('kind', ['ViT', 'Dinov2', 'CLIP'])
+def test_what_transformers_adds(kind):
+    """Hidden states are those of the reduced tokens; recomputed activations, one graph and exported masks work."""
+    model = reduce_(build_hugging_face(kind), 'tome', r=8)
+    expected = out(model)
+    states = model(IMAGE, output_hidden_states=True).hidden_states
+    assert [state.shape[1] for state in states[:4]] == [65, 57, 49, 41]
+    with pytest.raises(ValueError, match='output_attentions does not go with token reduction'):
+        model(IMAGE, output_attentions=True)
+    torch._dynamo.reset()
+    assert torch.allclose(out(torch.compile(model, backend='eager', fullgraph=True)), expected, atol=1e-5)
+    assert torch.allclose(out(torch.export.export(model, (IMAGE,)).module()), expected, atol=1e-5)
+    model.gradient_checkpointing_enable()
+    model.train()(IMAGE).last_hidden_state.square().sum().backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if 'encoder' in name or 'layers.' in name)
+
+
 def test_export_without_scatter():
     exported = torch.export.export(reduce_(build_timm({}), 'tome', r=8), (IMAGE,))
     names = {str(node.target) for node in exported.graph.nodes if node.op == 'call_function'}
@@ -253,14 +292,22 @@ def test_in_a_config(backbone, tmp_path):
 @pytest.mark.parametrize(
     'act, line',
     [
-        (lambda: reduce_(torch.nn.Linear(2, 2), 'tome', r=1), 'Linear has no VisionTransformer'),
+        (
+            lambda: reduce_(torch.nn.Linear(2, 2), 'tome', r=1),
+            'Linear cannot be reduced, only .*: it has none of these',
+        ),
         (lambda: reduce_(build_timm({}), 'nonsense'), "method='nonsense' is unknown, choose from"),
         (lambda: reduce_(build_timm({}), 'stgm', layer=1), "method='stgm' is unknown, choose from"),
         (lambda: reduce_(build_timm({}), 'tome', rate=1), "unexpected keyword argument 'rate'"),
         (lambda: reduce_(build_timm({}), 'tome', r=-1), 'r=-1 must be'),
         (lambda: reduce_(reduce_(build_timm({}), 'tome', r=1), 'tome', r=1), 'reduced already'),
         (lambda: restore_(build_timm({})), 'not reduced'),
-        (lambda: reduce_(timm.create_model('eva02_tiny_patch14_224'), 'tome', r=1), 'Eva has no VisionTransformer'),
+        (
+            lambda: reduce_(timm.create_model('eva02_tiny_patch14_224'), 'tome', r=1),
+            'Eva cannot be reduced, only .*: it has rotary positions',
+        ),
+        (lambda: reduce_(build_hugging_face('Beit'), 'tome', r=1), 'BeitModel has layers of the type BeitLayer'),
+        (lambda: reduce_(timm.create_model('swin_tiny_patch4_window7_224'), 'tome', r=1), 'it has .*bias and stages'),
         (lambda: reduce_(build_timm(dict(attn_layer='diff')), 'tome', r=1), 'with DiffAttention cannot be reduced'),
         (lambda: reduce_(build_mmpretrain(dict(out_indices=[1, 3])), 'tome', r=1), 'only the last layer, 3'),
     ],
@@ -281,5 +328,5 @@ def test_wrong_setting_leaves_the_model_as_it_was():
     assert model.reduction.r == 8 and torch.equal(out(model), expected)
     with pytest.raises(AttributeError, match="no option 'budget', it has"):
         model.reduction.budget  # noqa: B018
-    with pytest.raises(ValueError, match='attention masks'):
+    with pytest.raises(ValueError, match='attn_mask does not go with token reduction'):
         model(IMAGE, attn_mask=torch.zeros(65, 65))

@@ -1,5 +1,6 @@
 """tools/analysis_tools/benchmark.py: what is run, in which order, and what is made of the times; never the times."""
 
+import csv
 import itertools
 import json
 import statistics
@@ -79,6 +80,21 @@ def test_figures_of_a_run(tiny_config, tmp_path, capsys):
     assert plot.read_bytes().startswith(b'\x89PNG')
     text = capsys.readouterr().out
     assert 'times as fast' in text and 'baseline: vit-tiny_digits' in text
+
+
+def test_csv_of_reduced_networks(tiny_config, tmp_path):
+    """The columns of timm's benchmark, and how tokens are reduced: 16 patches less 2 in each of the layers."""
+    out = tmp_path / 'speed.csv'
+    dense = 'digits/vit-tiny_digits.py'
+    main([dense, f'{dense}+tome:r=2', '--batch-size', '2', '--csv', str(out), *QUICK])
+    plain, reduced = csv.DictReader(out.open())
+    assert {'model', 'infer_samples_per_sec', 'infer_step_time', 'infer_batch_size', 'infer_img_size'} <= plain.keys()
+    assert {'infer_gmacs', 'param_count', 'device', 'dtype'} <= plain.keys()
+    assert (plain['method'], plain['budget'], plain['tokens'], plain['times_as_fast']) == ('none', '1.0', '', '1.0')
+    assert (reduced['model'], reduced['method'], reduced['options']) == (plain['model'], 'ToMe', 'r=2')
+    tokens = [int(number) for number in reduced['tokens'].split()]
+    assert tokens == [tokens[0] - 2 * i for i in range(len(tokens))]
+    assert 0 < float(reduced['budget']) < 1 and float(reduced['infer_gmacs']) < float(plain['infer_gmacs'])
 
 
 def test_called_from_python(tiny_config):

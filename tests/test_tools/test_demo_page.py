@@ -126,6 +126,26 @@ def test_without_semantic_tokens_there_is_no_map_of_them(models, digit):
     assert models[1].answer(digit).tokens is None
 
 
+def test_reduced_beside_all_its_tokens(models, digit, monkeypatch):
+    """The dense model with a chosen method: groups are shown, and its cost beside that of the same weights."""
+    monkeypatch.setattr(demo_models, 'ROUNDS', 1)
+    model = models[1]
+    assert 'ToMe' in model.methods and models[0].methods == ()
+    plain = model.answer(digit).classes
+    model.reduce('ToMe', 0.6)
+    answer, (reduced, dense) = model.answer(digit), model.costs()
+    assert answer.tokens.ndim == 3 and answer.classes != plain
+    assert reduced.multiply_adds < 0.75 * dense.multiply_adds and reduced.parameters == dense.parameters
+    model.reduce('ToMe', 0.9)
+    assert reduced.multiply_adds < model.costs()[0].multiply_adds < dense.multiply_adds
+    with pytest.raises(UsageError, match='budget=0.01'):
+        model.reduce('ToMe', 0.01)
+    assert model.answer(digit).classes == plain
+    model.reduce('ToMe', 0.9)
+    model.reduce(None)
+    assert model.answer(digit).classes == plain and len(model.costs()) == 1
+
+
 @pytest.mark.parametrize(
     'name,content,line',
     [
@@ -215,6 +235,10 @@ def test_the_steps_of_a_prediction(page, digit, broken, monkeypatch):
         assert shown(asked).message.visible
     first, second = page.predict('tiny_dense (image classifier)', str(digit))
     assert not shown(first).tokens.visible and 'no semantic tokens' in shown(first).note
+    method, budget = page.controls('tiny_dense (image classifier)')
+    assert method.visible and budget.visible and not page.controls(menu.value)[0].visible
+    first, second = page.predict('tiny_dense (image classifier)', str(digit), 'ToMe', 0.6)
+    assert shown(first).tokens.visible and 'dense baseline' in shown(second).costs
 
 
 def test_where_there_is_no_model_the_page_says_how_to_train_one(tmp_path):

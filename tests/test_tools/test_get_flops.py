@@ -39,7 +39,7 @@ def test_reduced_networks(written, capsys):
         (f'{name}+tome:r=', "'tome:r=' is no reduction: write METHOD:OPTION=VALUE"),
         (f'{name}+tome:5', 'is no reduction'),
         (f'{name}+tome', 'give one of r, keep_rate and budget'),
-        (written(VIDEO) + '+tome:r=1', 'has no VisionTransformer'),
+        (written(VIDEO) + '+tome:r=1', 'cannot be reduced'),
     ):
         with pytest.raises(UsageError, match=re.escape(line)):
             load_network(spec)

@@ -7,7 +7,7 @@ sizes ``network`` says.
 from collections.abc import Callable
 
 from .ats import ats
-from .base import Network, SelfAttention, Step
+from .base import Network, ReducingStep, SelfAttention, Step
 from .controls import grid_pool, random
 from .dpcknn import dpcknn
 from .evit import evit, topk
@@ -15,7 +15,7 @@ from .pitome import pitome
 from .representation_shift import representation_shift
 from .stgm import Generation, Recovery, Refinement, TokenMapStep, stgm
 from .tome import tome
-from .tomesd import tomesd
+from .tomesd import ToMeSD, tomesd
 
 METHODS: dict[str, Callable[..., list[Step]]] = {
     'STGM': stgm,

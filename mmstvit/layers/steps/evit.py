@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...functional.reduction import one_hot, reduction_of
+from ...functional.reduction import one_hot, reduction_of, take
 from ...functional.windows import Size
 from ..tokens import Tokens
 from .base import Counts, Network, ReducingStep, Step
@@ -48,7 +48,7 @@ class EViT(ReducingStep):
         weight = F.pad(score, (prefix, 0)).masked_fill(is_kept, 0)
         fused = weight[:, None].to(x.dtype) @ x
         reduction = reduction_of(torch.where(is_kept, is_kept.cumsum(dim=1) - 1, prefix + count), prefix + count + 1)
-        x = torch.cat((x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1])), fused), dim=1)
+        x = torch.cat((take(x, kept), fused), dim=1)
         return tokens._replace(x=x, trace=(*tokens.trace, reduction))
 
 

@@ -7,7 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ...functional.matching import cell_count, cell_matching
-from ...functional.reduction import merge_weighted
+from ...functional.reduction import Reduction, merge_weighted
 from ...functional.windows import Size
 from ..tokens import Tokens
 from .base import Amount, Counts, Network, ReducingStep, Step
@@ -37,12 +37,16 @@ class ToMeSD(ReducingStep):
     def counts(self, count: int, grid: Size) -> Counts:
         return Counts(self.kept(count, grid), count, count)
 
-    def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
-        """Run the block on merged tokens, and its MLP on all."""
+    def matching(self, tokens: Tokens) -> Reduction:
+        """Return which tokens are merged for the attention."""
         x, layout = tokens.x, tokens.layout
         with torch.no_grad():
             r = x.shape[1] - layout.num_prefix - self.kept_of(tokens)
-            reduction = cell_matching(x, layout.grid, r, layout.num_prefix)
+            return cell_matching(x, layout.grid, r, layout.num_prefix)
+
+    def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
+        """Run the block on merged tokens, and its MLP on all."""
+        x, layout, reduction = tokens.x, tokens.layout, self.matching(tokens)
         merged, size = merge_weighted(reduction, x, None)
 
         def unmerge(out: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, None]:

@@ -1,0 +1,169 @@
+"""What steps ask of a transformer of another library."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...functional.reduction import compose
+from ..attention import AttentionLayout
+from ..layout import WholeImage
+from ..steps import Network, Step
+from ..tokens import Tokens
+
+
+class BlockAdapter:
+    """A pre-norm block of another library with the signature of :class:`.TransformerBlock`.
+
+    Norms, projections, LayerScale, stochastic depth and MLP are those of the block; attention is computed here, with
+    PyTorch's fused kernel, since the methods need its keys, queries and values and a bias on its logits.
+
+    Args:
+        block: it stays as it is.
+
+    Attributes:
+        makes_masks: whether the library gives its blocks a mask that hides nothing when the model is exported.
+    """
+
+    makes_masks = False
+
+    def __init__(self, block: nn.Module) -> None:
+        self.block = block
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalise and project tokens (B, N, C) to queries, keys and values, each (B, heads, N, C / heads)."""
+        raise NotImplementedError
+
+    def attention_branch(self, out: Tensor) -> Tensor:
+        """Project the heads' outputs (B, N, C) to what is added to the tokens."""
+        raise NotImplementedError
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """Update the tokens (B, N, C) by the block's MLP."""
+        raise NotImplementedError
+
+    @property
+    def attention_dropout(self) -> float:
+        """Dropout of the attention weights, in training."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        x: Tensor,
+        context: Sequence[Tensor] | None = None,
+        layout: AttentionLayout | None = None,
+        key_bias: Tensor | None = None,
+        reduce: Callable[..., tuple[Tensor, Any]] | None = None,
+    ) -> Any:
+        """Self-attention, an optional reduction, MLP; see :meth:`.TransformerBlock.forward`."""
+        q, k, v = self.qkv(x)
+        bias = None if key_bias is None else key_bias[:, None, None].to(q.dtype)
+        dropout = self.attention_dropout if self.block.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, bias, dropout)
+        x = x + self.attention_branch(out.transpose(1, 2).flatten(2))
+        if reduce is None:
+            return self.mlp(x)
+        x, kept = reduce(x, q, k, v)
+        return self.mlp(x), kept
+
+
+class Transformer(NamedTuple):
+    """A plain vision transformer of another library, whose blocks steps can run.
+
+    Attributes:
+        blocks: in order.
+        adapt: makes an adapter of a block.
+        network: their sizes; prefix tokens are class, distillation and register tokens.
+        needs_all: whether the output has a place for each patch.
+    """
+
+    blocks: list[nn.Module]
+    adapt: Callable[[nn.Module], BlockAdapter]
+    network: Network
+    needs_all: bool = False
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """Refuse steps that the model cannot be run by.
+
+        Raises:
+            ValueError: they drop tokens of a map that has a place for each patch.
+        """
+        if self.needs_all and _loses_patches(steps):
+            raise ValueError(
+                "the model's output is a map with a place for each patch, and the method drops tokens: give "
+                'fuse_last=True, or take a method that merges'
+            )
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Let each block be run by a step, until :meth:`restore`."""
+        finish = _keep if _loses_patches(steps) else _unmerge
+        for block, step in zip(self.blocks, steps, strict=True):
+            # An instance's own forward: a partial of a function can be copied, pickled and compiled.
+            last = finish if block is self.blocks[-1] else None
+            block.forward = partial(_forward, self.adapt(block), step, self.network, last)
+
+    @property
+    def steps(self) -> list[Step]:
+        """Those that run the blocks; none where the blocks run as they are."""
+        return [block.forward.args[1] for block in self.blocks if 'forward' in vars(block)]
+
+    def restore(self) -> None:
+        """Let the blocks run as they did before."""
+        for block in self.blocks:
+            vars(block).pop('forward', None)
+
+
+def _loses_patches(steps: Sequence[Step]) -> bool:
+    return any(step.loses_patches for step in steps)
+
+
+def _forward(
+    block: BlockAdapter,
+    step: Step,
+    network: Network,
+    finish: Callable[[Tokens], Tensor] | None,
+    x: Tensor | Tokens,
+    attn_mask: Tensor | None = None,
+    **options: Any,
+) -> Tensor | Tokens:
+    """Run a block by its step. Between blocks goes all that is known of the tokens, in the place of a tensor."""
+    options.pop('output_hidden_states', None)  # transformers takes them from hooks: those of the reduced tokens
+    if torch.compiler.is_exporting() and block.makes_masks:
+        attn_mask = None
+    asked = [
+        name for name, value in (('attn_mask', attn_mask), *options.items()) if value is not None and value is not False
+    ]
+    if asked:
+        raise ValueError(f'{", ".join(asked)} does not go with token reduction: call restore_(model) first')
+    if not isinstance(x, Tokens):
+        grid, count = network.grid, x.shape[1] - network.num_prefix
+        x = Tokens(x, WholeImage(grid if math.prod(grid) == count else (1, count), x.device, network.num_prefix))
+    tokens = step(block, x)
+    return tokens if finish is None else finish(tokens)
+
+
+def _unmerge(tokens: Tokens) -> Tensor:
+    """Give each patch the value of its token: heads that pool, and maps, need not know of the reduction."""
+    return compose(tokens.trace).unmerge(tokens.x)
+
+
+def _keep(tokens: Tokens) -> Tensor:
+    """Leave the tokens as they are: patches that were dropped have no value."""
+    return tokens.x
+
+
+def is_a(module: nn.Module, package: str, name: str) -> bool:
+    """Return whether a module is of a class of this package and name, or inherits from it; nothing is imported."""
+    return any(
+        f'{kind.__module__}.'.startswith(f'{package}.') and kind.__name__ == name for kind in type(module).__mro__
+    )
+
+
+def mlp_ratio(mlp: nn.Module, width: int) -> float:
+    """Return the hidden width of an MLP of two equal products, by its weights: gated ones have a third."""
+    return sum(weight.numel() for weight in mlp.parameters() if weight.dim() == 2) / (2 * width**2)

@@ -1,0 +1,112 @@
+"""Vision models of Hugging Face's transformers: ViT, DeiT, DINOv2 with or without registers, CLIP, SigLIP."""
+
+from functools import partial, reduce
+from typing import NamedTuple
+
+import torch.nn as nn
+from torch import Tensor
+
+from ..options import axes_of
+from ..steps import Network
+from .base import BlockAdapter, Transformer, is_a, mlp_ratio
+
+
+class Parts(NamedTuple):
+    """The names of a layer's submodules.
+
+    Attributes:
+        norm: before the attention.
+        attention: with ``q_proj``, ``k_proj`` and ``v_proj``.
+        branch: what the heads' outputs go through, until they are added to the tokens.
+        mlp: what the tokens go through, until it is added to them.
+    """
+
+    norm: str
+    attention: str
+    branch: tuple[str, ...]
+    mlp: tuple[str, ...]
+
+
+VIT = Parts('layernorm_before', 'attention', ('attention.o_proj', 'dropout'), ('layernorm_after', 'mlp', 'dropout'))
+DINOV2 = Parts(
+    'norm1',
+    'attention',
+    ('attention.o_proj', 'layer_scale1', 'drop_path'),
+    ('norm2', 'mlp', 'layer_scale2', 'drop_path'),
+)
+CLIP = Parts('layer_norm1', 'self_attn', ('self_attn.out_proj',), ('layer_norm2', 'mlp'))
+LAYERS = {
+    'ViTLayer': VIT,
+    'DeiTLayer': VIT,
+    'Dinov2Layer': DINOV2,
+    'Dinov2WithRegistersLayer': DINOV2,
+    'CLIPEncoderLayer': CLIP,
+    'SiglipEncoderLayer': CLIP,
+}
+
+
+class HuggingFaceBlock(BlockAdapter):
+    """A layer of a vision model of transformers.
+
+    Args:
+        parts: the names of its submodules.
+        block: as of :class:`BlockAdapter`.
+    """
+
+    makes_masks = True
+
+    def __init__(self, parts: Parts, block: nn.Module) -> None:
+        super().__init__(block)
+        self.parts = parts
+
+    def _apply(self, names: tuple[str, ...], x: Tensor) -> Tensor:
+        return reduce(lambda x, name: self.block.get_submodule(name)(x), names, x)
+
+    @property
+    def attention_dropout(self) -> float:
+        attn = self.block.get_submodule(self.parts.attention)
+        return attn.dropout if self.parts is CLIP else attn.attention_dropout
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        attn, x = self.block.get_submodule(self.parts.attention), self._apply((self.parts.norm,), x)
+        heads = (project(x).unflatten(-1, (-1, attn.head_dim)) for project in (attn.q_proj, attn.k_proj, attn.v_proj))
+        return tuple(x.transpose(1, 2) for x in heads)
+
+    def attention_branch(self, out: Tensor) -> Tensor:
+        return self._apply(self.parts.branch, out)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        return x + self._apply(self.parts.mlp, x)
+
+
+def find(model: nn.Module) -> Transformer | None:
+    """Return the vision transformer that a module of transformers is, if it is one.
+
+    Raises:
+        ValueError: one that the methods cannot serve.
+    """
+    embeddings = getattr(model, 'embeddings', nn.Identity())
+    patches = next((m for m in embeddings.modules() if isinstance(m, nn.Conv2d)), None)
+    if patches is None or not is_a(model, 'transformers', 'PreTrainedModel'):
+        return None
+    layers = next((list(m) for m in model.modules() if isinstance(m, nn.ModuleList)), [])
+    kinds = {type(layer).__name__ for layer in layers}
+    if len(kinds) != 1 or not kinds <= set(LAYERS):
+        raise ValueError(
+            f'{type(model).__name__} has layers of the type {", ".join(sorted(kinds))}, which cannot be reduced, only '
+            f'{", ".join(LAYERS)}'
+        )
+    parts, width = LAYERS[kinds.pop()], patches.out_channels
+    if not hasattr(layers[0].get_submodule(parts.attention), 'q_proj'):
+        raise ValueError(f'{type(model).__name__} is of a transformers before version 5: install a newer one')
+    size = axes_of('image_size', model.config.image_size, 2)
+    grid = tuple(pixels // patch for pixels, patch in zip(size, patches.kernel_size, strict=True))
+    network = Network(len(layers), width, grid, _num_prefix(embeddings), mlp_ratio(layers[0].mlp, width))
+    return Transformer(layers, partial(HuggingFaceBlock, parts), network, is_a(model, 'transformers', 'BackboneMixin'))
+
+
+def _num_prefix(embeddings: nn.Module) -> int:
+    """Return how many tokens stand before the patches."""
+    single = ('cls_token', 'class_embedding', 'distillation_token')
+    registers = getattr(embeddings, 'register_tokens', None)
+    return sum(hasattr(embeddings, name) for name in single) + (0 if registers is None else registers.shape[1])

@@ -1,0 +1,52 @@
+"""timm's VisionTransformer."""
+
+import torch.nn as nn
+from torch import Tensor
+
+from ..steps import Network
+from .base import BlockAdapter, Transformer, is_a, mlp_ratio
+
+
+class TimmBlock(BlockAdapter):
+    """A ``Block`` of timm's ``VisionTransformer``, with or without LayerScale and normalised queries and keys."""
+
+    @property
+    def attention_dropout(self) -> float:
+        return self.block.attn.attn_drop.p
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        attn = self.block.attn
+        q, k, v = attn.qkv(self.block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return attn.q_norm(q), attn.k_norm(k), v
+
+    def attention_branch(self, out: Tensor) -> Tensor:
+        attn = self.block.attn
+        out = attn.proj_drop(attn.proj(attn.norm(out)))
+        return self.block.drop_path1(self.block.ls1(out))
+
+    def mlp(self, x: Tensor) -> Tensor:
+        block = self.block
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+
+def find(vit: nn.Module) -> Transformer | None:
+    """Return the transformer that a module is, if it is one.
+
+    Raises:
+        ValueError: one that the methods cannot serve.
+    """
+    if not is_a(vit, 'timm.models.vision_transformer', 'VisionTransformer'):
+        return None
+    from timm.layers.attention import Attention
+    from timm.models.vision_transformer import Block
+
+    for block in vit.blocks:
+        attention = getattr(block, 'attn', None)
+        if type(block) is not Block or type(attention) is not Attention or attention.gate is not None:
+            raise ValueError(
+                f'blocks of the type {type(block).__name__} with {type(attention).__name__} cannot be reduced, only '
+                "timm's Block with its plain Attention"
+            )
+    width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
+    network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, mlp_ratio(vit.blocks[0].mlp, width))
+    return Transformer(list(vit.blocks), TimmBlock, network)

@@ -1,0 +1,200 @@
+"""Groups of patches that a method of token reduction has made one token, and patches that it has dropped."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn as nn
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from ..apis.inference import inference_model
+from ..functional.reduction import Reduction, compose
+from ..layers.encoder import Encoder
+from ..layers.steps import ReducingStep, Step, ToMeSD
+from ..layers.tokens import Tokens
+from ..models.reduction import TokenReduction
+from .panels import grid_of_panels, outlined, scaled
+from .recording import network_input
+
+_PANEL = 320  # least pixels of the shorter edge of a panel
+_FRAMES = 6  # of a clip
+_ACROSS = 4  # panels in a row
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGroups:
+    """What has become of the patches after one block.
+
+    Attributes:
+        block: counted from 1.
+        groups: the patches along each axis, int64: the token that each is a part of, -1 for one that was dropped.
+    """
+
+    block: int
+    groups: np.ndarray
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that stand for patches."""
+        return len(np.unique(self.groups[self.groups >= 0]))
+
+    @property
+    def title(self) -> str:
+        """Title in pictures."""
+        dropped = int((self.groups < 0).sum())
+        return f'after block {self.block}: {self.num_tokens} tokens' + (f', {dropped} dropped' if dropped else '')
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGroups:
+    """The groups in all blocks that reduce tokens, for one image or clip.
+
+    Attributes:
+        image: what the network saw, uint8 RGB, (height, width, 3) or (frames, height, width, 3).
+        layers: in the order of the blocks.
+        result: what :func:`mmstvit.inference_model` gave for the image; ``None`` for a tensor.
+    """
+
+    image: np.ndarray
+    layers: tuple[LayerGroups, ...]
+    result: Any = None
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything for ``np.savez``: ``image``, and the groups under names such as ``block4``."""
+        return dict(image=self.image, **{f'block{layer.block}': layer.groups for layer in self.layers})
+
+
+def token_groups(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, view: int = 0) -> TokenGroups:
+    """Find which patches of an image each token of a reduced model stands for, block by block.
+
+    Args:
+        model: reduced by :func:`mmstvit.reduce_`, or a backbone of here with such a ``reduce`` in its config.
+        image: what :func:`mmstvit.inference_model` takes; or a tensor (B, channels, *size) as the model takes it.
+        view: which image of a batch, or which of the clips and crops that the test pipeline takes of a video.
+
+    Raises:
+        ValueError: nothing is reduced in the model, or there is no such view.
+    """
+    recorder = _Recorder(view)
+    handles = [step.register_forward_hook(recorder.on_step(block)) for block, step in _steps_of(model)]
+    handles += [
+        module.register_forward_hook(recorder.on_preprocessor)
+        for module in model.modules()
+        if isinstance(module, BaseDataPreprocessor)
+    ]
+    try:
+        with torch.no_grad():
+            if isinstance(image, Tensor):
+                recorder.inputs, result = image, None
+                model(image)
+            else:
+                result = inference_model(model, image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return TokenGroups(recorder.picture(), tuple(recorder.layers), result)
+
+
+class _Recorder:
+    """What forward hooks have seen of one input; of several forward passes the first counts."""
+
+    def __init__(self, view: int) -> None:
+        self.view, self.raw, self.inputs = view, None, None
+        self.layers: list[LayerGroups] = []
+
+    def on_preprocessor(self, module: nn.Module, args: tuple, output: dict) -> None:
+        if self.inputs is None:
+            self.raw = args[0]['inputs'][0]
+            # mmaction2 gives each sample an axis of views.
+            self.inputs = output['inputs'].flatten(0, 1) if self.raw.dim() == 5 else output['inputs']
+
+    def on_step(self, block: int) -> Callable:
+        """Return the hook of a block's step."""
+
+        def hook(step: Step, args: tuple, output: Tokens) -> None:
+            if any(layer.block == block for layer in self.layers):
+                return
+            tokens = args[1]
+            if not 0 <= self.view < len(tokens.x):
+                raise ValueError(f'there is no view {self.view}: the network gets {len(tokens.x)}, counted from 0')
+            trace = (*tokens.trace, step.matching(tokens)) if isinstance(step, ToMeSD) else output.trace
+            self.layers.append(LayerGroups(block, _groups(compose(trace), output, self.view)))
+
+        return hook
+
+    def picture(self) -> np.ndarray:
+        return network_input(self.raw, self.inputs[self.view], self.view)
+
+
+def _steps_of(model: nn.Module) -> list[tuple[int, Step]]:
+    """Return the steps that reduce tokens, with the numbers of their blocks."""
+    for module in model.modules():
+        if isinstance(getattr(module, 'reduction', None), TokenReduction):
+            steps = module.reduction.transformer.steps
+        elif isinstance(module, Encoder):
+            steps = module.steps
+        else:
+            continue
+        reducing = [(i, step) for i, step in enumerate(steps, 1) if isinstance(step, ReducingStep)]
+        if reducing:
+            return reducing
+    raise ValueError(
+        f'{type(model).__name__} merges or drops no tokens: reduce it first, with mmstvit.reduce_ or --reduce tome:r=13'
+    )
+
+
+def _groups(reduction: Reduction, tokens: Tokens, view: int) -> np.ndarray:
+    """Return the token of each patch, -1 where it was dropped, along the axes of the patches."""
+    layout, batch = tokens.layout, len(tokens.x)
+    patches = layout.num_prefix + math.prod(layout.grid)
+    count = reduction.merge(tokens.x.new_zeros(batch, patches, 1)).shape[1]
+    shares = reduction.unmerge(torch.eye(count, device=tokens.x.device).expand(batch, -1, -1))[view]
+    groups = torch.where(shares.sum(dim=-1) > 0, shares.argmax(dim=-1), -1)[layout.num_prefix :]
+    return groups.unflatten(0, layout.grid).cpu().numpy()
+
+
+def overlay(image: np.ndarray, groups: np.ndarray, least: int) -> np.ndarray:
+    """Draw each group in the mean colour of its pixels, with an outline; what was dropped is dark.
+
+    Args:
+        image: (height, width, 3), uint8 RGB.
+        groups: (rows, columns), as of :class:`LayerGroups`.
+        least: pixels of the shorter edge of the picture.
+    """
+    image = scaled(image, least)
+    rows, columns = (np.arange(n) * cells // n for n, cells in zip(image.shape, groups.shape))
+    groups = groups[rows[:, None], columns]
+    _, number = np.unique(groups, return_inverse=True)
+    number = number.reshape(groups.shape)
+    size = np.bincount(number.ravel())
+    means = np.stack([np.bincount(number.ravel(), channel.ravel()) / size for channel in np.moveaxis(image, -1, 0)], 1)
+    picture = np.where(groups[..., None] < 0, image / 5, means[number]).astype(np.uint8)
+    return outlined(picture, groups)
+
+
+def groups_picture(groups: TokenGroups, title: str = '', layers: int = _ACROSS) -> np.ndarray:
+    """Draw what the network saw and the groups after some of the blocks, uint8 RGB; of a clip frames in rows.
+
+    Args:
+        groups: of :func:`token_groups`.
+        title: of the whole.
+        layers: how many blocks are shown, spread evenly, the last among them.
+    """
+    numbers = np.unique(np.linspace(0, len(groups.layers), layers + 1).round().astype(int))[1:] - 1
+    chosen = [groups.layers[number] for number in numbers]
+    if groups.image.ndim == 3:
+        panels = [(scaled(groups.image, _PANEL), 'what the network sees')]
+        panels += [(overlay(groups.image, layer.groups, _PANEL), layer.title) for layer in chosen]
+        return grid_of_panels([panels], title)
+    frames = np.linspace(0, len(groups.image) - 1, min(_FRAMES, len(groups.image))).round().astype(int)
+    rows = [[(scaled(groups.image[t], _PANEL // 2), f'frame {t + 1}') for t in frames]]
+    for layer in chosen:
+        steps = frames * len(layer.groups) // len(groups.image)
+        rows.append([(overlay(groups.image[t], layer.groups[step], _PANEL // 2), '') for t, step in zip(frames, steps)])
+    names = ['what the\nnetwork sees', *(layer.title.replace(': ', ':\n').replace(', ', ',\n') for layer in chosen)]
+    return grid_of_panels(rows, title, names=names)
