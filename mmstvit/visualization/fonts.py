@@ -50,7 +50,7 @@ def _of(family: str, characters: Iterable[str]) -> set[str]:
     return {c for c in characters if ord(c) in known}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _characters(family: str) -> frozenset[int]:
     """The code points that the font has which matplotlib takes for a family; none where it cannot be drawn with."""
     from matplotlib.font_manager import FontProperties, fontManager, get_font
@@ -72,7 +72,7 @@ def _families() -> list[str]:
     return sorted(names, key=lambda name: ('Sans' not in name, name))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _add_new_fonts() -> None:
     """Add fonts that were installed after matplotlib has written its list of them."""
     from matplotlib.font_manager import findSystemFonts, fontManager
