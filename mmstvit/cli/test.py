@@ -11,6 +11,7 @@ from mmengine.dist import is_main_process
 
 from ..apis.weights import check_checkpoint
 from ..engine.augmented_test import augment_test
+from ..engine.check_settings import check_settings
 from ..engine.class_names import check_configured_names
 from ..engine.mixed_precision import autocast_tests
 from ..engine.running import add_hook, build_runner, check_data
@@ -101,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
+        check_settings(cfg, ('test_dataloader',))
         check_configured_names(cfg, ('train_dataloader', 'test_dataloader'))
         check_data(cfg, ('test_dataloader',))
         runner = build_runner(cfg, args.trust_data)

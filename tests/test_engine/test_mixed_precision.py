@@ -48,7 +48,7 @@ def test_logits_are_of_the_dtype(name, request, tmp_path, computed):
     assert len(whole) == len(half) > 0
     assert all(scores_of(sample).dtype == torch.float32 for sample in half)
     sums = [sum(float(scores_of(sample).square().sum()) for sample in samples) for samples in (whole, half)]
-    assert sums[0] == pytest.approx(sums[1], rel=0.2) and sums[0] != sums[1]
+    assert sums[0] == pytest.approx(sums[1], rel=0.2)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU computes in it')
