@@ -1,4 +1,4 @@
-"""Find where in a config an exception comes from: a part that was built, a layer, transform, metric or hook that ran."""
+"""Find where in a config an exception comes from: a part that was built, a layer, transform, metric or hook."""
 
 import sys
 import traceback
@@ -14,7 +14,7 @@ from torch import nn
 
 
 def place_of(error: BaseException) -> str | None:
-    """Return the key in the config and the class, or the class alone, of what raised; ``None`` where it is not known."""
+    """Return the key in the config and the class of what raised, or the class alone; ``None`` if it is not known."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     building = [frame.f_locals.get('cfg') for frame in frames if frame.f_code.co_name == 'build_from_cfg']
     building = [part for part in building if isinstance(part, dict) and part.get('type')]

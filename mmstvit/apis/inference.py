@@ -42,7 +42,7 @@ def infer(
         raised.
 
     Raises:
-        ValueError: a setting that is unknown or would have no effect, or a ``dtype`` that the device does not compute in.
+        ValueError: a setting that is unknown, would have no effect, or asks for a ``dtype`` that the device has not.
     """
     scope, device = scope_of(model), next(model.parameters()).device.type
     try:

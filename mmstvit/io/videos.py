@@ -27,8 +27,8 @@ class Video:
     """A video file, decoded by OpenCV.
 
     Its length is the number of frames that the file tells or, in formats that tell none, what its duration stands for.
-    With a variable frame rate, frames that are far apart are found by the time that they would have at the mean rate, as
-    OpenCV does, until :attr:`times` was asked for.
+    With a variable frame rate, frames that are far apart are found by their time at the mean rate, as by OpenCV, unless
+    :attr:`times` was asked for.
 
     Args:
         filename: the file; as in mmaction2, ``.mp4`` may be left out.
