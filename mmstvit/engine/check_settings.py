@@ -89,18 +89,21 @@ def _check_milestones(key: str, milestones: Any) -> None:
 
 
 def _check_scaling(key: str, settings: Any) -> None:
-    """Refuse mean and std that do not fit each other or the channels of an image."""
+    """Refuse mean and std that do not fit each other or that nothing can be divided by."""
     if not isinstance(settings, dict):
         return
-    mean, std = settings.get('mean'), settings.get('std')
-    for name, values in (('mean', mean), ('std', std)):
-        if values is None:
+    lengths = {}
+    for name in ('mean', 'std'):
+        values = settings.get(name)
+        if values is None or isinstance(values, dict):
             continue
-        if not isinstance(values, (list, tuple)) or not all(map(_is_number, values)):
-            raise UsageError(f'{key}.{name}={values!r} must be a list of numbers, one a channel')
+        values = values if isinstance(values, (list, tuple)) else [values]
+        if not all(map(_is_number, values)):
+            raise UsageError(f'{key}.{name}={settings[name]!r} must be numbers, one a channel')
         if name == 'std' and not all(value > 0 for value in values):
-            raise UsageError(f'{key}.std={list(values)}: images would be divided by it, it must be above 0')
-    if mean is not None and std is not None and len(mean) != len(std):
-        raise UsageError(f'{key}.mean has {len(mean)} numbers and {key}.std has {len(std)}: both are one a channel')
-    if len(mean or ()) not in (0, 1, 3):
-        raise UsageError(f'{key}.mean and std have {len(mean)} numbers, and images have 3 channels, or 1 where gray')
+            raise UsageError(f'{key}.std={settings[name]!r}: images are divided by it, it must be above 0')
+        lengths[name] = len(values)
+    if len(lengths) == 2 and lengths['mean'] != lengths['std']:
+        raise UsageError(
+            f'{key}.mean has {lengths["mean"]} numbers and {key}.std has {lengths["std"]}: both are one a channel'
+        )

@@ -28,6 +28,8 @@ RIGHT = dict(
 def test_right_settings():
     check_settings(Config(RIGHT), ('train_dataloader', 'val_dataloader'))
     gray = dict(data_preprocessor=dict(mean=[127.5], std=[0.5]), default_hooks=dict(checkpoint=dict(interval=-1)))
+    four = dict(data_preprocessor=dict(mean=[0.5] * 4, std=[1] * 4))  # channels, for networks that have them
+    check_settings(Config({**RIGHT, **four}), ())
     check_settings(Config({**RIGHT, **gray, 'val_dataloader': None}), ('train_dataloader', 'val_dataloader'))
 
 
@@ -52,10 +54,10 @@ def test_right_settings():
         ('param_scheduler.0.milestones', [3, 1]),
         ('param_scheduler.0.milestones', 3),
         ('data_preprocessor.mean', [1, 2]),
-        ('data_preprocessor.mean', 5),
+        ('data_preprocessor.mean', 'abc'),
         ('data_preprocessor.std', [0, 0, 0]),
         ('data_preprocessor.std', 'abc'),
-        ('data_preprocessor', dict(mean=[1] * 4, std=[1] * 4)),
+        ('data_preprocessor.std', 0),
         ('val_evaluator.topk', 0),
         ('val_evaluator.topk', 'abc'),
         ('default_hooks.checkpoint.interval', 0),
