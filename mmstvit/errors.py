@@ -29,15 +29,15 @@ def one_line_errors() -> Iterator[None]:
     """End the process with exit code 2 and one line for what the user can mend, 130 for Ctrl-C.
 
     The traceback goes into the run's log file, and to the terminal too where the variable ``MMSTVIT_TRACEBACK`` is
-    set. Errors from inside torch (a kernel, a CUDA device) keep their traceback, unless something is being built from a
-    config.
+    set. Errors of other types than those of wrong values (an index, a kernel, shapes) keep their traceback unless they
+    come from a part of a config: one that is being built, a layer or a transform.
     """
     try:
         yield
     except KeyboardInterrupt:
         sys.exit(130)
-    except (*_FAULTS, RuntimeError, IndexError, ArithmeticError) as error:
-        if not isinstance(error, _FAULTS) and not _while_building(error):
+    except Exception as error:
+        if not isinstance(error, _FAULTS) and place_of(error) is None:
             raise
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
@@ -65,11 +65,26 @@ def describe(error: BaseException) -> str:
     explained = _explain(error)
     if explained:
         return explained
-    log = _log_traceback(error)
-    # A key alone says nothing.
-    line = f'{_where(error)} finds no {error.args[0]!r}' if _is_key(error) else one_line(error)
+    log, place = _log_traceback(error), place_of(error)
+    line = f'{place}: {_text(error)}' if place else _text(error)
     where = f'the traceback is in {log}' if log else f'{TRACEBACK}=1 shows the traceback'
     return f'{line} ({type(error).__name__}; {where})'
+
+
+def place_of(error: BaseException) -> str | None:
+    """As :func:`mmstvit.error_place.place_of`, which imports more than a command needs that goes well."""
+    from . import error_place
+
+    return error_place.place_of(error)
+
+
+def _text(error: BaseException) -> str:
+    """The text of an exception, or of what it lacks one for."""
+    if _is_key(error):  # a key alone says nothing
+        return f'{_where(error)} finds no {error.args[0]!r}'
+    if isinstance(error, AssertionError) and not str(error):
+        return traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
+    return one_line(error)
 
 
 def one_line(error: BaseException) -> str:
@@ -99,10 +114,6 @@ def _log_traceback(error: BaseException) -> str | None:
     return None
 
 
-def _while_building(error: BaseException) -> bool:
-    return any(frame.f_code.co_name == 'build_from_cfg' for frame, _ in traceback.walk_tb(error.__traceback__))
-
-
 def _is_key(error: BaseException) -> bool:
     return isinstance(error, KeyError) and len(error.args) == 1 and ' ' not in str(error.args[0]).strip()
 
@@ -114,11 +125,16 @@ def _where(error: BaseException) -> str:
 
 
 def _explain(error: BaseException) -> str | None:
-    """A better line for the two commonest faults of a config: an unknown setting, an unknown type."""
+    """A better line for the commonest faults of a config: an unknown setting or type, a pipeline without its end."""
     if isinstance(error, TypeError):
         refused = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
         cls = _built(error, refused[1]) if refused else None
         return _unknown_setting(cls, refused[2]) if cls else None
+    if isinstance(error, KeyError) and error.args == ('inputs',) and 'Preprocessor' in (place_of(error) or ''):
+        return (
+            'the samples of the data set have no inputs: its pipeline must end with a step that packs them, such as '
+            'PackInputs, PackDetInputs or PackActionInputs'
+        )
     unknown = re.match(r'(\S+) is not in the (?:(\w+)::)?([\w ]+) registry', one_line(error))
     if isinstance(error, KeyError) and unknown:
         name, scope, kind = unknown.groups()

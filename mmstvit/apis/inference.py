@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from ..engine.mixed_precision import check_dtype
+from ..errors import UsageError
 from .inputs import LocalCopies, checked_image, checked_path, infer_each, settle
 from .models import chosen_device, get_model, scope_of
 from .pipelines import test_dataset_of
@@ -40,19 +42,20 @@ def infer(
         raised.
 
     Raises:
-        ValueError: a setting that is unknown or would have no effect.
+        ValueError: a setting that is unknown, would have no effect, or asks for a ``dtype`` that the device has not.
     """
     scope, device = scope_of(model), next(model.parameters()).device.type
-    mixed = dtype != torch.float32
-    if mixed and dtype not in ((torch.bfloat16,) if device == 'cpu' else (torch.bfloat16, torch.float16)):
-        raise ValueError(f'dtype={dtype} is not for inference on {device}: take torch.bfloat16 or torch.float32')
+    try:
+        check_dtype(dtype, device)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
     with LocalCopies() as copies:
         # The caller's scope is its own between two results.
         with toolbox_scope(scope):
             results = iter(_INFER[scope](model, inputs, copies.local, batch_size, **kwargs))
         none_left = object()
         while True:
-            with toolbox_scope(scope), torch.autocast(device, dtype, enabled=mixed):
+            with toolbox_scope(scope), torch.autocast(device, dtype, enabled=dtype != torch.float32):
                 result = next(results, none_left)
             if result is none_left:
                 return

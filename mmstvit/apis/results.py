@@ -9,6 +9,7 @@ import torch.nn as nn
 from mmcv.image import imread
 
 from ..visualization.clips import read_strip
+from ..visualization.fonts import choose_fonts
 from .models import classes_of
 
 THRESHOLD = 0.3  # least score of an object that is reported
@@ -95,7 +96,7 @@ def _visualizer(scope: str) -> Any:
         from mmdet.visualization import DetLocalVisualizer as Visualizer
     else:
         from mmpretrain.visualization import UniversalVisualizer as Visualizer
-    return Visualizer()
+    return choose_fonts(Visualizer())
 
 
 def draw_prediction(result: Any, prediction: dict, scope: str, model: nn.Module, threshold: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from mmengine.dataset import Compose
 from rich.progress import Progress
 from torch import Tensor
 
-from ..io.videos import guard_reading, role_of
+from ..io.videos import Video, guard_reading, role_of
 from ..registry import type_name
 from .pipelines import test_dataset_of
 
@@ -21,7 +21,8 @@ class WindowScores(NamedTuple):
     """Scores of the windows of a long video.
 
     Attributes:
-        spans: (windows, 2), start and end of each in seconds.
+        spans: (windows, 2), start and end of each in seconds: presentation times of its first frame, and of the frame
+            behind its last.
         scores: (windows, classes), of each window what an ``ActionDataSample`` has as ``pred_score``.
         mean: (classes,), of all windows.
     """
@@ -80,16 +81,16 @@ def _infer_windows(
     steps = guard_reading(steps)
     behind = openers[0] + 1
     opened = Compose(steps[:behind])(sample)
-    fps = opened.get('avg_fps') or getattr(opened['video_reader'], 'fps', 0)
-    spans = _spans(opened['total_frames'], window * fps, stride * fps)
-    if spans[0][1] - spans[0][0] < 2:
+    times = _times(opened)
+    spans = _spans(times, window, stride)
+    if max(end - start for start, end in spans) < 2:
         raise ValueError(f'window={window} seconds are less than two frames of {sample["filename"]}')
     rest, scores = Compose(steps[behind:]), []
     with Progress(disable=not progress) as bar:
         for start, end in bar.track(spans, description='windows'):
             part = dict(opened, start_index=start, total_frames=end - start)
             scores.append(inference_recognizer(model, part, rest).pred_score)
-    return WindowScores(np.array(spans) / fps, torch.stack(scores), torch.stack(scores).mean(dim=0))
+    return WindowScores(times[np.array(spans)], torch.stack(scores), torch.stack(scores).mean(dim=0))
 
 
 def _seekable(step: dict) -> dict:
@@ -98,8 +99,25 @@ def _seekable(step: dict) -> dict:
     return dict(type=f'mmaction.OpenCV{match[1]}') if match else step
 
 
-def _spans(total: int, window: float, stride: float) -> list[tuple[int, int]]:
-    """Return first frame and the one behind the last of windows that cover ``total`` frames; all in frames."""
-    length = min(max(round(window), 1), total)
-    starts = [round(i * stride) for i in range(ceil((total - length) / stride))]
-    return [(start, start + length) for start in [*starts, total - length]]
+def _times(opened: dict) -> np.ndarray:
+    """Return the presentation times of frames, and behind them the end of the last one, in seconds."""
+    reader, total = opened['video_reader'], opened['total_frames']
+    if isinstance(reader, Video):
+        return reader.times
+    if hasattr(reader, 'get_frame_timestamp'):  # decord's
+        stamps = reader.get_frame_timestamp(np.arange(total))
+        return np.append(stamps[:, 0], stamps[-1, 1]) - stamps[0, 0]
+    return np.arange(total + 1) / (opened.get('avg_fps') or reader.fps)
+
+
+def _spans(times: np.ndarray, window: float, stride: float) -> list[tuple[int, int]]:
+    """Return first frame and the one behind the last of windows that cover the frames; window and stride in seconds."""
+
+    def frame_at(seconds: float) -> int:
+        return int(np.abs(times - seconds).argmin())
+
+    left = times[-1] - window
+    starts = [frame_at(i * stride) for i in range(ceil(left / stride - 1e-6))]
+    last = frame_at(max(left, 0))
+    spans = [(start, max(frame_at(times[start] + window), start + 1)) for start in starts if start < len(times) - 1]
+    return list(dict.fromkeys([*spans, (min(last, len(times) - 2), len(times) - 1)]))

@@ -11,11 +11,14 @@ from mmengine.dist import is_main_process
 
 from ..apis.weights import check_checkpoint
 from ..engine.augmented_test import augment_test
+from ..engine.check_settings import check_settings
 from ..engine.class_names import check_configured_names
+from ..engine.mixed_precision import autocast_tests
 from ..engine.running import add_hook, build_runner, check_data
 from ..engine.strategy import drop_strategy
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
+from ..measure.timing import DTYPES
 from .common import add_common_arguments, load_config
 
 # What draws predictions on images.
@@ -36,6 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--tta', action='store_true', help='average augmented views: by tta_model and tta_pipeline, or flips'
     )
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='for mixed precision; default %(default)s')
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -98,8 +102,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
+        check_settings(cfg, ('test_dataloader',))
         check_configured_names(cfg, ('train_dataloader', 'test_dataloader'))
         check_data(cfg, ('test_dataloader',))
-        metrics = build_runner(cfg, args.trust_data).test()
+        runner = build_runner(cfg, args.trust_data)
+        autocast_tests(runner.model, DTYPES[args.dtype])
+        metrics = runner.test()
         if args.out is not None and args.out.endswith('.json') and is_main_process():
             mmengine.dump(metrics, args.out)

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import OPTIMIZERS
 
 from ..apis.weights import check_checkpoint
+from ..engine.check_settings import check_settings
 from ..engine.checks import check_training
 from ..engine.running import build_runner, check_data
 from ..engine.stops import clear_stops, guard_training, newest_checkpoint
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
+        check_settings(cfg, ('train_dataloader', 'val_dataloader'))
         check_training(cfg)
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
         if args.skip_broken:

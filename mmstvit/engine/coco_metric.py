@@ -41,10 +41,15 @@ def build_metric(metric: dict) -> Any:
     kind, file = resolve_type(metric.get('type'), METRICS, metric.get('_scope_')), metric.get('ann_file')
     module = sys.modules.get('mmdet.evaluation.metrics.coco_metric')
     if not (file and module and inspect.isclass(kind) and issubclass(kind, module.CocoMetric)):
+        if file:
+            _warn_unchecked(kind, file)
         return METRICS.build(metric)
     # A class derived from it may do more with its file than read it.
     built = METRICS.build(dict(metric, ann_file=None) if kind is module.CocoMetric else metric)
-    if type(built._coco_api) in (type(None), module.COCO):
+    # That of LVIS has a reader beside it.
+    if type(built._coco_api) not in (type(None), module.COCO) or hasattr(built, '_lvis_api'):
+        _warn_unchecked(kind, file)
+    else:
         built._coco_api = module.COCO()
         try:
             with get_local_path(file, backend_args=built.backend_args) as path:
@@ -55,6 +60,15 @@ def build_metric(metric: dict) -> Any:
             built._coco_api.dataset['categories'].sort(key=lambda category: category['id'])
     forget_shared()
     return built
+
+
+def _warn_unchecked(kind: Any, file: str) -> None:
+    print_log(
+        f'{getattr(kind, "__name__", kind)} reads {file} by itself: whether it is the file of the data set is not '
+        'checked, nor are its ids, categories, crowds and boxes, as they are for CocoMetric',
+        logger='current',
+        level=logging.WARNING,
+    )
 
 
 def check_evaluation(loop: Any, key: str) -> Any:

@@ -24,6 +24,7 @@ from ..converters.published import unwrap
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError
 from ..registry import RUNNERS
+from ..visualization.fonts import choose_fonts
 from .checks import check_batches, check_classes, check_schedules, check_trainable
 from .class_names import check_checkpoint_names, check_same_names
 from .coco_metric import check_evaluation, checked_metrics
@@ -93,6 +94,10 @@ class _Checks:
     def build_evaluator(self, evaluator: Any) -> Any:
         """Build an evaluator that reads annotation files as the data sets do."""
         return super().build_evaluator(checked_metrics(evaluator))
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        """Build the visualizer, which draws names of classes in any script."""
+        return choose_fonts(super().build_visualizer(visualizer))
 
     def build_val_loop(self, loop: Any) -> Any:
         """Build the loop of validation, which must score what its data set holds."""

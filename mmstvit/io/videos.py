@@ -27,7 +27,8 @@ class Video:
     """A video file, decoded by OpenCV.
 
     Its length is the number of frames that the file tells or, in formats that tell none, what its duration stands for.
-    With a variable frame rate, frames that are far apart are found by their time.
+    With a variable frame rate, frames that are far apart are found by their time at the mean rate, as by OpenCV, unless
+    :attr:`times` was asked for.
 
     Args:
         filename: the file; as in mmaction2, ``.mp4`` may be left out.
@@ -59,12 +60,38 @@ class Video:
         if not self._capture.isOpened():
             raise VideoError(f'{self.filename}: it cannot be read, it is damaged, incomplete or has no frames')
 
+    @functools.cached_property
+    def times(self) -> np.ndarray:
+        """Presentation times: (frames + 1,), of the start of each frame and the end of the last one, in seconds from 0.
+
+        The file is decoded for it, once.
+        """
+        self._open()
+        times = [self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 for _ in iter(self._capture.grab, False)]
+        self._open()
+        times = np.maximum.accumulate(np.array(times[: len(self)] or [0.0]))
+        if times[-1] <= times[0]:  # one frame, or a format without times
+            return np.arange(len(self) + 1) / (self.fps or 1)
+        # What is missing at the end is taken to go on as the last frame there.
+        rest = (times[-1] - times[-2] or 1 / self.fps) * np.arange(1, len(self) - len(times) + 2)
+        return np.append(times, times[-1] + rest) - times[0]
+
+    def _seek(self, index: int) -> None:
+        if 'times' not in vars(self):
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+            self._place = round(self._capture.get(cv2.CAP_PROP_POS_FRAMES))
+            return
+        # OpenCV goes to a time: to be before the frame, and to read off where it is.
+        self._capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * max(self.times[index] - 1, 0))
+        whole = self._capture.grab()
+        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        self._place = 1 + int(np.abs(self.times[:-1] - seconds).argmin()) if whole else len(self)
+
     def _go(self, index: int) -> None:
         """Seek to a frame; OpenCV's seeking is exact but for the first frames of formats without an index."""
         if not 0 <= index - self._place <= self._near:
             if index > self._near:
-                self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
-                self._place = round(self._capture.get(cv2.CAP_PROP_POS_FRAMES))
+                self._seek(index)
             if index <= self._near or index < self._place:
                 self._open()
         while self._place < index and self._capture.grab():

@@ -74,6 +74,8 @@ class TransformerBlock(nn.Module):
         self.attn = self.attention_type(embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, relative_window)
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.mlp = self.mlp_type(embed_dims, feedforward_channels, drop_rate)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate={drop_path_rate} must be at least 0 and less than 1')
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
         self.layer_scale_1 = self.layer_scale_2 = None
         if layer_scale_init_value:

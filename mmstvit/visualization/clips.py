@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..io.videos import Video
 from ..registry import HOOKS
+from .fonts import text_line
 
 _FRAMES = 6
 _HEIGHT = 160
@@ -74,8 +75,8 @@ def _strip(frames: np.ndarray, caption: str) -> np.ndarray:
     chosen = frames[np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int)]
     width = round(_HEIGHT * chosen.shape[2] / chosen.shape[1])
     row = np.concatenate([cv2.resize(frame, (width, _HEIGHT)) for frame in chosen], axis=1)
-    needed = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] + 12
-    canvas = np.full((_HEIGHT + _CAPTION, max(row.shape[1], needed), 3), 255, dtype=np.uint8)
+    title = text_line(caption, _CAPTION)
+    canvas = np.full((_HEIGHT + _CAPTION, max(row.shape[1], title.shape[1] + 12), 3), 255, dtype=np.uint8)
     canvas[_CAPTION:, : row.shape[1]] = row[..., ::-1]  # networks take RGB, OpenCV writes BGR
-    cv2.putText(canvas, caption, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    canvas[:_CAPTION, 6 : 6 + title.shape[1]] = title
     return canvas

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .fonts import drawable
+
 _DPI = 100
 _TITLE = 24  # pixels
 GAP = 10
@@ -41,7 +43,9 @@ def grid_of_panels(rows: Sequence[Sequence[Panel]], title: str = '', names: Sequ
     figure = Figure((width / _DPI, height / _DPI), dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
     if title:
-        figure.text(0.5, 1 - GAP / height, title, ha='center', va='top', fontsize=12, parse_math=False)
+        title, fonts = drawable(title)
+        place = dict(ha='center', va='top', fontsize=12)
+        figure.text(0.5, 1 - GAP / height, title, **place, fontfamily=fonts, parse_math=False)
     y = top
     for i, row in enumerate(rows):
         y += titled[i]
@@ -55,7 +59,8 @@ def grid_of_panels(rows: Sequence[Sequence[Panel]], title: str = '', names: Sequ
                 high, wide = panel.shape[:2]
                 axes = figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
                 axes.imshow(panel, interpolation='nearest', aspect='auto')
-                axes.set_title(text, fontsize=10, pad=4, parse_math=False)
+                text, fonts = drawable(text)
+                axes.set_title(text, fontsize=10, fontfamily=fonts, pad=4, parse_math=False)
                 axes.axis('off')
             x += column + GAP
         y += heights[i] + GAP

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import struct
 
 import cv2
 import numpy as np
@@ -117,6 +118,50 @@ def scores_of_frames(model, frames):
         sample = dict(sampled, imgs=imgs, img_shape=imgs[0].shape[:2], original_shape=imgs[0].shape[:2], label=-1)
         with torch.no_grad():
             return model.test_step(pseudo_collate([Compose(steps[3:])(sample)]))[0].pred_score
+
+
+def write_two_rates(path, frames):
+    """Write a video whose first half has three times the frame rate of the second: 20 and 20 / 3 a second."""
+    write_video(path, frames, FPS)
+    data = path.read_bytes()
+    assert data.index(b'mdat') < data.index(b'moov')  # no offset of a frame changes
+    at = data.index(b'stts')  # how long frames are shown (ISO/IEC 14496-12, 8.6.1.2): entries of (frames, duration)
+    size, entries, count, duration = (struct.unpack_from('>I', data, at + i)[0] for i in (-4, 8, 12, 16))
+    assert (size, entries, count, duration % 2) == (24, 1, len(frames), 0)
+    half = struct.pack('>IIIII', 2, count // 2, duration // 2, count - count // 2, duration * 3 // 2)
+    changed = bytearray(data[: at + 8] + half + data[at + 20 :])
+    for box in (b'moov', b'trak', b'mdia', b'minf', b'stbl', b'stts'):
+        place = changed.index(box) - 4
+        struct.pack_into('>I', changed, place, struct.unpack_from('>I', changed, place)[0] + 8)
+    path.write_bytes(changed)
+
+
+def test_times_of_a_variable_frame_rate(case, model, tmp_path):
+    """Windows are cut by the times of the frames, and tell those."""
+    path = tmp_path / 'two_rates.mp4'
+    write_two_rates(path, np.concatenate([draw_clip('train', i) for i in range(5)]))
+    times = np.append(np.arange(20) / 20, 1 + 3 * np.arange(21) / 20)
+    np.testing.assert_allclose(Video(str(path)).times, times, atol=1e-3)
+    result = inference_model(model, path, window=1.0, progress=False)
+    # Of about one second each: 20 frames, then seven; the last one ends with the video.
+    frames = [(0, 20), (20, 27), (27, 34), (33, 40)]
+    np.testing.assert_allclose(result.spans, [[times[a], times[b]] for a, b in frames], atol=1e-3)
+    reader = cv2.VideoCapture(str(path))
+    shown = [reader.read()[1][..., ::-1] for _ in range(40)]
+    for (start, end), scores in zip(frames, result.scores, strict=True):
+        torch.testing.assert_close(scores, scores_of_frames(model, shown[start:end]), atol=1e-5, rtol=0)
+
+
+def test_seeking_in_a_variable_frame_rate(tmp_path):
+    """Frames far apart are those of the times told: each is as bright as its number says."""
+    path = tmp_path / 'long.mp4'
+    frames = [np.full((32, 32, 3), 40 + i // 5, np.uint8) for i in range(1000)]
+    write_two_rates(path, np.stack(frames))
+    video = Video(str(path))
+    assert len(video.times) == 1001
+    for wanted in ([900], [5, 400], [990, 300], [700]):
+        for index, frame in video.read(wanted).items():
+            assert abs(frame.mean() - (40 + index // 5)) < 4, index
 
 
 def test_config_that_names_decord(case, model, broken_videos):

@@ -23,7 +23,7 @@ from mmstvit.errors import UsageError
 pytest.importorskip('mmdet')
 masks = pytest.importorskip('pycocotools.mask')
 
-from mmengine.evaluator import Evaluator  # noqa: E402
+from mmengine.evaluator import BaseMetric, Evaluator  # noqa: E402
 
 from mmstvit.apis.models import toolbox_of  # noqa: E402
 from mmstvit.engine import coco_file  # noqa: E402
@@ -397,6 +397,36 @@ def test_derived_metrics(write):
         pass
 
     assert all_right(scores(built(write(MENDED['ids from 0']), metric=dict(type=Own))))
+
+
+def test_metrics_with_readers_of_their_own_are_named(write, caplog):
+    """Whose files are not checked is said, once a metric, and not of those that are."""
+    from mmdet.evaluation import CocoMetric
+
+    class OfLVIS(CocoMetric):
+        def __init__(self, ann_file, **settings):
+            super().__init__(**settings)
+            self._lvis_api = ann_file
+
+    class Panoptic(BaseMetric):
+        def __init__(self, ann_file):
+            super().__init__()
+            self.ann_file = ann_file
+
+        def process(self, data_batch, data_samples):
+            pass
+
+        def compute_metrics(self, results):
+            pass
+
+    file = str(write(lambda c: None))
+    MMLogger.get_instance('named').addHandler(caplog.handler)
+    metrics = [dict(type=kind, ann_file=file) for kind in (OfLVIS, Panoptic, CocoMetric)]
+    own, other, checked = Evaluator(checked_metrics(metrics)).metrics
+    assert (own._lvis_api, own._coco_api, other.ann_file, checked._coco_api.file) == (file, None, file, file)
+    said = [line for line in caplog.messages if 'is not checked' in line]
+    assert [line.split()[0] for line in said] == ['OfLVIS', 'Panoptic']
+    assert all(file in line and '\n' not in line for line in said)
 
 
 def test_training_goes_on_with_what_does_not_count(write):

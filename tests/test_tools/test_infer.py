@@ -99,7 +99,7 @@ def test_reduced_tokens(photos, tmp_path):
 
 def test_half_precision_is_for_gpus(classifier, photos, fails):
     command = (classifier[0], photos, '--checkpoint', classifier[1], '--device', 'cpu', '--dtype', 'float16')
-    assert 'dtype=torch.float16 is not for inference on cpu: take torch.bfloat16' in fails(main, *command)
+    assert 'dtype=float16 is not for inference on cpu: take float32 or bfloat16' in fails(main, *command)
 
 
 def test_several_labels_of_an_image(photos, tmp_path):
