@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from ..errors import UsageError, one_line
-from ..visualization.pictures import write_png
 from .inference import infer
 from .inputs import INPUT_ERRORS
 from .models import scope_of
@@ -80,6 +79,8 @@ def predict_files(
             else:
                 prediction = dict(file=str(file), **record(result, scope, model, threshold, topk))
                 if draw:
+                    from ..visualization.pictures import write_png  # and Matplotlib
+
                     image = draw_prediction(result, prediction, scope, model, threshold)
                     write_png(draw / f'{file.relative_to(root)}.png', image)
             if lines:

@@ -1,26 +1,23 @@
-"""Models by name or by config: ``list_models`` and ``get_model``.
+"""Models by name or by config: ``get_model``.
 
 A thin front over the toolboxes' own interfaces; the config's default scope says whose it is.
 """
 
 import copy
-import difflib
-import fnmatch
 import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..compat.requires import require
-from ..errors import UsageError
+from ..errors import UsageError, suggest
 from ..io.checkpoints import CheckpointError, trust_checkpoints
-from ..paths import package_data
+from ..model_index import model_index
 from ..registry import resolve_type
 from .pipelines import test_dataset_of
 from .scopes import toolbox_scope
@@ -28,25 +25,6 @@ from .weights import load_weights
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
-
-
-def model_index() -> dict[str, dict]:
-    """Read the model index: name -> entry, with the absolute path of its config."""
-    root = package_data()
-    entries = {}
-    for metafile in mmengine.load(root / 'model-index.yml')['Import']:
-        for entry in mmengine.load(root / metafile)['Models']:
-            entries[entry['Name']] = {**entry, 'Config': str(root / entry['Config'])}
-    return entries
-
-
-def list_models(pattern: str | None = None) -> list[str]:
-    """List the names of the models of mmstvit, sorted.
-
-    Args:
-        pattern: shell wildcards, e.g. ``'*stvit-s*'``; any ending matches, as in mmpretrain.
-    """
-    return sorted(fnmatch.filter(model_index(), '*' if pattern is None else pattern + '*'))
 
 
 def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
@@ -58,9 +36,8 @@ def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
         return Config.fromfile(name), {}
     index = model_index()
     if name not in index:
-        near = difflib.get_close_matches(name, index, n=3)
-        hint = f'did you mean {" or ".join(near)}?' if near else 'mmstvit.list_models() has the names'
-        raise ValueError(f'there is no model named {name}; {hint}')
+        hint = suggest(name, index) or '; mmstvit.list_models() has the names'
+        raise ValueError(f'there is no model named {name}{hint}')
     return Config.fromfile(index[name]['Config']), index[name]
 
 
@@ -105,7 +82,7 @@ def get_model(
     """Build a model, for inference or as a part of something else.
 
     Args:
-        model: a name of :func:`list_models`, the path of a config, or a config.
+        model: a name of :func:`mmstvit.list_models`, the path of a config, or a config.
         pretrained: a checkpoint's path or URL; ``True`` for the weights published under the name; ``False`` for none.
         device: where to put it; by default it stays on the CPU.
         trust_checkpoint: whether code in the checkpoint may run. Files of mmengine and the usual ones of authors are

@@ -8,7 +8,6 @@ import numpy as np
 import torch.nn as nn
 from mmcv.image import imread
 
-from ..visualization.clips import read_strip
 from .models import classes_of
 
 THRESHOLD = 0.3  # least score of an object that is reported
@@ -112,6 +111,8 @@ def draw_prediction(result: Any, prediction: dict, scope: str, model: nn.Module,
         The picture, uint8 RGB.
     """
     if scope == 'mmaction':
+        from ..visualization.clips import read_strip
+
         return read_strip(prediction['file'], as_line(prediction))[..., ::-1]
     image, visualizer = imread(prediction['file'], channel_order='rgb'), _visualizer(scope)
     if scope == 'mmdet':

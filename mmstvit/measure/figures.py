@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from ..console import readable
 from .complexity import Complexity, Part, count
 from .inputs import Inputs
 from .networks import Network, input_shape
@@ -56,14 +56,6 @@ def figures(network: Network, shape: Sequence[int] | None = None) -> Figures:
     classifier = network.model.get_classifier()
     parameters = whole.parameters - sum(p.numel() for p in classifier.parameters())
     return Figures(network.label, shape, whole, whole.multiply_adds - whole.of(names[classifier]), parameters)
-
-
-def readable(number: int) -> str:
-    """Format a count with its unit: G, M, k or none."""
-    for unit, size in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
-        if number >= size:
-            return f'{number / size:.2f} {unit}'
-    return str(number)
 
 
 def part_table(row: Figures) -> Table:
@@ -115,9 +107,3 @@ def comparison(rows: Sequence[Figures]) -> Table:
         cells = [f'{readable(value)} ({value / base:.2f} x)' for value, base in values]
         table.add_row(row.label, ' x '.join(map(str, row.shape)), *cells)
     return table
-
-
-def console() -> Console:
-    """Return a console that is wide where the output is no terminal, so that no table is cut."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=200)

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from ..console import readable
 from ..version import __version__
-from .figures import readable
 from .timing import Spread, Timing
 
 
