@@ -37,12 +37,21 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
             files.append(path)
         else:
             raise UsageError(f'there is no file or folder {name}')
-    return list(dict.fromkeys(files))
+    return list({os.path.abspath(file): file for file in reversed(files)}.values())[::-1]
 
 
 def _is_wanted(path: Path, root: Path, endings: Sequence[str]) -> bool:
     hidden = any(part.startswith('.') for part in path.relative_to(root).parts)
     return path.suffix.lower() in endings and not hidden and path.is_file()  # a folder may have such a name
+
+
+def _below_common_folder(files: Sequence[Path]) -> list[Path]:
+    """Return the paths of files below the folder that is common to all, whether they are absolute or relative."""
+    full = [Path(os.path.abspath(file)) for file in files]
+    if len({path.drive for path in full}) > 1:  # of Windows
+        return [Path(path.drive.strip(':'), path.relative_to(path.anchor)) for path in full]
+    root = os.path.commonpath([path.parent for path in full])
+    return [path.relative_to(root) for path in full]
 
 
 def predict_files(
@@ -70,10 +79,11 @@ def predict_files(
     Yields:
         ``file`` with its :func:`.record`, or with the ``error`` of one that cannot be read, in one line.
     """
-    scope, root = scope_of(model), os.path.commonpath([file.parent for file in files])
+    scope, names = scope_of(model), _below_common_folder(files) if draw else files
     options = dict(progress=False) if scope == 'mmaction' else {}  # of the windows of a video
     with open(out, 'w', encoding='utf-8') if out else nullcontext() as lines:
-        for file, result in zip(files, infer(model, files, batch_size, dtype, **options), strict=True):
+        results = infer(model, files, batch_size, dtype, **options)
+        for file, name, result in zip(files, names, results, strict=True):
             if isinstance(result, INPUT_ERRORS):
                 prediction = dict(file=str(file), error=one_line(result))
             else:
@@ -82,7 +92,7 @@ def predict_files(
                     from ..visualization.pictures import write_png  # and Matplotlib
 
                     image = draw_prediction(result, prediction, scope, model, threshold)
-                    write_png(draw / f'{file.relative_to(root)}.png', image)
+                    write_png(draw / f'{name}.png', image)
             if lines:
                 lines.write(json.dumps(prediction) + '\n')
                 lines.flush()  # what was inferred is there whatever happens next

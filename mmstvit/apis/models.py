@@ -96,7 +96,8 @@ def get_model(
 
     Raises:
         ValueError: an unknown name, ``pretrained=True`` where no weights are published, a checkpoint that is broken,
-            could run code, or is of another model: in half of the tensors, or in the shape of one.
+            could run code, or is of another model: in half of the tensors, or in the shape of one. A device that this
+            machine has not.
         OSError: the checkpoint is not there (``FileNotFoundError``) or cannot be downloaded.
     """
     cfg, _ = _read_config(model)
@@ -104,7 +105,7 @@ def get_model(
         pretrained = published_weights(model)
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
-    built, checkpoint = _build(cfg, device or 'cpu'), {}
+    built, checkpoint = _build(cfg, chosen_device(device or 'cpu')), {}
     if pretrained:
         with trust_checkpoints(trust_checkpoint):
             checkpoint = load_weights(built, str(pretrained))
@@ -172,9 +173,31 @@ def classes_of(model: torch.nn.Module) -> Sequence[str] | None:
     return (getattr(model, 'dataset_meta', None) or {}).get('classes')
 
 
-def chosen_device(device: str | None) -> str:
-    """Return the device that is named, or else a GPU where there is one."""
-    return device or ('cuda' if torch.cuda.is_available() else 'cpu')
+class DeviceError(UsageError, ValueError):
+    """A device that this machine has not; the message is one line with those that it has."""
+
+
+def chosen_device(device: str | torch.device | None) -> str:
+    """Return the device that is named, or else a GPU where there is one.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+    if not device:
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    names = ['cpu']
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        names += [f'{kind}:{i}' for i in range(torch.accelerator.device_count())]
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:  # no kind of device has this name
+        wanted = None
+    if wanted is None or not (
+        wanted.type == 'cpu' or str(wanted if wanted.index is not None else f'{wanted}:0') in names
+    ):
+        raise DeviceError(f'there is no device {device}: this machine has {", ".join(names)}')
+    return str(device)
 
 
 def config_of(model: torch.nn.Module) -> Config:

@@ -69,9 +69,16 @@ def reduced(model: torch.nn.Module, reduction: str | None) -> torch.nn.Module:
     return model if reduction is None else reduce_by_text(model, reduction)
 
 
+def _device(name: str) -> str:
+    try:
+        return chosen_device(name)
+    except ValueError as error:  # argparse would replace its text
+        raise UsageError(f'--device {name}: {error}') from error
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add the device, see :func:`.chosen_device`."""
-    parser.add_argument('--device', type=chosen_device, default='', help='default a GPU where there is one')
+    parser.add_argument('--device', type=_device, default='', help='default a GPU where there is one')
 
 
 def add_threads_argument(parser: argparse.ArgumentParser) -> None:
