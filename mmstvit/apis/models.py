@@ -105,7 +105,7 @@ def get_model(
         pretrained = published_weights(model)
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
-    built, checkpoint = _build(cfg, chosen_device(device or 'cpu')), {}
+    built, checkpoint = _build(cfg, chosen_device(device or 'cpu', meta=True)), {}
     if pretrained:
         with trust_checkpoints(trust_checkpoint):
             checkpoint = load_weights(built, str(pretrained))
@@ -177,8 +177,12 @@ class DeviceError(UsageError, ValueError):
     """A device that this machine has not; the message is one line with those that it has."""
 
 
-def chosen_device(device: str | torch.device | None) -> str:
+def chosen_device(device: str | torch.device | None, meta: bool = False) -> str:
     """Return the device that is named, or else a GPU where there is one.
+
+    Args:
+        device: its name.
+        meta: whether it may be ``'meta'``, where there are shapes and no numbers.
 
     Raises:
         DeviceError: there is no such device.
@@ -193,9 +197,8 @@ def chosen_device(device: str | torch.device | None) -> str:
         wanted = torch.device(device)
     except RuntimeError:  # no kind of device has this name
         wanted = None
-    if wanted is None or not (
-        wanted.type == 'cpu' or str(wanted if wanted.index is not None else f'{wanted}:0') in names
-    ):
+    there = wanted and (wanted.type == 'cpu' or f'{wanted.type}:{wanted.index or 0}' in names)
+    if not (there or (meta and wanted and wanted.type == 'meta')):
         raise DeviceError(f'there is no device {device}: this machine has {", ".join(names)}')
     return str(device)
 

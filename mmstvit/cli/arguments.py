@@ -1,6 +1,7 @@
 """Arguments that several commands have, and the checks of them."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,10 +130,13 @@ def output_file(path: str | None, option: str, endings: Sequence[str]) -> None:
     """Check the name of a file that is written at the end, and make its folder.
 
     Raises:
-        UsageError: it has another ending.
+        UsageError: it has another ending, or cannot be written.
     """
     if path is None:
         return
     if Path(path).suffix not in endings:
         raise UsageError(f'{option} {path}: name it {" or ".join(f"*{ending}" for ending in endings)}')
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if Path(path).is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f'{option} {path}: {"it is a folder" if Path(path).is_dir() else "its folder is read-only"}')

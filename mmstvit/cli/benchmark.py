@@ -4,13 +4,13 @@ import argparse
 import os
 from collections.abc import Sequence
 
-import mmengine
 from rich.console import Console
 from rich.progress import Progress
 
 from ..console import console, print_table
 from ..deploy.network import load_onnx
 from ..errors import UsageError, one_line_errors
+from ..io.files import write_json
 from ..measure.networks import Network, load_network, quieten
 from ..measure.profile import profile_table
 from ..measure.report import draw, table
@@ -114,6 +114,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         lines = [f'{name.replace("_", " ")}: {value}' for name, value in environment.items() if value]
         screen.print(', '.join(lines), soft_wrap=True)
         if args.json:
-            mmengine.dump(report, args.json, indent=2)
+            write_json(args.json, report)
         if args.plot:
             draw(results, environment, args.plot)

@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Sequence
 
-import mmengine
-
 from ..console import console, print_table
 from ..errors import one_line_errors
+from ..io.files import write_json
 from ..measure.figures import comparison, figures, part_table
 from ..measure.networks import load_network, quieten
 from .arguments import add_network_arguments, output_file
@@ -44,4 +43,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         if len(rows) > 1:
             print_table(screen, comparison(rows))
         if args.json:
-            mmengine.dump([row.as_dict() for row in rows], args.json, indent=2)
+            write_json(args.json, [row.as_dict() for row in rows])
