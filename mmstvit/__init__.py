@@ -5,8 +5,8 @@ itself, and the functions below import what they need when they are called.
 
 What is changed in other packages, when they are imported, is what they offer no place for and any program needs:
 mmaction2 and mmcv's operators can be imported; mmengine reads checkpoints without running what is in them, renames
-published ones, and finds ``mmstvit::`` configs; mmpretrain lists the models of here. What a training or a test needs is
-in its config: ``runner_type='mmstvit.Runner'`` and hooks.
+published ones, and finds ``mmstvit::`` configs; mmpretrain lists the models of here, and does not import mmdet. What a
+training or a test needs is in its config: ``runner_type='mmstvit.Runner'`` and hooks.
 """
 
 from importlib import import_module
@@ -18,6 +18,7 @@ from .compat import (
     mmengine_loading,
     mmengine_packages,
     mmpretrain_hub,
+    mmpretrain_imports,
 )
 from .version import __version__
 
@@ -27,6 +28,7 @@ mmengine_checkpoint.install()
 mmengine_loading.install()
 mmengine_packages.install()
 mmpretrain_hub.install()
+mmpretrain_imports.install()
 
 _LAZY = {
     'inference_model': 'mmstvit.apis',

@@ -37,7 +37,10 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
             files.append(path)
         else:
             raise UsageError(f'there is no file or folder {name}')
-    return list({os.path.abspath(file): file for file in reversed(files)}.values())[::-1]
+    named: dict[str, Path] = {}
+    for file in files:
+        named.setdefault(os.path.abspath(file), file)
+    return list(named.values())
 
 
 def _is_wanted(path: Path, root: Path, endings: Sequence[str]) -> bool:

@@ -15,14 +15,16 @@ EXTRAS = {
     **dict.fromkeys(('pytorch_grad_cam', 'tensorboard'), 'vis'),
     'gradio': 'demo',
 }
+_ALWAYS = ('torch', 'numpy', 'safetensors')  # what mmstvit itself requires
 
 
 def how_to_install(error: BaseException) -> str | None:
     """Return in one line how to install the package that an import did not find, ``None`` for other exceptions."""
     package = (error.name or '').split('.')[0] if isinstance(error, ModuleNotFoundError) else ''
-    if package not in EXTRAS or is_found(package):  # of one that is there, a part is not
+    if package not in (*EXTRAS, *_ALWAYS) or is_found(package):  # of one that is there, a part is not
         return None
-    return f"{package} is not installed: pip install 'mmstvit[{EXTRAS[package]}]'"
+    wanted = f"'mmstvit[{EXTRAS[package]}]'" if package in EXTRAS else package
+    return f'{package} is not installed: pip install {wanted}'
 
 
 def require(package: str, extra: str, what: str = 'this') -> ModuleType:
