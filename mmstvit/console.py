@@ -1,9 +1,10 @@
 """Tables on the terminal, at any width, and counts with their units."""
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions
-from rich.measure import Measurement
-from rich.table import Table
+from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 
@@ -21,26 +22,52 @@ def console() -> Console:
     return screen if screen.is_terminal else Console(highlight=False, width=1000)
 
 
-def print_table(screen: Console, table: Table) -> None:
-    """Print a table so that nothing in it is cut.
+def print_table(screen: Console, table: Table, optional: Sequence[str] = ()) -> None:
+    """Print a table so that no name or number in it is cut.
 
     The first column has the names, which stay on one line; other columns are wrapped between words where the terminal
-    is narrow. Where that is not enough, each row is printed as lines of its own: the name, and what stands beside it.
+    is narrow. Where that is not enough, columns are left out, and at last each row is printed as lines of its own: the
+    name, and all that stands beside it.
+
+    Args:
+        screen: where it is printed.
+        table: its cells are strings or rich's texts.
+        optional: headings of the columns that may be left out, the first of these first.
     """
-    for i, column in enumerate(table.columns):
-        texts = [_text(cell) for cell in (column.header, *column.cells)]
-        if i == 0:  # its heading may be wrapped, and rows without a name may begin below it
-            column.min_width = max(cell_len(text.plain) for text in texts)
-        elif column.justify == 'right':  # numbers with their units
-            column.min_width = max([cell_len(text.plain) for text in texts[1:]] + [_longest_word(texts[0])])
-        else:
-            column.min_width = max(_longest_word(text) for text in texts)
-        column.overflow = 'fold'
-    unbounded: ConsoleOptions = screen.options.update(max_width=100_000)
-    if Measurement.get(screen, unbounded, table).minimum <= screen.width:
-        screen.print(table)
-    else:
-        _print_rows(screen, table)
+    for number in range(len(optional) + 1):
+        columns = [column for column in table.columns if column.header not in optional[:number]]
+        widths = _widths(columns, screen.width)
+        if widths:
+            screen.print(_with_columns(table, columns, widths))
+            return
+    _print_rows(screen, table)
+
+
+def _widths(columns: Sequence[Column], width: int) -> list[int]:
+    """Return the width of each column in a table that may be so wide, nothing where something would be cut."""
+    least, most = [], []
+    for i, column in enumerate(columns):
+        head, *cells = (_text(cell) for cell in (column.header, *column.cells))
+        whole = i == 0 or column.justify == 'right'  # names, and numbers with their units
+        least.append(max(_longest_word(head), *(cell_len(c.plain) if whole else _longest_word(c) for c in cells), 1))
+        most.append(max(cell_len(text.plain) for text in (head, *cells)))
+    spare = width - sum(least) - 3 * len(columns) - 1  # lines, and a blank on either side of a cell
+    if spare < 0:
+        return []
+    for i, (low, high) in enumerate(zip(least, most)):
+        least[i] += min(spare, max(0, high - low))
+        spare -= least[i] - low
+    return least
+
+
+def _with_columns(table: Table, columns: Sequence[Column], widths: Sequence[int]) -> Table:
+    """Return a table that has some of the columns of another one, of these widths."""
+    copy = Table(title=table.title)
+    for column, width in zip(columns, widths):
+        copy.add_column(column.header, justify=column.justify, width=width, overflow='fold')
+    for row, *cells in zip(table.rows, *(column.cells for column in columns)):
+        copy.add_row(*cells, style=row.style, end_section=row.end_section)
+    return copy
 
 
 def _text(cell: str | Text) -> Text:

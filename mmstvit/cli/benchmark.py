@@ -108,9 +108,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
             report = benchmark(networks, timing, baseline, args.batch_size, args.shape, args.profile, progress)
         results, environment, screen = report['results'], report['environment'], console()
-        print_table(screen, table(results, results[baseline]))
+        print_table(screen, table(results, results[baseline]), ('memory',))
         for row in (row for row in results if 'parts' in row):
-            print_table(screen, profile_table(row['network'], row['batch_size'], row['parts']))
+            print_table(screen, profile_table(row['network'], row['batch_size'], row['parts']), ('input', 'tokens'))
         lines = [f'{name.replace("_", " ")}: {value}' for name, value in environment.items() if value]
         screen.print(', '.join(lines), soft_wrap=True)
         if args.json:

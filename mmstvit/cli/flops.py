@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for network in [load_network(spec) for spec in args.networks]:
             row = figures(network, args.shape)
             rows.append(row)
-            print_table(screen, part_table(row))
+            print_table(screen, part_table(row), ('FLOPs', 'input'))
             if row.whole.not_counted:
                 screen.print(f'Not counted: {", ".join(row.whole.not_counted)}')
         if len(rows) > 1:
-            print_table(screen, comparison(rows))
+            print_table(screen, comparison(rows), ('FLOPs', 'input', 'multiply-adds of the backbone'))
         if args.json:
             write_json(args.json, [row.as_dict() for row in rows])

@@ -71,7 +71,7 @@ def part_table(row: Figures) -> Table:
             table.add_row(stage, '', '', *map(readable, sums), style='bold')
         for part in parts:
             name = part.name if len(parts) == 1 else f'  {part.name.removeprefix(stage).removeprefix(".")}'
-            table.add_row(name or 'parameters and products outside these', *entering(part), *_costs(part))
+            table.add_row(name or 'outside these', *entering(part), *_costs(part))
     table.add_section()
     table.add_row(
         'backbone', '', '', readable(row.backbone), readable(2 * row.backbone), readable(row.backbone_parameters)

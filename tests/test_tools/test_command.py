@@ -71,8 +71,7 @@ def test_names_are_whole_at_80_columns(narrow, capsys):
     main(['flops', 'stvit-tiny_digits', 'stvit-t_8xb128_in1k'])
     shown = narrow(capsys.readouterr().out)
     assert '…' not in shown and max(map(len, shown.splitlines())) <= 80
-    parts = {name.split('.')[-1] for name, _ in get_model('stvit-tiny_digits').named_modules() if 'layers.' in name}
-    assert {word for word in shown.split() if re.fullmatch(r'\d+|layers', word)} >= parts & {'0', '1', '2', '3'}
+    assert 'backbone.encoder.layers' in shown and 'outside these' in shown
     assert shown.count('stvit-t_8xb128_in1k') >= 2  # above its table, and in the comparison
 
 
@@ -84,10 +83,13 @@ def test_a_table_keeps_all_at_any_width(width):
     for name, *cells in rows:
         table.add_row(name.replace('[', r'\['), *cells)
     screen = Console(width=width, force_terminal=True, no_color=True, record=True, highlight=False)
-    print_table(screen, table)
+    print_table(screen, table, ('count',))
     shown = screen.export_text()
+    assert ('count' in shown) is (width != 40)  # it is left out where the rest fits without
     for name, text, count in rows:
-        assert name in shown and count in shown and set(text.split()) <= set(re.findall(r'[\w-]+', shown))
+        assert (
+            name in shown and (count in shown or width == 40) and set(text.split()) <= set(re.findall(r'[\w-]+', shown))
+        )
 
 
 def test_list_for_other_programs(capsys):
