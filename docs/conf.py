@@ -15,13 +15,14 @@ author = 'The mmstvit authors'
 release = version = __version__
 copyright = author
 
-extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
+extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'sphinx_copybutton']
 exclude_patterns = ['_build']
 html_theme = 'furo'
 html_title = f'mmstvit {release}'
 html_static_path = ['_static']
 html_css_files = ['site.css']
 html_copy_source = False
+copybutton_prompt_text = '$ '
 
 myst_enable_extensions = ['substitution']
 myst_heading_anchors = 3

@@ -33,7 +33,7 @@ multimodal.install()
 _LAZY = {
     'inference_model': 'mmstvit.apis',
     'get_model': 'mmstvit.apis',
-    'list_models': 'mmstvit.apis',
+    'list_models': 'mmstvit.model_index',
     'convert_published_state_dict': 'mmstvit.converters',
     'reduce_': 'mmstvit.models.reduction',
     'restore_': 'mmstvit.models.reduction',

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .clashes import LINES, OPENCV, find_clashes, installed
+from .compat.requires import EXTRAS, is_found
 from .version import __version__
 
 OTHERS = ('torch', 'torchvision', 'numpy', *OPENCV, 'decord', 'av', 'scipy', 'scikit-learn', 'matplotlib', 'timm')
 OTHERS += ('fvcore', 'pycocotools', 'setuptools', 'wrapt')
-EXTRAS = {'mmengine': 'cls', 'mmcv': 'cls', 'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
 # Modules to try, in this order: each needs those before it.
 TRIED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmcv._ext', 'mmpretrain', 'mmdet', 'mmaction')
 
@@ -37,7 +37,7 @@ def find_versions() -> dict[str, str | None]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    spec = importlib.util.find_spec('mmcv')
+    spec = importlib.util.find_spec('mmcv') if is_found('mmcv') else None
     folders = spec.submodule_search_locations if spec else None
     ops = [
         path.name for folder in folders or () for path in Path(folder).glob('_ext*') if path.suffix in ('.so', '.pyd')

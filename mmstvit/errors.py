@@ -1,4 +1,9 @@
-"""What a user can mend, told in one line: the commands print no traceback for it."""
+"""What a user can mend, told in one line: the commands print no traceback for it.
+
+Only the standard library is imported with this module: a command says what is missing where mmengine is not there.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import difflib
@@ -9,10 +14,12 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-import mmengine.registry
-from mmengine.logging import MMLogger
-from mmengine.registry import Registry
+from .compat.requires import how_to_install
+
+if TYPE_CHECKING:
+    from mmengine.registry import Registry
 
 TRACEBACK = 'MMSTVIT_TRACEBACK'
 
@@ -46,9 +53,16 @@ def one_line_errors() -> Iterator[None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The one of the known names that is most like ``name``, or ``None`` where all are far from it."""
-    by_lower = {k.lower(): k for k in known}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    """Return the known name that ``name`` is the beginning of, or else the one most like it, ``None`` if none is.
+
+    Of several that it begins, the one whose next character ends a word comes first, then the shortest: ``stvit-s``
+    means ``stvit-s_8xb128_in1k`` and not ``stvit-r_digits``, which has more characters in common.
+    """
+    lower, by_lower = name.lower(), {k.lower(): k for k in known}
+    begun = [k for k in by_lower if lower and k.startswith(lower)]
+    if begun:
+        return by_lower[min(begun, key=lambda k: (k[len(lower) : len(lower) + 1].isalnum(), len(k)))]
+    near = difflib.get_close_matches(lower, by_lower, n=1)
     return by_lower[near[0]] if near else None
 
 
@@ -62,7 +76,7 @@ def describe(error: BaseException) -> str:
     """An exception in one line."""
     if isinstance(error, UsageError):
         return one_line(error)
-    explained = _explain(error)
+    explained = how_to_install(error) or (_explain(error) if sys.modules.get('mmengine') else None)
     if explained:
         return explained
     log, place = _log_traceback(error), place_of(error)
@@ -103,6 +117,10 @@ def one_line(error: BaseException) -> str:
 
 def _log_traceback(error: BaseException) -> str | None:
     """Write the traceback into the log file of the run, and return its path."""
+    if not sys.modules.get('mmengine'):  # nothing has been run
+        return None
+    from mmengine.logging import MMLogger
+
     for handler in MMLogger.get_current_instance().handlers:
         if isinstance(handler, logging.FileHandler) and handler.stream:
             try:
@@ -160,6 +178,9 @@ def _built(error: BaseException, name: str) -> type | None:
 
 def _registries() -> list[Registry]:
     """All registries, first those of the toolbox of the config that is run."""
+    import mmengine.registry
+    from mmengine.registry import Registry
+
     roots = [root for root in vars(mmengine.registry).values() if isinstance(root, Registry)]
     scope = mmengine.registry.DefaultScope.get_current_instance()
     every = [registry for root in roots for registry in (root, *root.children.values())]

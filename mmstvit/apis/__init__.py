@@ -1,6 +1,7 @@
 """The Python interface: models by name, by config or as built, in all three toolboxes."""
 
+from ..model_index import list_models
 from .inference import infer, inference_model
-from .models import get_model, list_models
+from .models import get_model
 
 __all__ = ['get_model', 'infer', 'inference_model', 'list_models']

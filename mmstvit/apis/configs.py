@@ -1,11 +1,10 @@
 """Find configs by name or path."""
 
-import difflib
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, nearest
+from ..model_index import model_index
 from ..paths import package_data
-from .models import model_index
 
 
 def find_config(path: str) -> Path:
@@ -21,8 +20,8 @@ def find_config(path: str) -> Path:
     if entry := model_index().get(path):
         return Path(entry['Config'])
     known = {p.stem: p.relative_to(root) for p in (root / 'configs').rglob('*.py')}
-    near = difflib.get_close_matches(Path(path).stem, list(known), n=1)
-    hint = f'did you mean {known[near[0]]}?' if near else f'those of mmstvit are in {root / "configs"}'
+    near = nearest(Path(path).stem, known)
+    hint = f'did you mean {known[near]}?' if near else f'those of mmstvit are in {root / "configs"}'
     raise UsageError(f'there is no config {path}; {hint}')
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from ..errors import UsageError, one_line
-from ..visualization.pictures import write_png
 from .inference import infer
 from .inputs import INPUT_ERRORS
 from .models import scope_of
@@ -38,12 +37,24 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
             files.append(path)
         else:
             raise UsageError(f'there is no file or folder {name}')
-    return list(dict.fromkeys(files))
+    named: dict[str, Path] = {}
+    for file in files:
+        named.setdefault(os.path.abspath(file), file)
+    return list(named.values())
 
 
 def _is_wanted(path: Path, root: Path, endings: Sequence[str]) -> bool:
     hidden = any(part.startswith('.') for part in path.relative_to(root).parts)
     return path.suffix.lower() in endings and not hidden and path.is_file()  # a folder may have such a name
+
+
+def _below_common_folder(files: Sequence[Path]) -> list[Path]:
+    """Return the paths of files below the folder that is common to all, whether they are absolute or relative."""
+    full = [Path(os.path.abspath(file)) for file in files]
+    if len({path.drive for path in full}) > 1:  # of Windows
+        return [Path(path.drive.strip(':'), path.relative_to(path.anchor)) for path in full]
+    root = os.path.commonpath([path.parent for path in full])
+    return [path.relative_to(root) for path in full]
 
 
 def predict_files(
@@ -71,17 +82,20 @@ def predict_files(
     Yields:
         ``file`` with its :func:`.record`, or with the ``error`` of one that cannot be read, in one line.
     """
-    scope, root = scope_of(model), os.path.commonpath([file.parent for file in files])
+    scope, names = scope_of(model), _below_common_folder(files) if draw else files
     options = dict(progress=False) if scope == 'mmaction' else {}  # of the windows of a video
     with open(out, 'w', encoding='utf-8') if out else nullcontext() as lines:
-        for file, result in zip(files, infer(model, files, batch_size, dtype, **options), strict=True):
+        results = infer(model, files, batch_size, dtype, **options)
+        for file, name, result in zip(files, names, results, strict=True):
             if isinstance(result, INPUT_ERRORS):
                 prediction = dict(file=str(file), error=one_line(result))
             else:
                 prediction = dict(file=str(file), **record(result, scope, model, threshold, topk))
                 if draw:
+                    from ..visualization.pictures import write_png  # and Matplotlib
+
                     image = draw_prediction(result, prediction, scope, model, threshold)
-                    write_png(draw / f'{file.relative_to(root)}.png', image)
+                    write_png(draw / f'{name}.png', image)
             if lines:
                 lines.write(json.dumps(prediction) + '\n')
                 lines.flush()  # what was inferred is there whatever happens next

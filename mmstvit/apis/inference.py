@@ -105,7 +105,7 @@ def inference_model(
     if isinstance(model, torch.nn.Module):
         if checkpoint or trust_checkpoint:
             raise TypeError('a built model has its weights already: leave checkpoint and trust_checkpoint out')
-        model = model.eval() if device is None else model.to(device).eval()
+        model = model.eval() if device is None else model.to(chosen_device(device)).eval()
     else:
         model = get_model(model, checkpoint[0] if checkpoint else True, chosen_device(device), trust_checkpoint)
     many = isinstance(inputs, (list, tuple))

@@ -1,26 +1,23 @@
-"""Models by name or by config: ``list_models`` and ``get_model``.
+"""Models by name or by config: ``get_model``.
 
 A thin front over the toolboxes' own interfaces; the config's default scope says whose it is.
 """
 
 import copy
-import difflib
-import fnmatch
 import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..compat.requires import require
-from ..errors import UsageError
+from ..errors import UsageError, suggest
 from ..io.checkpoints import CheckpointError, trust_checkpoints
-from ..paths import package_data
+from ..model_index import model_index
 from ..registry import resolve_type
 from .pipelines import test_dataset_of
 from .scopes import toolbox_scope
@@ -28,25 +25,6 @@ from .weights import load_weights
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
-
-
-def model_index() -> dict[str, dict]:
-    """Read the model index: name -> entry, with the absolute path of its config."""
-    root = package_data()
-    entries = {}
-    for metafile in mmengine.load(root / 'model-index.yml')['Import']:
-        for entry in mmengine.load(root / metafile)['Models']:
-            entries[entry['Name']] = {**entry, 'Config': str(root / entry['Config'])}
-    return entries
-
-
-def list_models(pattern: str | None = None) -> list[str]:
-    """List the names of the models of mmstvit, sorted.
-
-    Args:
-        pattern: shell wildcards, e.g. ``'*stvit-s*'``; any ending matches, as in mmpretrain.
-    """
-    return sorted(fnmatch.filter(model_index(), '*' if pattern is None else pattern + '*'))
 
 
 def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
@@ -58,9 +36,8 @@ def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
         return Config.fromfile(name), {}
     index = model_index()
     if name not in index:
-        near = difflib.get_close_matches(name, index, n=3)
-        hint = f'did you mean {" or ".join(near)}?' if near else 'mmstvit.list_models() has the names'
-        raise ValueError(f'there is no model named {name}; {hint}')
+        hint = suggest(name, index) or '; mmstvit.list_models() has the names'
+        raise ValueError(f'there is no model named {name}{hint}')
     return Config.fromfile(index[name]['Config']), index[name]
 
 
@@ -105,7 +82,7 @@ def get_model(
     """Build a model, for inference or as a part of something else.
 
     Args:
-        model: a name of :func:`list_models`, the path of a config, or a config.
+        model: a name of :func:`mmstvit.list_models`, the path of a config, or a config.
         pretrained: a checkpoint's path or URL; ``True`` for the weights published under the name; ``False`` for none.
         device: where to put it; by default it stays on the CPU.
         trust_checkpoint: whether code in the checkpoint may run. Files of mmengine and the usual ones of authors are
@@ -119,7 +96,8 @@ def get_model(
 
     Raises:
         ValueError: an unknown name, ``pretrained=True`` where no weights are published, a checkpoint that is broken,
-            could run code, or is of another model: in half of the tensors, or in the shape of one.
+            could run code, or is of another model: in half of the tensors, or in the shape of one. A device that this
+            machine has not.
         OSError: the checkpoint is not there (``FileNotFoundError``) or cannot be downloaded.
     """
     cfg, _ = _read_config(model)
@@ -127,7 +105,7 @@ def get_model(
         pretrained = published_weights(model)
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
-    built, checkpoint = _build(cfg, device or 'cpu'), {}
+    built, checkpoint = _build(cfg, chosen_device(device or 'cpu', meta=True)), {}
     if pretrained:
         with trust_checkpoints(trust_checkpoint):
             checkpoint = load_weights(built, str(pretrained))
@@ -195,9 +173,34 @@ def classes_of(model: torch.nn.Module) -> Sequence[str] | None:
     return (getattr(model, 'dataset_meta', None) or {}).get('classes')
 
 
-def chosen_device(device: str | None) -> str:
-    """Return the device that is named, or else a GPU where there is one."""
-    return device or ('cuda' if torch.cuda.is_available() else 'cpu')
+class DeviceError(UsageError, ValueError):
+    """A device that this machine has not; the message is one line with those that it has."""
+
+
+def chosen_device(device: str | torch.device | None, meta: bool = False) -> str:
+    """Return the device that is named, or else a GPU where there is one.
+
+    Args:
+        device: its name.
+        meta: whether it may be ``'meta'``, where there are shapes and no numbers.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+    if not device:
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    names = ['cpu']
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        names += [f'{kind}:{i}' for i in range(torch.accelerator.device_count())]
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:  # no kind of device has this name
+        wanted = None
+    there = wanted and (wanted.type == 'cpu' or f'{wanted.type}:{wanted.index or 0}' in names)
+    if not (there or (meta and wanted and wanted.type == 'meta')):
+        raise DeviceError(f'there is no device {device}: this machine has {", ".join(names)}')
+    return str(device)
 
 
 def config_of(model: torch.nn.Module) -> Config:

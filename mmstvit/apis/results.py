@@ -8,7 +8,6 @@ import numpy as np
 import torch.nn as nn
 from mmcv.image import imread
 
-from ..visualization.clips import read_strip
 from ..visualization.fonts import choose_fonts
 from .models import classes_of
 
@@ -113,6 +112,8 @@ def draw_prediction(result: Any, prediction: dict, scope: str, model: nn.Module,
         The picture, uint8 RGB.
     """
     if scope == 'mmaction':
+        from ..visualization.clips import read_strip
+
         return read_strip(prediction['file'], as_line(prediction))[..., ::-1]
     image, visualizer = imread(prediction['file'], channel_order='rgb'), _visualizer(scope)
     if scope == 'mmdet':

@@ -1,6 +1,7 @@
 """Arguments that several commands have, and the checks of them."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,16 @@ def reduced(model: torch.nn.Module, reduction: str | None) -> torch.nn.Module:
     return model if reduction is None else reduce_by_text(model, reduction)
 
 
+def _device(name: str) -> str:
+    try:
+        return chosen_device(name)
+    except ValueError as error:  # argparse would replace its text
+        raise UsageError(f'--device {name}: {error}') from error
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add the device, see :func:`.chosen_device`."""
-    parser.add_argument('--device', type=chosen_device, default='', help='default a GPU where there is one')
+    parser.add_argument('--device', type=_device, default='', help='default a GPU where there is one')
 
 
 def add_threads_argument(parser: argparse.ArgumentParser) -> None:
@@ -122,10 +130,13 @@ def output_file(path: str | None, option: str, endings: Sequence[str]) -> None:
     """Check the name of a file that is written at the end, and make its folder.
 
     Raises:
-        UsageError: it has another ending.
+        UsageError: it has another ending, or cannot be written.
     """
     if path is None:
         return
     if Path(path).suffix not in endings:
         raise UsageError(f'{option} {path}: name it {" or ".join(f"*{ending}" for ending in endings)}')
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(path).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if Path(path).is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f'{option} {path}: {"it is a folder" if Path(path).is_dir() else "its folder is read-only"}')

@@ -4,13 +4,13 @@ import argparse
 import os
 from collections.abc import Sequence
 
-import mmengine
 from rich.console import Console
 from rich.progress import Progress
 
+from ..console import console, print_table
 from ..deploy.network import load_onnx
 from ..errors import UsageError, one_line_errors
-from ..measure.figures import console
+from ..io.files import write_json
 from ..measure.networks import Network, load_network, quieten
 from ..measure.profile import profile_table
 from ..measure.report import draw, table, write_csv
@@ -104,13 +104,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
             report = benchmark(networks, timing, baseline, args.batch_size, args.shape, args.profile, progress)
         results, environment, screen = report['results'], report['environment'], console()
-        screen.print(table(results, results[baseline]))
+        print_table(screen, table(results, results[baseline]), ('memory',))
         for row in (row for row in results if 'parts' in row):
-            screen.print(profile_table(row['network'], row['batch_size'], row['parts']))
+            print_table(screen, profile_table(row['network'], row['batch_size'], row['parts']), ('input', 'tokens'))
         lines = [f'{name.replace("_", " ")}: {value}' for name, value in environment.items() if value]
         screen.print(', '.join(lines), soft_wrap=True)
         if args.json:
-            mmengine.dump(report, args.json, indent=2)
+            write_json(args.json, report)
         if args.csv:
             write_csv(report, args.csv)
         if args.plot:

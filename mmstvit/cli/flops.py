@@ -3,10 +3,10 @@
 import argparse
 from collections.abc import Sequence
 
-import mmengine
-
+from ..console import console, print_table
 from ..errors import one_line_errors
-from ..measure.figures import comparison, console, figures, part_table
+from ..io.files import write_json
+from ..measure.figures import comparison, figures, part_table
 from ..measure.networks import load_network, quieten
 from .arguments import add_network_arguments, output_file
 
@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for network in [load_network(spec) for spec in args.networks]:
             row = figures(network, args.shape)
             rows.append(row)
-            screen.print(part_table(row))
+            print_table(screen, part_table(row), ('FLOPs', 'input'))
             if row.whole.not_counted:
                 screen.print(f'Not counted: {", ".join(row.whole.not_counted)}')
         if len(rows) > 1:
-            screen.print(comparison(rows))
+            print_table(screen, comparison(rows), ('FLOPs', 'input', 'multiply-adds of the backbone'))
         if args.json:
-            mmengine.dump([row.as_dict() for row in rows], args.json, indent=2)
+            write_json(args.json, [row.as_dict() for row in rows])

@@ -14,8 +14,8 @@ from ..apis.files import IMAGES, VIDEOS, find_inputs, predict_files
 from ..apis.models import get_model
 from ..apis.results import THRESHOLD, as_line
 from ..apis.weights import check_checkpoint
+from ..console import console, print_table
 from ..errors import UsageError, one_line_errors
-from ..measure.figures import console
 from ..measure.networks import quieten
 from ..measure.timing import DTYPES
 from .arguments import (
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> bool:
                 counted.update({one['class'] for one in row['objects']} if 'objects' in row else [row['pred_class']])
             rows.append((row['file'], as_line(row)))
     seconds = time.perf_counter() - begin
-    console().print(summary(rows, counted))
+    print_table(console(), summary(rows, counted))
     line = f'{len(files)} files in {seconds:.1f} s, {len(files) / seconds:.1f} a second'
     print(line + (f'; {failed} could not be read' if failed else ''))
     return not failed

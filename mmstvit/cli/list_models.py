@@ -1,13 +1,14 @@
 """The models with their cost and accuracy: ``mmstvit list``."""
 
 import argparse
+import json
 from collections.abc import Sequence
 
 from rich.table import Table
 
-from ..apis.models import list_models, model_index
+from ..console import console, print_table, readable
 from ..errors import UsageError, one_line_errors, suggest
-from ..measure.figures import console, readable
+from ..model_index import list_models, model_index
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -20,7 +21,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         'pattern', nargs='?', default='*', help='a part of the names to list; * and ? are wildcards; default all'
     )
-    parser.add_argument('--names', action='store_true', help='print the names alone, one a line')
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument('--names', action='store_true', help='print the names alone, one a line')
+    form.add_argument('--json', action='store_true', help='print a list in JSON, for other programs')
     return parser.parse_args(argv)
 
 
@@ -35,12 +38,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.names:
             print(*names, sep='\n')
             return
+        if args.json:
+            print(json.dumps([_record(name, index[name]) for name in names], indent=1))
+            return
         table = Table('model', 'task', 'data', 'multiply-adds', 'parameters', 'results', 'weights')
         for column in table.columns[3:5]:
             column.justify = 'right'
         for name in names:
             table.add_row(name, *_cells(index[name]))
-        console().print(table)
+        print_table(console(), table)
+
+
+def _record(name: str, entry: dict) -> dict:
+    """Return an entry of the model index for other programs; what is unknown is ``None``.
+
+    Returns:
+        ``name``, ``tasks`` and ``data``, ``multiply_adds`` of one input, ``params``, ``metrics`` by data set,
+        ``accuracy`` (top-1, in per cent), ``weights`` (their address) and ``config`` (its path).
+    """
+    about, results = entry['Metadata'], entry['Results']
+    metrics = {result['Dataset']: {} for result in results}
+    for result in results:
+        metrics[result['Dataset']].update(result.get('Metrics') or {})
+    accuracies = [value for of_data in metrics.values() for key, value in of_data.items() if key == 'Top 1 Accuracy']
+    return dict(
+        name=name,
+        tasks=list(dict.fromkeys(result['Task'] for result in results)),
+        data=list(metrics),
+        multiply_adds=about.get('FLOPs'),  # so called in OpenMMLab's metafiles
+        params=about.get('Parameters'),
+        metrics=metrics,
+        accuracy=accuracies[0] if accuracies else None,
+        weights=entry.get('Weights'),
+        config=entry['Config'],
+    )
 
 
 def _cells(entry: dict) -> tuple[str, ...]:

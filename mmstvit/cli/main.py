@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from ..errors import suggest
+from ..errors import one_line_errors, suggest
 
 # Command -> the module whose ``main`` it is, and what it is for. Modules are imported when they are asked for: the
 # toolboxes take seconds.
@@ -20,6 +20,7 @@ COMMANDS = {
     'show-cam': ('.show_cam', 'draw what speaks for a class'),
     'convert': ('.convert', 'convert published weights'),
     'export': ('.export_onnx', 'write a network to an ONNX file'),
+    'run-onnx': ('..deploy.run_onnx', 'predict images with an ONNX file, without PyTorch'),
     'check-env': ('..check_env', 'what is installed, what clashes, and how to mend it'),
 }
 EXAMPLES = """examples:
@@ -27,7 +28,10 @@ EXAMPLES = """examples:
   mmstvit train digits/stvit-tiny_digits.py --work-dir work_dirs/digits
   mmstvit infer stvit-tiny_digits photos/ --checkpoint work_dirs/digits/epoch_40.pth --out results.jsonl
   mmstvit flops stvit-s_8xb128_in1k mmpretrain:deit-small_4xb256_in1k
-  mmstvit COMMAND --help"""
+  mmstvit COMMAND --help
+
+Completion of commands and names of models: source <(mmstvit --completion bash), or zsh;
+mmstvit --completion fish | source"""
 
 
 def usage() -> str:
@@ -48,10 +52,25 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
         print(f'mmstvit {__version__}')
         return 0
+    if name == '--completion':
+        return print_completion(rest)
     if name not in COMMANDS:
         print(f'error: mmstvit has no command {name}{suggest(name, COMMANDS)} (mmstvit --help)', file=sys.stderr)
         return 2
     module = COMMANDS[name][0]
     # The name in usage lines, and the arguments of a command that reads them there.
     sys.argv = [f'mmstvit {name}', *rest]
-    return importlib.import_module(module, __package__).main(rest)
+    with one_line_errors():  # what it needs may not be installed
+        command = importlib.import_module(module, __package__)
+    return command.main(rest)
+
+
+def print_completion(shells: Sequence[str]) -> int:
+    """Print the script that completes words in a shell, and return the exit code."""
+    from .completion import SHELLS, script
+
+    if len(shells) != 1 or shells[0] not in SHELLS:
+        print(f'error: --completion takes one of {", ".join(SHELLS)}', file=sys.stderr)
+        return 2
+    print(script(shells[0], {name: what for name, (_, what) in COMMANDS.items()}), end='')
+    return 0

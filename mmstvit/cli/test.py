@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
@@ -18,7 +17,9 @@ from ..engine.running import add_hook, build_runner, check_data
 from ..engine.strategy import drop_strategy
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
+from ..io.files import write_json
 from ..measure.timing import DTYPES
+from .arguments import output_file
 from .common import add_common_arguments, load_config
 
 # What draws predictions on images.
@@ -57,12 +58,9 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     cfg.load_from, cfg.resume = args.checkpoint, False
     drop_strategy(cfg)
     if args.out is not None:
-        out = Path(args.out)
-        if out.suffix not in ('.json', '.pkl'):
-            raise UsageError(f'--out {args.out}: name it *.json for the metrics or *.pkl for the predictions')
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == '.pkl':
-            _add_dump(cfg, str(out))
+        output_file(args.out, '--out', ('.json', '.pkl'))
+        if args.out.endswith('.pkl'):
+            _add_dump(cfg, args.out)
     if args.tta:
         augment_test(cfg)
     if args.show_dir is not None:
@@ -109,4 +107,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         autocast_tests(runner.model, DTYPES[args.dtype])
         metrics = runner.test()
         if args.out is not None and args.out.endswith('.json') and is_main_process():
-            mmengine.dump(metrics, args.out)
+            write_json(args.out, metrics)

@@ -12,7 +12,7 @@ from ..apis.weights import check_checkpoint
 from ..engine.check_settings import check_settings
 from ..engine.checks import check_training
 from ..engine.running import build_runner, check_data
-from ..engine.stops import clear_stops, guard_training, newest_checkpoint
+from ..engine.stops import clear_stops, finished_training, guard_training, newest_checkpoint
 from ..engine.videos import skip_broken_clips
 from ..errors import UsageError, one_line_errors, unknown_type
 from ..io.checkpoints import trust_checkpoints
@@ -101,6 +101,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
         cfg = merge_args(load_config(args), args)
         check_settings(cfg, ('train_dataloader', 'val_dataloader'))
+        if finished := finished_training(cfg):
+            print(finished)
+            return
         check_training(cfg)
         check_data(cfg, ('train_dataloader', 'val_dataloader'))
         if args.skip_broken:

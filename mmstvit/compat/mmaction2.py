@@ -31,7 +31,9 @@ class _VersionFinder(importlib.abc.MetaPathFinder):
         return spec
 
 
-class _VersionLoader(importlib.abc.Loader):
+class WrappedLoader(importlib.abc.Loader):
+    """Hands everything on to another loader, but for what a subclass changes."""
+
     def __init__(self, loader: importlib.abc.Loader) -> None:
         self.loader = loader
 
@@ -42,6 +44,8 @@ class _VersionLoader(importlib.abc.Loader):
     def create_module(self, spec):
         return self.loader.create_module(spec)
 
+
+class _VersionLoader(WrappedLoader):
     def exec_module(self, module: types.ModuleType) -> None:
         try:
             self.loader.exec_module(module)

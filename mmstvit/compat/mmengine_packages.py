@@ -5,10 +5,9 @@ package with that package's scope, and would look for mmpretrain's classes in mm
 the config that inherits them. This can go when mmengine takes any package and leaves the scope to the config.
 """
 
-import difflib
-
 import wrapt
 
+from ..errors import suggest
 from ..paths import package_data
 
 _PREFIX = 'mmstvit::'
@@ -36,8 +35,7 @@ def _find_config(wrapped, instance, args, kwargs):
         path = configs / cfg_path.removeprefix(_PREFIX)
         if not path.is_file():
             known = [_PREFIX + p.relative_to(configs).as_posix() for p in configs.rglob('*.py')]
-            near = difflib.get_close_matches(cfg_path, known, n=1)
-            raise FileNotFoundError(f'there is no config {cfg_path}' + (f'; did you mean {near[0]}?' if near else ''))
+            raise FileNotFoundError(f'there is no config {cfg_path}{suggest(cfg_path, known)}')
         return str(path), None
 
     return find(*args, **kwargs)

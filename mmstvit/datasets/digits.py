@@ -1,12 +1,13 @@
-"""The handwritten digits that scikit-learn ships: 1,797 real scans, the data every small experiment here runs on."""
+"""The handwritten digits that scikit-learn ships: 1,797 real scans, the data every small experiment here runs on.
+
+scikit-learn takes seconds to import, and this module is imported to look a data set up that is never read.
+"""
 
 import functools
 from collections.abc import Sequence
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from ..registry import DATASETS
 
@@ -15,6 +16,8 @@ SPLITS = ('train', 'val')
 
 @functools.lru_cache(maxsize=1)
 def _scans() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     # Pixel values are counts from 0 to 16 of set bits in a 4 x 4 block of the original scan.
     return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
@@ -34,6 +37,8 @@ def digit_scans(split: str, val_fraction: float = 0.25, seed: int = 0) -> tuple[
     Raises:
         ValueError: an unknown split, or a fraction that leaves one split empty.
     """
+    from sklearn.model_selection import train_test_split
+
     if split not in SPLITS:
         raise ValueError(f'split={split!r} is unknown, choose from {SPLITS}')
     if not 0 < val_fraction < 1:

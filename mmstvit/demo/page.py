@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ..compat.requires import require
+from ..console import readable
 from ..errors import UsageError, one_line
-from ..measure.figures import readable
 from .models import ROUNDS, Cost, DemoModel, trained_models
 from .samples import Sample, samples_for
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import sys
 from collections.abc import Iterator
+from contextvars import Context
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -13,6 +14,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..errors import UsageError, one_line
+from ..io.checkpoints import CheckpointError, load
 from ..registry import resolve_type
 from .checkpoints import SafeCheckpointHook
 from .running import add_hook
@@ -36,6 +38,29 @@ def newest_checkpoint(cfg: Config) -> str | None:
             f'none of the checkpoints in {cfg.work_dir} is whole: leave --resume out to start from the beginning, '
             'which writes over them'
         )
+    return None
+
+
+def finished_training(cfg: Config) -> str | None:
+    """Return the line for a training that is resumed and has run to its end, ``None`` where there is more to do.
+
+    What is wrong with the checkpoint is left to the runner.
+    """
+    path, loop = cfg.get('load_from'), cfg.get('train_cfg') or {}
+    if not cfg.get('resume') or not path or not Path(path).is_file():
+        return None
+    try:
+        checkpoint = Context().run(load, path, map_location='meta')  # code in a trusted file must not run twice
+    except (CheckpointError, OSError):
+        return None
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    for unit, name in (('epoch', 'max_epochs'), ('iter', 'max_iters')):
+        last, done = loop.get(name), (meta or {}).get(unit)
+        if isinstance(last, int) and isinstance(done, int) and done >= last:
+            return (
+                f'The training is finished: {path} is of {unit} {done} of {last}. To train on, raise '
+                f'train_cfg.{name} with --cfg-options.'
+            )
     return None
 
 

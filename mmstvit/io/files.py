@@ -1,10 +1,12 @@
 """Atomic writing of files."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -15,6 +17,19 @@ def unfinished(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write data as JSON, atomically; tensors, arrays, sets and tuples become lists, and keys strings."""
+    write_whole(Path(path), (json.dumps(_plain(data), indent=2) + '\n').encode())
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(key): _plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple, set, frozenset)):
+        return [_plain(value) for value in data]
+    return data.tolist() if hasattr(data, 'tolist') else data
 
 
 def remove_unfinished(folder: Path) -> list[Path]:

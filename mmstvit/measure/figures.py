@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from ..console import readable
 from .complexity import Complexity, Part, count
 from .inputs import Inputs
 from .networks import Network, input_shape
@@ -58,14 +58,6 @@ def figures(network: Network, shape: Sequence[int] | None = None) -> Figures:
     return Figures(network.label, shape, whole, whole.multiply_adds - whole.of(names[classifier]), parameters)
 
 
-def readable(number: int) -> str:
-    """Format a count with its unit: G, M, k or none."""
-    for unit, size in (('G', 1e9), ('M', 1e6), ('k', 1e3)):
-        if number >= size:
-            return f'{number / size:.2f} {unit}'
-    return str(number)
-
-
 def part_table(row: Figures) -> Table:
     """Make a table of the parts of a network, stage by stage."""
     size = ' x '.join(map(str, row.shape))
@@ -79,7 +71,7 @@ def part_table(row: Figures) -> Table:
             table.add_row(stage, '', '', *map(readable, sums), style='bold')
         for part in parts:
             name = part.name if len(parts) == 1 else f'  {part.name.removeprefix(stage).removeprefix(".")}'
-            table.add_row(name or 'parameters and products outside these', *entering(part), *_costs(part))
+            table.add_row(name or 'outside these', *entering(part), *_costs(part))
     table.add_section()
     table.add_row(
         'backbone', '', '', readable(row.backbone), readable(2 * row.backbone), readable(row.backbone_parameters)
@@ -115,9 +107,3 @@ def comparison(rows: Sequence[Figures]) -> Table:
         cells = [f'{readable(value)} ({value / base:.2f} x)' for value, base in values]
         table.add_row(row.label, ' x '.join(map(str, row.shape)), *cells)
     return table
-
-
-def console() -> Console:
-    """Return a console that is wide where the output is no terminal, so that no table is cut."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=200)

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from ..console import readable
 from ..io.files import write_whole
 from ..version import __version__
-from .figures import readable
 from .timing import Spread, Timing
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..apis.models import chosen_device
 from ..errors import UsageError
 from .inputs import Inputs
 from .memory import peak_bytes
@@ -48,8 +49,7 @@ class Timing:
     def __post_init__(self) -> None:
         if not re.fullmatch(r'cpu|cuda(:\d+)?', str(self.device)):
             raise UsageError(f'device {self.device}: give cpu, cuda, or cuda:1 for the second GPU')
-        if self.on_gpu and not torch.cuda.is_available():
-            raise UsageError(f'device {self.device}: no GPU is visible')
+        chosen_device(self.device)
         if self.rounds < 1 or self.min_time < 0:
             raise UsageError('rounds must be at least 1, and the time of a round at least 0')
         if not self.on_gpu and self.dtype == 'float16':

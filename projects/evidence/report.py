@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mmstvit.measure.figures import readable
+from mmstvit.console import readable
 
 from .claims import HELD, NOT_HELD, NOT_TESTABLE, RULES, Score, Verdict, score, verdicts
 from .measure import cost_of, speed_of

@@ -68,6 +68,14 @@ def test_links_inside_the_site_lead_somewhere(site):
     assert checked > 1000
 
 
+def test_the_search_knows_what_users_look_for(site):
+    out, pages = site
+    index = (out / 'searchindex.js').read_text()
+    for stem in ('"confus"', '"checkpoint"', '"onnx"'):
+        assert stem in index
+    assert all('copybutton.js' in text for name, (text, _) in pages.items() if name == 'get_started.html')
+
+
 def test_every_picture_says_what_it_shows(site):
     assert not [(name, picture) for name, (_, page) in site[1].items() for picture in page.missing_alt]
 

@@ -130,7 +130,9 @@ def test_classes_in_another_order(here, fails):
 def test_resume_with_other_classes(here, fails):
     for split in ('train', 'val'):
         Path('set', split, 'cat').rename(f'set/{split}/fox')
-    line = fails(train, 'config.py', '--work-dir', 'w', '--resume', 'epoch_8.pth')
+    line = fails(
+        train, 'config.py', '--work-dir', 'w', '--resume', 'epoch_8.pth', '--cfg-options', 'train_cfg.max_epochs=9'
+    )
     assert 'only the checkpoint has cat, only the data has fox' in line
     # What begins from the weights alone learns the new ones.
     train(['config.py', '--work-dir', 'w', '--cfg-options', 'load_from=epoch_8.pth', 'train_cfg.max_epochs=1'])

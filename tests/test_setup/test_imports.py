@@ -1,7 +1,14 @@
 """mmstvit without one of the optional packages: it imports, and what needs the package says how to get it."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 from fresh_python import run_fresh
+
+from mmstvit.cli.main import COMMANDS
+from mmstvit.compat.requires import EXTRAS
 
 # A finder in front of all others that knows one module not to be there.
 BLOCKER = """
@@ -69,3 +76,71 @@ def test_require_tells_why_an_installed_package_fails(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match=r'does not import \(MMCV==9\.9 is used .*mmstvit\.check_env'):
         require('broken_toolbox', 'det')
+
+
+EVERY_COMMAND = """
+import contextlib, io, json
+from mmstvit import check_env
+from mmstvit.cli.main import main
+
+check_env.find_failures = lambda versions: {{}}  # tries imports in another process
+
+def run(*words):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = end.code
+    return code, out.getvalue(), err.getvalue()
+
+for name in {names!r}:
+    print(json.dumps([name, *run(*name.split())]))
+"""
+
+
+def test_commands_without_the_extras():
+    """Each says in one line what to install; those that need nothing but Python work."""
+    alone = ['--help', '--version', '--completion bash', 'check-env']
+    others = [f'{name} --help' for name in COMMANDS if name != 'check-env']
+    blocked = [*EXTRAS, 'torch', 'numpy', 'safetensors']
+    code = f'import sys\nsys.modules.update(dict.fromkeys({blocked!r}))\n' + EVERY_COMMAND.format(names=alone + others)
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    said = {name: answer for name, *answer in map(json.loads, result.stdout.splitlines())}
+    for name in alone[:3]:
+        assert said[name][0] == 0 and said[name][1]
+    assert said['check-env'][1].startswith('mmstvit ')
+    for name in others:
+        status, _, line = said[name]
+        assert status == 2 and line.startswith('error: ') and 'is not installed: pip install' in line, (name, line)
+        assert len(line.splitlines()) == 1
+
+
+def test_nothing_is_imported_that_is_not_needed():
+    """Each step may have imported what stands behind it, and no more."""
+    code = """
+import contextlib, io, sys
+from mmstvit.cli.main import main
+
+def lacks(*names):
+    found = [name for name in names if name in sys.modules]
+    assert not found, found
+
+with contextlib.redirect_stdout(io.StringIO()):
+    for words in (['--version'], ['--help'], ['list'], ['list', '--json']):
+        main(words)
+lacks('torch', 'numpy', 'mmengine', 'mmcv', 'mmpretrain')
+import mmstvit.models
+lacks('mmpretrain', 'mmdet', 'mmaction', 'torchvision', 'sklearn', 'scipy', 'matplotlib', 'timm', 'onnx', 'pandas')
+import mmstvit.cli.flops, mmstvit.cli.infer, mmstvit.cli.train
+mmstvit.get_model('stvit-tiny_digits')
+lacks('mmdet', 'mmaction', 'sklearn', 'matplotlib', 'timm', 'onnx', 'pandas', 'gradio')
+import importlib.util
+if importlib.util.find_spec('mmdet'):  # the layer that mmpretrain has for it is there as soon as it is
+    import mmdet.models, mmdet.registry, mmpretrain.models.utils
+    layer = mmdet.registry.MODELS.get('ResLayerExtraNorm')
+    assert layer is mmpretrain.models.utils.ResLayerExtraNorm is not None
+"""
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]

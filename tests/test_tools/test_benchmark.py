@@ -257,7 +257,7 @@ def test_peak_memory_is_that_of_live_tensors():
         (['--batch-size', '0'], 'at least 1'),
         (['--rounds', '0'], 'rounds must be at least 1'),
         (['--threads', '0'], '--threads must be at least 1'),
-        (['--device', 'meta'], 'give cpu, cuda'),
+        (['--device', 'meta'], 'this machine has cpu'),
         (['--plot', 'speed.txt'], 'name it *.png'),
         (['--json', 'speed.yml'], 'name it *.json'),
         (['--baseline', 'timm:no_such_model'], 'timm has no model no_such_model'),
@@ -270,5 +270,5 @@ def test_wrong_options_are_told_in_one_line(given, message, tiny_config, fails):
 
 
 def test_gpu_options_without_a_gpu(tiny_config, fails, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    assert 'no GPU is visible' in fails(main, tiny_config, '--device', 'cuda')
+    monkeypatch.setattr(torch.accelerator, 'is_available', lambda: False)
+    assert 'no device cuda: this machine has cpu' in fails(main, tiny_config, '--device', 'cuda')

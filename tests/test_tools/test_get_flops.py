@@ -8,8 +8,9 @@ import pytest
 from run_helpers import DETECTION, ROOT, VIDEO
 
 from mmstvit.cli.flops import main
+from mmstvit.console import readable
 from mmstvit.errors import UsageError
-from mmstvit.measure.figures import figures, readable
+from mmstvit.measure.figures import figures
 from mmstvit.measure.networks import input_shape, load_network
 
 

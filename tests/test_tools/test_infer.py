@@ -67,6 +67,28 @@ def test_a_folder_in_batches(classifier, photos, tmp_path, capsys):
     assert all(file.name in told for file in files) and '6 files in' in told
 
 
+def test_absolute_and_relative_paths_together(classifier, photos, tmp_path, monkeypatch):
+    """Pictures are named below the folder that all files have in common, and a file that is named twice is one."""
+    config, weights = classifier
+    monkeypatch.chdir(photos)
+    inputs = ['0.PNG', str(photos / 'below'), 'below/../1.PNG', str(photos / '0.PNG')]
+    out, drawn = tmp_path / 'out.jsonl', tmp_path / 'drawn'
+    command = [config, *inputs, '--checkpoint', weights, '--device', 'cpu', '--out', str(out), '--draw', str(drawn)]
+    assert main(command) == 0
+    assert [line['file'] for line in lines(out)] == ['0.PNG', str(photos / 'below' / '5.PNG'), 'below/../1.PNG']
+    names = {path.relative_to(drawn).as_posix() for path in drawn.rglob('*.png')}
+    assert names == {'0.PNG.png', 'below/5.PNG.png', '1.PNG.png'}
+
+
+@pytest.mark.parametrize('device', ['gpu', 'cuda:99', 'meta'])
+def test_a_device_that_is_not_there(device, classifier, photos, fails):
+    config, weights = classifier
+    assert 'this machine has cpu' in fails(main, config, photos, '--checkpoint', weights, '--device', device)
+    if device != 'meta':  # shapes alone are good for counting
+        with pytest.raises(ValueError, match='this machine has cpu'):
+            get_model(config, device=device)
+
+
 def test_best_classes_in_mixed_precision(classifier, photos, tmp_path, capsys):
     config, weights = classifier
     out = tmp_path / 'out.jsonl'

@@ -50,6 +50,26 @@ def test_checkpoint_by_url(trained, web, tmp_path):
     assert metrics['accuracy/top1'] == pytest.approx(trained.top1, abs=1e-4)
 
 
+def test_a_confusion_matrix_in_json(trained, tmp_path):
+    """A tensor becomes lists."""
+    config = tmp_path / 'matrix.py'
+    config.write_text(
+        f'_base_ = [{str(trained.config)!r}]\n'
+        "test_evaluator = dict(_delete_=True, type='mmpretrain.ConfusionMatrix', num_classes=10)\n"
+    )
+    metrics = evaluated(config, trained.checkpoint, tmp_path)
+    (matrix,) = metrics.values()
+    assert np.shape(matrix) == (10, 10) and np.sum(matrix) == 150
+    assert 100 * np.trace(matrix) / 150 == pytest.approx(trained.top1, abs=1e-4)
+
+
+def test_metrics_that_cannot_be_written_are_told_before_the_test(trained, tmp_path, fails):
+    (tmp_path / 'metrics.json').mkdir()
+    command = (trained.config, trained.checkpoint, '--work-dir', tmp_path, '--out', tmp_path / 'metrics.json')
+    assert 'it is a folder' in fails(test_cli.main, *command)
+    assert not list(tmp_path.glob('*/*.log'))
+
+
 def test_predictions_in_pickle(trained, tmp_path):
     out = tmp_path / 'new_folder' / 'predictions.pkl'
     evaluate(trained.config, trained.checkpoint, '--work-dir', tmp_path / 'w', '--out', out)
@@ -111,6 +131,21 @@ def test_resume_with_nothing_to_resume(trained, tmp_path, capsys):
     assert not cfg.get('resume') and cfg.load_from == str(trained.checkpoint)
     cfg = parsed(train_cli, trained.config, '--work-dir', trained.work_dir, '--resume')
     assert cfg.resume and cfg.load_from == str(trained.checkpoint)
+
+
+def test_a_finished_training_is_not_resumed(trained, tmp_path, capsys, monkeypatch):
+    """By epochs or by iterations: nothing is built, unless the config asks for more."""
+    monkeypatch.setattr(train_cli, 'build_runner', None)
+    by_iterations = (
+        'train_cfg._delete_=True',
+        'train_cfg.type=IterBasedTrainLoop',
+        f'train_cfg.max_iters={ITERATIONS}',
+    )
+    for options in ((), ('--cfg-options', *by_iterations)):
+        train(trained.config, '--work-dir', trained.work_dir, '--resume', *options)
+        assert 'training is finished' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        train(trained.config, '--work-dir', trained.work_dir, '--resume', '--cfg-options', 'train_cfg.max_epochs=5')
 
 
 ONE_EPOCH = ('train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=200')

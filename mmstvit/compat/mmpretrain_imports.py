@@ -1,0 +1,57 @@
+"""Let mmpretrain be imported without mmdet.
+
+One module of mmpretrain, a layer for detectors, imports all of mmdet where it is installed, and with it pandas,
+Matplotlib and half of scikit-learn: most of the time that a classifier takes to start. Here that module first does what
+it does where mmdet is not installed, and is executed again as soon as ``mmdet.models`` is imported. This can go when
+mmpretrain imports the layer where it is used.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+
+import wrapt
+
+from .mmaction2 import WrappedLoader
+
+_NAME, _DETECTORS = 'mmpretrain.models.utils.res_layer_extra_norm', 'mmdet.models'
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != _NAME:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(WrappedLoader):
+    def exec_module(self, module) -> None:
+        if _DETECTORS in sys.modules:
+            self.loader.exec_module(module)
+            return
+        before = {'mmdet': sys.modules['mmdet']} if 'mmdet' in sys.modules else {}
+        sys.modules['mmdet'] = None  # imports of it raise ImportError, which the module expects
+        try:
+            self.loader.exec_module(module)
+        finally:
+            del sys.modules['mmdet']
+            sys.modules.update(before)
+
+
+def _complete(detectors) -> None:
+    """Register the layer with mmdet."""
+    module = sys.modules.get(_NAME)
+    if module is not None and module.ResLayerExtraNorm is None:
+        importlib.reload(module)
+        sys.modules['mmpretrain.models.utils'].ResLayerExtraNorm = module.ResLayerExtraNorm
+
+
+def install() -> None:
+    """Change the import of that module from now on; may be called more than once."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+        wrapt.register_post_import_hook(_complete, _DETECTORS)
