@@ -220,7 +220,9 @@ def _own(vit: nn.Module) -> OwnTransformer:
         raise ValueError(f'{type(vit).__name__} reduces its tokens already: build it with reduce=None')
     grid, mlp = tuple(vit.pos_embed.shape[1:-1]), vit.encoder.layers[0].mlp
     ratio = mlp.fc1.out_features / vit.embed_dims
-    return OwnTransformer(vit.encoder, Network(vit.num_layers, vit.embed_dims, grid, vit.num_prefix_tokens, ratio))
+    class_token = vit.cls_token is not None
+    network = Network(vit.num_layers, vit.embed_dims, grid, vit.num_prefix_tokens, ratio, class_token)
+    return OwnTransformer(vit.encoder, network)
 
 
 def _timm(vit: nn.Module) -> Transformer:
@@ -235,7 +237,8 @@ def _timm(vit: nn.Module) -> Transformer:
                 "timm's Block with its plain Attention"
             )
     width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
-    network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, _mlp_ratio(vit.blocks[0].mlp, width))
+    ratio = _mlp_ratio(vit.blocks[0].mlp, width)
+    network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, ratio, vit.cls_token is not None)
     return Transformer(list(vit.blocks), TimmBlock, network)
 
 
