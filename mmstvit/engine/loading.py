@@ -9,8 +9,10 @@ from urllib.error import URLError
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from ..converters.published import unwrap
 from ..converters.wrappers import choice
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError
@@ -117,3 +119,31 @@ def _check_fit(seen: dict, model: torch.nn.Module, filename: str, purpose: str) 
             f'the checkpoint {filename} is of another model: {", ".join(clashing[:3])} '
             f'{"has" if len(clashing) == 1 else "have"} another shape than the config says'
         )
+
+
+def skip_pretrained(model: torch.nn.Module | dict, start: str) -> None:
+    """Remove the checkpoints of ``init_cfg`` from a model and its backbone, which others will write over.
+
+    Args:
+        model: that was built, or its config; changed in place.
+        start: the checkpoint that takes their place.
+    """
+    model = model if isinstance(model, dict) else unwrap(model)
+    for owner, name in ((model, 'the model'), (_get(model, 'backbone'), 'the backbone')):
+        given = _get(owner, 'init_cfg')
+        parts = list(given) if isinstance(given, (list, tuple)) else [given]
+        files = [
+            part for part in parts if isinstance(part, dict) and part.get('type') in ('Pretrained', PretrainedInit)
+        ]
+        if not files:
+            continue
+        kept = [part for part in parts if part not in files] or None
+        if isinstance(owner, dict):
+            owner['init_cfg'] = kept
+        else:
+            owner.init_cfg = kept
+        print_log(f'{files[0]["checkpoint"]}, init_cfg of {name}, is not read: {start} takes its place', 'current')
+
+
+def _get(owner: torch.nn.Module | dict | None, name: str) -> Any:
+    return owner.get(name) if isinstance(owner, dict) else getattr(owner, name, None)
