@@ -20,7 +20,7 @@ _RULES = [
     (_MODEL + r'embeddings\.(cls_token|register_tokens)', r'backbone.\1'),
     (_MODEL + r'embeddings\.distillation_token', r'backbone.dist_token'),
     (_MODEL + r'embeddings\.position_embeddings', r'backbone.pos_embed'),
-    (_OLD + r'attention\.(?:attention\.)?(q|k|v)(?:uery|ey|alue|_proj)\.(weight|bias)', _LAYER + r'attn.\2.\3'),
+    (_OLD + r'attention\.(?:attention\.)?([qkv])(?:_proj|[a-z]+)\.(weight|bias)', _LAYER + r'attn.\2.\3'),
     (_OLD + r'attention\.(?:output\.dense|o_proj)\.(.*)', _LAYER + r'attn.proj.\2'),
     (_OLD + r'(?:layernorm_before|norm1)\.(.*)', _LAYER + r'norm1.\2'),
     (_OLD + r'(?:layernorm_after|norm2)\.(.*)', _LAYER + r'norm2.\2'),
