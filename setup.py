@@ -33,6 +33,8 @@ DET = [
 ]
 VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'einops', 'scipy']
 ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
+# Hugging Face's models; their files load without.
+HF = ['transformers']
 DEPLOY = ['onnx', 'onnxruntime', 'onnxscript']
 # grad-cam brings opencv-python-headless, beside opencv-python: both must be of one version.
 VIS = ['grad-cam>=1.5', 'tensorboard']
@@ -120,8 +122,9 @@ setup(
         'vis': VIS,
         'demo': DEMO,
         'docs': ['sphinx', 'myst-parser', 'furo', 'sphinx-copybutton'],
+        'hf': HF,
         'tests': ['pytest', 'hypothesis', 'psutil', 'ruff', 'codespell', 'selenium', 'sybil', 'setuptools', 'wheel'],
-        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY, *VIS, *DEMO}),
+        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY, *VIS, *DEMO, *HF}),
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

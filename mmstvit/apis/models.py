@@ -21,7 +21,7 @@ from ..model_index import model_index
 from ..registry import resolve_type
 from .pipelines import test_dataset_of
 from .scopes import toolbox_scope
-from .weights import load_weights
+from .weights import load_weights, read_weights, set_options_of
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
@@ -84,6 +84,8 @@ def get_model(
     Args:
         model: a name of :func:`mmstvit.list_models`, the path of a config, or a config.
         pretrained: a checkpoint's path or URL; ``True`` for the weights published under the name; ``False`` for none.
+            LayerScale, registers and norms of queries and keys that it has are added to an ``STViT``, unless the config
+            says otherwise, and a line tells so.
         device: where to put it; by default it stays on the CPU.
         trust_checkpoint: whether code in the checkpoint may run. Files of mmengine and the usual ones of authors are
             read without; see :mod:`mmstvit.io.checkpoints`.
@@ -105,10 +107,15 @@ def get_model(
         pretrained = published_weights(model)
     if kwargs:
         cfg.merge_from_dict({'model': kwargs})
-    built, checkpoint = _build(cfg, chosen_device(device or 'cpu', meta=True)), {}
+    toolbox_of(cfg)  # what is not installed is told before anything is read
+    device, checkpoint = chosen_device(device or 'cpu', meta=True), {}
     if pretrained:
         with trust_checkpoints(trust_checkpoint):
-            checkpoint = load_weights(built, str(pretrained))
+            checkpoint = read_weights(str(pretrained))
+        set_options_of(checkpoint, cfg)
+    built = _build(cfg, device)
+    if pretrained:
+        load_weights(built, str(pretrained), checkpoint)
     built.dataset_meta = _dataset_meta(cfg, checkpoint, getattr(built, 'dataset_meta', None) or {})
     built._dataset_meta = built.dataset_meta  # where mmpretrain's inferencer looks
     return built.eval()

@@ -1,13 +1,19 @@
 """Load weights into models, and report what cannot be read or is of another model in one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
+from ..converters.published import parts_of_checkpoint
 from ..engine.loading import must_fit, read_checkpoint
 from ..errors import UsageError
 from ..io.checkpoints import CheckpointError
+from ..registry import MODELS, resolve_type
 
 
 class CheckpointAccessError(UsageError, OSError):
@@ -28,21 +34,64 @@ def check_checkpoint(path: str | None) -> None:
         raise CheckpointNotFoundError(f'there is no checkpoint {path}: give the path of a file or a URL')
 
 
-def load_weights(model: torch.nn.Module, filename: str) -> dict:
-    """Load a checkpoint into a model that is to be used as it is then, and return the checkpoint.
+def read_weights(filename: str) -> dict:
+    """Read a checkpoint.
 
     Raises:
-        CheckpointError: it is broken, could run code, or is of another model.
+        CheckpointError: it is broken, or could run code.
         CheckpointAccessError: it is not there, or cannot be opened or downloaded.
     """
     check_checkpoint(filename)
+    with _checkpoint_errors():
+        return read_checkpoint(filename, map_location='cpu')
+
+
+def load_weights(model: torch.nn.Module, filename: str, checkpoint: dict) -> None:
+    """Load a checkpoint into a model that is to be used as it is then.
+
+    Args:
+        model: whose weights they become.
+        filename: of the checkpoint, for messages.
+        checkpoint: what :func:`read_weights` gave.
+
+    Raises:
+        CheckpointError: it is of another model.
+    """
+    with _checkpoint_errors(), must_fit(model, filename, 'test') as seen:
+        seen['read'] = True
+        _load_checkpoint_to_model(model, checkpoint)
+
+
+@contextmanager
+def _checkpoint_errors() -> Iterator[None]:
     try:
-        checkpoint = read_checkpoint(filename, map_location='cpu')
-        with must_fit(model, filename, 'test') as seen:
-            seen['read'] = True
-            _load_checkpoint_to_model(model, checkpoint)
+        yield
     except UsageError as error:
         cause = error.__cause__
         kind = type(cause) if isinstance(cause, CheckpointError) else CheckpointError
         raise (CheckpointAccessError if isinstance(cause, OSError) else kind)(str(error)) from cause
-    return checkpoint
+
+
+def set_options_of(checkpoint: dict, cfg: Config) -> None:
+    """Add the parts that a checkpoint has to the backbone of a config, where it says nothing about them.
+
+    Args:
+        checkpoint: what :func:`read_weights` gave, in any of the names that are known.
+        cfg: of the model; changed in place.
+    """
+    backbone = cfg.model.get('backbone')
+    while isinstance(backbone, dict) and isinstance(backbone.get('backbone'), dict):  # reduced, or wrapped else
+        backbone = backbone.backbone
+    if not isinstance(backbone, dict):
+        return
+    kind = resolve_type(backbone.get('type'), MODELS, cfg.get('default_scope'))
+    groups = [backbone, *(part for part in backbone.values() if isinstance(part, dict))]
+    options = {
+        name: value
+        for name, value in parts_of_checkpoint(checkpoint).items()
+        if name in getattr(kind, 'flat_options', ()) and not any(name in group for group in groups)
+    }
+    if options:
+        backbone.update(options)
+        given = ', '.join(f'{name}={value!r}' for name, value in options.items())
+        print_log(f'{kind.__name__}: {given}, as the checkpoint has it', logger='current')

@@ -10,7 +10,9 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from ..apis.weights import check_checkpoint, read_checkpoint
-from ..converters.published import convert_published_state_dict, some
+from ..converters.deit import join_tokens
+from ..converters.fit import some
+from ..converters.published import convert_published_state_dict
 from ..converters.recognise import backbone_of
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import SAFETENSORS, save_safetensors, trust_checkpoints
@@ -22,9 +24,9 @@ from .arguments import add_trust_argument
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the arguments."""
     parser = argparse.ArgumentParser(
-        description='Write a published checkpoint of DeiT, ViT, Swin, STViT-R or T2T-ViT in the names of mmstvit. The '
-        'layout is recognised by its names. Published files load unconverted too; this is for those who want to look '
-        'at them, cut them or hand them on.',
+        description='Write a published checkpoint of DeiT, ViT, DINOv2, Swin, STViT-R or T2T-ViT in the names of '
+        'mmstvit. The layout is recognised by its names. Published files load unconverted too; this is for those who '
+        'want to look at them, cut them or hand them on.',
         epilog='example: mmstvit convert stvit-r-swin-s.pth renamed.safetensors',
     )
     parser.add_argument('src', metavar='SRC', help='the published file or its URL')
@@ -44,6 +46,9 @@ def report(converted: dict[str, Tensor]) -> list[str]:
     init_default_scope('mmstvit')
     with torch.device('meta'):
         own = MODELS.build(config).state_dict()
+    if config.get('num_register_tokens'):
+        converted = dict(converted)
+        join_tokens(converted)
     theirs = {name.removeprefix('backbone.'): v for name, v in converted.items() if name.startswith('backbone.')}
     matched = [name for name, value in own.items() if name in theirs and theirs[name].shape == value.shape]
     other = Counter(name.split('.')[0] for name in converted if not name.startswith('backbone.'))

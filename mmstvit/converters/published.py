@@ -17,24 +17,22 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor
 
 from ..functional.position import resize_table
+from .deit import join_tokens
+from .fit import LITTLE, check_parts, report, share, some
 from .inflate import bias_table_grids, inflate, resize_bias_table
-from .recognise import looks_like, recognise
-
-_WRAPPERS = ('model', 'state_dict', 'state_dict_ema')
-# Below this share of a backbone's tensors a file is taken for another network's. A DeiT checkpoint fills all but the
-# global cluster centres, and LayerScale or a class token are few; another family matches next to nothing.
-_LITTLE = 0.5
+from .recognise import looks_like, parts_of, recognise
+from .wrappers import choice, unwrapped
 
 
 def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
     """Convert a published state dict to the parameter names of mmstvit.
 
-    Knows DeiT and ViT in the names of their authors (also timm's) and of mmpretrain, Swin and T2T-ViT in both, and the
-    published STViT-R, for classification and detection.
+    Knows DeiT, ViT and DINOv2 in the names of their authors (also timm's), of mmpretrain and of Hugging Face, Swin and
+    T2T-ViT in the first two, and the published STViT-R, for classification and detection.
 
     Args:
-        state_dict: the weights, or a checkpoint that holds them under ``model``, ``state_dict`` or
-            ``state_dict_ema``.
+        state_dict: the weights, or a checkpoint that holds them under ``model``, ``teacher``, ``model_ema`` or another
+            of the names in :mod:`mmstvit.converters.wrappers`.
 
     Returns:
         A classifier's state dict, names beginning with ``backbone.`` and ``head.``.
@@ -42,24 +40,23 @@ def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
     Raises:
         ValueError: the names belong to no layout known here.
     """
-    for wrapper in _WRAPPERS:
-        if isinstance(state_dict.get(wrapper), dict):
-            state_dict = state_dict[wrapper]
-    state_dict = {name.removeprefix('module.'): value for name, value in state_dict.items()}
+    state_dict = unwrapped(state_dict)
     known = recognise(state_dict)
     if known:
         module, layout = known
         return module.convert(state_dict, layout)
     raise ValueError(
-        'this is no DeiT, ViT, Swin, STViT-R or T2T-ViT in the names of its authors or of mmpretrain: it looks like '
+        'this is no DeiT, ViT, DINOv2, Swin, STViT-R or T2T-ViT in names that are known: it looks like '
         f'{looks_like(state_dict)}; its names are {some(sorted(state_dict))}'
     )
 
 
-def some(names: list[str], limit: int = 4) -> str:
-    """Format the first of many names and the number of the others."""
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + more
+def parts_of_checkpoint(checkpoint: dict) -> dict:
+    """Return the options of :class:`.STViT` for parts that the ViT in a checkpoint has, see :func:`.parts_of`."""
+    try:
+        return parts_of(convert_published_state_dict(checkpoint))
+    except ValueError:  # our own names, or another network: what does not fit is told where it is loaded
+        return parts_of(unwrapped(checkpoint))
 
 
 def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) -> None:
@@ -102,6 +99,8 @@ def rename_for_model(model: nn.Module, state_dict: dict) -> dict:
     parts = {
         name: part for name, part in model.named_modules() if name and getattr(part, 'takes_published_weights', False)
     }
+    if parts:
+        state_dict = _weights(state_dict)
     for name, part in parts.items():
         state_dict = _rename(state_dict, f'{name}.', part.state_dict())
     if parts and not any(key.startswith(tuple(f'{name}.' for name in parts)) for key in state_dict):
@@ -113,23 +112,32 @@ def rename_for_model(model: nn.Module, state_dict: dict) -> dict:
     return state_dict
 
 
-def _matched(state_dict: dict, prefix: str, own: dict) -> list[str]:
-    return [name for name, value in own.items() if getattr(state_dict.get(prefix + name), 'shape', None) == value.shape]
+def _weights(checkpoint: dict) -> dict:
+    if line := choice(checkpoint):
+        print_log(line, logger='current')
+    return unwrapped(checkpoint)
 
 
 def _rename(state_dict: dict, prefix: str, own: dict) -> dict:
     """Rename published parameters to those of a backbone under ``prefix``; others stay."""
-    if sum(prefix + name in state_dict for name in own) >= _LITTLE * len(own):
+    if share(own, (name for name in own if prefix + name in state_dict)) >= LITTLE:
         return state_dict
-    try:
-        converted = convert_published_state_dict(state_dict)
-    except ValueError:
-        # Our own names with another prefix, or another network: the report after loading tells.
-        converted = state_dict
-    bare = {name: name.removeprefix('backbone.') for name in converted}
-    if sum(name in own for name in bare.values()) < _LITTLE * len(own):
+    weights, table = _weights(state_dict), own.get('pos_embed')
+    known = recognise(weights)
+    converted = weights
+    if known:
+        try:
+            converted = known[0].convert(weights, known[1], None if table is None else tuple(table.shape[-3:-1]))
+        except ValueError:
+            if table is not None:
+                raise
+    names = {name: name.removeprefix('backbone.') for name in converted}
+    # Of the family of the backbone, whether or not all of it fits.
+    akin = known and 'encoder.layers.0.norm1.weight' in own and 'encoder.layers.0.norm1.weight' in names.values()
+    if not akin and share(own, set(names.values()) & own.keys()) < LITTLE:
         return state_dict  # of another network; the report names it better by its own names
-    return {prefix + bare[name] if bare[name] in own else name: value for name, value in converted.items()}
+    ours = {name for name, bare in names.items() if bare in own or name.startswith('backbone.')}
+    return {prefix + names[name] if name in ours else name: value for name, value in converted.items()}
 
 
 def _rename_moved(state_dict: dict, prefix: str, own: dict) -> None:
@@ -167,6 +175,8 @@ def _load_published(
     if renamed is not state_dict:
         state_dict.clear()
         state_dict.update(renamed)
+    if 'register_tokens' in own:
+        join_tokens(state_dict, prefix)
     inflate(state_dict, prefix, own, tables)
     for name in tables:
         table = state_dict.get(prefix + name)
@@ -175,25 +185,5 @@ def _load_published(
     for name, grid in bias_table_grids(module):
         if prefix + name in state_dict:
             state_dict[prefix + name] = resize_bias_table(state_dict[prefix + name], grid)
-    _report(type(module).__name__, state_dict, prefix, own)
-
-
-def _report(what: str, state_dict: dict, prefix: str, own: dict) -> None:
-    matched = set(_matched(state_dict, prefix, own))
-    other = [name for name in own if prefix + name in state_dict and name not in matched]
-    if len(matched) < _LITTLE * len(own):
-        looks = f'it looks like {looks_like(state_dict)}; its names are {some(sorted(state_dict))}'
-        if len(other) >= _LITTLE * len(own):
-            name = next(name for name in other if 'weight' in name)
-            theirs, ours = tuple(state_dict[prefix + name].shape), tuple(own[name].shape)
-            looks = f'the names fit but not the sizes, {name} is {theirs} in the file and {ours} in the model'
-        raise ValueError(
-            f'the checkpoint is of another model: {len(matched)} of the {len(own)} tensors of {what} match; {looks}'
-        )
-    line = f'{what}: {len(matched)} of {len(own)} tensors matched'
-    missing = [name for name in own if prefix + name not in state_dict]
-    unexpected = [name for name in state_dict if name.startswith(prefix) and name.removeprefix(prefix) not in own]
-    for title, names in (('missing', missing), ('of another shape', other), ('unexpected', unexpected)):
-        if names:
-            line += f'; {title}: {some(names)}'
-    print_log(line, logger='current')
+    check_parts(module, state_dict, prefix, own)
+    print_log(report(type(module).__name__, state_dict, prefix, own), logger='current')

@@ -6,10 +6,10 @@ from types import ModuleType
 
 from torch import Tensor
 
-from . import deit, swin, t2t
+from . import deit, huggingface, swin, t2t
 from .inflate import table_grid
 
-LAYOUTS = (deit, swin, t2t)
+LAYOUTS = (deit, huggingface, swin, t2t)
 
 # Of networks that are often met and never fit: a name that the network alone has.
 _OTHERS = (
@@ -20,7 +20,7 @@ _OTHERS = (
     ),
     (r'(backbone\.)?patch_embed1\.proj\.weight', 'a PVT'),
     (r'(visual\.|vision_model\.|backbone\.vision_model\.|text_model\.).*', 'a CLIP'),
-    (r'(vit|deit|swin)\.(encoder|embeddings)\..*', "a model in the names of Hugging Face's transformers"),
+    (r'(\w+\.)?(embeddings|encoder\.layer)\..*', "a model in the names of Hugging Face's transformers"),
     (r'(backbone\.)?(patch_embed\.proj|layers\.0\.blocks\.0\.attn\.(proj|qkv))\.weight', 'a vision transformer'),
     (r'.*encoder\.layers\.\d+\.norm1\.weight', 'a network of mmstvit of another kind'),
 )
@@ -101,8 +101,25 @@ def _isotropic(names: dict[str, Tensor]) -> dict:
         semantic_grid=None,
         with_cls_token='cls_token' in names,
         qkv_bias='encoder.layers.0.attn.qkv.bias' in names,
-        layer_scale_init_value=1e-5 if 'encoder.layers.0.layer_scale_1' in names else 0.0,
+        layer_scale_init_value=0.0,
+        **parts_of(names),
     )
+
+
+def parts_of(names: Mapping[str, Tensor]) -> dict:
+    """Return the options of :class:`.STViT` for parts that a ViT may have.
+
+    Args:
+        names: tensors of a converted backbone by name, with or without ``backbone.``.
+    """
+    names = {name.removeprefix('backbone.'): value for name, value in names.items()}
+    registers = sum(names[name].shape[1] for name in ('dist_token', 'register_tokens') if name in names)
+    options = dict(num_register_tokens=registers) if registers else {}
+    if 'encoder.layers.0.attn.q_norm.weight' in names:
+        options['qk_norm'] = True
+    if 'encoder.layers.0.layer_scale_1' in names:
+        options['layer_scale_init_value'] = 1e-5
+    return options
 
 
 def _hierarchical(names: dict[str, Tensor]) -> dict:

@@ -1,6 +1,7 @@
 """Converter of Swin and STViT-R checkpoints, in the layouts of their authors and of mmpretrain."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -74,12 +75,13 @@ def _merging_order(value: Tensor) -> Tensor:
     return value.unflatten(-1, (-1, 2, 2)).movedim(-3, -1).transpose(-3, -2).flatten(-3)
 
 
-def convert(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
+def convert(state_dict: dict[str, Tensor], layout: str, grid: Sequence[int] | None = None) -> dict[str, Tensor]:
     """Convert the parameters of a Swin or STViT-R.
 
     Args:
         state_dict: a state dict of ``layout``.
         layout: what :func:`recognise` said.
+        grid: of a network with a position table, which this is not.
 
     Returns:
         The state dict of a classifier or detector with an ``STViTSwin`` or ``STViTR`` backbone; necks and heads of a

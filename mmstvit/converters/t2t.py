@@ -1,5 +1,7 @@
 """Converter of T2T-ViT checkpoints, in the layouts of their authors and of mmpretrain."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,18 +48,19 @@ def recognise(names: set[str]) -> str | None:
     return None
 
 
-def convert(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
+def convert(state_dict: dict[str, Tensor], layout: str, grid: Sequence[int] | None = None) -> dict[str, Tensor]:
     """Convert the parameters of a T2T-ViT.
 
     Args:
         state_dict: a state dict of ``layout``.
         layout: what :func:`recognise` said.
+        grid: cells of the network's position table along each axis, where it is known.
 
     Returns:
         The state dict of a classifier with a ``T2TViT`` backbone.
 
     Raises:
-        ValueError: the position table belongs to no square image.
+        ValueError: the position table belongs to no square image, nor to one of ``grid``.
     """
     renamed = rename(state_dict, _RULES[layout])
     for name, value in state_dict.items():
@@ -65,5 +68,5 @@ def convert(state_dict: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
             # The performer's one projection is of key, query, value.
             key, query, rest = value.chunk(3)
             renamed.update(rename({name: torch.cat((query, key, rest))}, _RULES[layout]))
-    split_positions(renamed, state_dict)
+    split_positions(renamed, grid)
     return renamed

@@ -1,19 +1,24 @@
 """Load checkpoints: what cannot be read, and what belongs to another model, is reported in one line with its name."""
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.error import URLError
 
 import torch
+from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from ..converters.published import unwrap
+from ..converters.wrappers import choice
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError
 
-# Shares of a model's tensors that a checkpoint must fill. Training may begin from a part, e.g. a backbone below a
-# large new head; a test of a model that is mostly random numbers means nothing.
+# Shares of the weights that must fit: for a test of the model's, since one of mostly random numbers means nothing; for
+# training of the model's or the file's, since it may begin from a part, e.g. a backbone below a large new head.
 _LEAST = {'train': 0.1, 'test': 0.5}
 
 
@@ -32,7 +37,7 @@ def read_checkpoint(filename: str, map_location: Any = None) -> dict:
 
 
 def check_content(checkpoint: Any, filename: str, resume: bool = False) -> None:
-    """Refuse what holds no weights, or, to ``resume`` from, no state of training.
+    """Refuse what holds no weights, or, to ``resume`` from, no state of training; log which of several are taken.
 
     Raises:
         UsageError: naming the file.
@@ -44,6 +49,8 @@ def check_content(checkpoint: Any, filename: str, resume: bool = False) -> None:
             f'{filename} holds weights and no state of training to resume: start from its weights with '
             f'--cfg-options load_from={filename}'
         )
+    if 'state_dict' in checkpoint and (line := choice(checkpoint)):  # others are seen where they are loaded
+        print_log(line, logger='current')
 
 
 @contextlib.contextmanager
@@ -60,10 +67,11 @@ def must_fit(model: torch.nn.Module, filename: str, purpose: str) -> Iterator[di
         missing or of another shape and goes on: it fills the lists that it hands to torch's hooks, the outermost one's
         included.
     """
-    seen: dict = dict(read=False, names=[], missing=[], errors=[])
+    seen: dict = dict(read=False, names={}, missing=[], errors=[])
 
     def hook(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
-        seen.update(names=list(state_dict), missing=missing_keys, errors=error_msgs)
+        sizes = {name: getattr(value, 'shape', ()) for name, value in state_dict.items()}
+        seen.update(names=sizes, missing=missing_keys, errors=error_msgs)
 
     handle = model._register_load_state_dict_pre_hook(hook)
     try:
@@ -95,16 +103,47 @@ def _unreadable(filename: str, error: Exception) -> str:
 
 
 def _check_fit(seen: dict, model: torch.nn.Module, filename: str, purpose: str) -> None:
-    own = {name for name in model.state_dict() if not name.endswith('num_batches_tracked')}
+    own = {name: value.numel() for name, value in model.state_dict().items()}
     clashing = [match[1] for line in seen['errors'] if (match := re.match(r'size mismatch for (\S+):', line))]
-    filled = own - set(seen['missing']) - set(clashing)
-    if len(filled) < _LEAST[purpose] * len(own):
+    filled = own.keys() - set(seen['missing']) - set(clashing)
+    of = sum(own.values())
+    if purpose == 'train':
+        of = min(of, sum(math.prod(shape) for shape in seen['names'].values()))
+    if sum(own[name] for name in filled) < _LEAST[purpose] * of:
         raise UsageError(
             f"the checkpoint {filename} is of another model: {len(filled)} of the config's {len(own)} tensors match in "
-            f'name and shape; its names are {", ".join(seen["names"][:3])} ...'
+            f'name and shape; its names are {", ".join(list(seen["names"])[:3])} ...'
         )
     if clashing and purpose == 'test':
         raise UsageError(
             f'the checkpoint {filename} is of another model: {", ".join(clashing[:3])} '
             f'{"has" if len(clashing) == 1 else "have"} another shape than the config says'
         )
+
+
+def skip_pretrained(model: torch.nn.Module | dict, start: str) -> None:
+    """Remove the checkpoints of ``init_cfg`` from a model and its backbone, which others will write over.
+
+    Args:
+        model: that was built, or its config; changed in place.
+        start: the checkpoint that takes their place.
+    """
+    model = model if isinstance(model, dict) else unwrap(model)
+    for owner, name in ((model, 'the model'), (_get(model, 'backbone'), 'the backbone')):
+        given = _get(owner, 'init_cfg')
+        parts = list(given) if isinstance(given, (list, tuple)) else [given]
+        files = [
+            part for part in parts if isinstance(part, dict) and part.get('type') in ('Pretrained', PretrainedInit)
+        ]
+        if not files:
+            continue
+        kept = [part for part in parts if part not in files] or None
+        if isinstance(owner, dict):
+            owner['init_cfg'] = kept
+        else:
+            owner.init_cfg = kept
+        print_log(f'{files[0]["checkpoint"]}, init_cfg of {name}, is not read: {start} takes its place', 'current')
+
+
+def _get(owner: torch.nn.Module | dict | None, name: str) -> Any:
+    return owner.get(name) if isinstance(owner, dict) else getattr(owner, name, None)

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from mmengine.config import ConfigDict
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, find_latest_checkpoint
 from mmengine.runner import FlexibleRunner as _FlexibleRunner
 from mmengine.runner import Runner as _Runner
 from torch import nn
@@ -30,7 +30,7 @@ from .class_names import check_checkpoint_names, check_same_names
 from .coco_metric import check_evaluation, checked_metrics
 from .datasets import build_dataset, clear_data_errors, innermost
 from .folders import training_classes
-from .loading import check_content, must_fit
+from .loading import check_content, must_fit, skip_pretrained
 from .schedules import follow_config, whole_batch
 from .videos import clear_crashes
 
@@ -47,7 +47,10 @@ class _Checks:
         super().__init__(*args, **kwargs)
 
     def train(self) -> Any:
-        """Train."""
+        """Train; where it begins from a checkpoint, the one of an ``init_cfg`` is not read."""
+        start = self._load_from or (find_latest_checkpoint(self.work_dir) if self._resume else None)
+        if start:
+            skip_pretrained(self.model, start)
         return self._run('train', super().train)
 
     def val(self) -> dict:

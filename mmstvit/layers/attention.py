@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
@@ -104,6 +105,7 @@ class Attention(nn.Module):
         proj_drop_rate: dropout of the output, in training.
         relative_window: tokens along each axis of a window with a learned relative position bias (Swin), for
             self-attention in windows of at most that size; ``None`` for no such bias.
+        qk_norm_cfg: the norm layer of queries and keys, over the channels of each head; ``None`` for none.
 
     Raises:
         ValueError: ``embed_dims`` is no multiple of ``num_heads``.
@@ -117,6 +119,7 @@ class Attention(nn.Module):
         attn_drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0,
         relative_window: Size | None = None,
+        qk_norm_cfg: dict | None = None,
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
@@ -127,6 +130,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.proj_drop = nn.Dropout(proj_drop_rate)
+        self.q_norm = self.k_norm = None
+        if qk_norm_cfg is not None:
+            self.q_norm, self.k_norm = (build_norm_layer(qk_norm_cfg, embed_dims // num_heads)[1] for _ in range(2))
         self.relative_window = relative_window
         self.relative_position_bias_table = None
         if relative_window is not None:
@@ -179,7 +185,10 @@ class Attention(nn.Module):
         if key_bias is not None:
             key_bias = key_bias[:, None, None].to(q.dtype)  # (B, keys) -> (B, 1, 1, keys)
             bias = key_bias if bias is None else bias + key_bias
-        return self._heads(q), self._heads(k), self._heads(v), bias, shape
+        q, k, v = self._heads(q), self._heads(k), self._heads(v)
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        return q, k, v, bias, shape
 
     def weights(
         self, query: Tensor, context: Sequence[Tensor] | None = None, layout: AttentionLayout | None = None

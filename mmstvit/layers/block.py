@@ -45,6 +45,7 @@ class TransformerBlock(nn.Module):
         attn_drop_rate: dropout of the attention weights.
         drop_path_rate: probability that a sample skips a branch (stochastic depth), in training.
         layer_scale_init_value: initial value of LayerScale; 0 means no LayerScale.
+        qk_norm: whether queries and keys are normed in each head.
         norm_cfg: the norm layer, as in all OpenMMLab toolboxes.
         relative_window: window of a learned relative position bias, see :class:`.Attention`.
         with_cp: recompute activations in the backward pass to save memory.
@@ -66,12 +67,15 @@ class TransformerBlock(nn.Module):
         norm_cfg: dict | None = None,
         relative_window: Size | None = None,
         with_cp: bool = False,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
         norm_cfg = norm_cfg or dict(type='LN', eps=1e-6)
         self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
-        self.attn = self.attention_type(embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, relative_window)
+        self.attn = self.attention_type(
+            embed_dims, num_heads, qkv_bias, attn_drop_rate, drop_rate, relative_window, norm_cfg if qk_norm else None
+        )
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
         self.mlp = self.mlp_type(embed_dims, feedforward_channels, drop_rate)
         if not 0 <= drop_path_rate < 1:

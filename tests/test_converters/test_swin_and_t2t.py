@@ -101,7 +101,7 @@ def test_report_of_what_matched_and_what_did_not(report):
     number = len(STViTR(ARCH).state_dict())
     assert report == [
         f'STViTR: {number - 1} of {number} tensors matched; missing: stages.3.encoder.layers.0.norm1.weight; '
-        'unexpected: backbone.stages.2.encoder.steps.2.global_centers'
+        'unexpected: stages.2.encoder.steps.2.global_centers'
     ]
 
 

@@ -138,6 +138,18 @@ def test_resume_with_other_classes(here, fails):
     train(['config.py', '--work-dir', 'w', '--cfg-options', 'load_from=epoch_8.pth', 'train_cfg.max_epochs=1'])
 
 
+@pytest.mark.parametrize('model', ['dict(init_cfg=dict({}))', 'dict(backbone=dict(init_cfg=dict(_delete_=True, {})))'])
+def test_checkpoint_of_an_init_cfg_is_not_read_where_another_takes_its_place(here, fails, model):
+    model = model.format("type='Pretrained', checkpoint='absent.pth'")
+    Path('init.py').write_text(f"_base_ = 'config.py'\nmodel = {model}\ntrain_cfg = dict(max_epochs=9)\n")
+    command = ('init.py', '--work-dir', 'w')
+    # Without an argument there is nothing to resume, and so no other checkpoint.
+    assert 'absent.pth' in fails(train, *command) and 'absent.pth' in fails(train, *command, '--resume')
+    for start in (['--resume', 'epoch_8.pth'], ['--cfg-options', 'load_from=epoch_8.pth', 'train_cfg.max_epochs=1']):
+        with one_run():
+            train([*command, *start])
+
+
 def test_names_that_are_not_those_of_the_folders(here, fails):
     """They name the folders in their order; as many are needed."""
     names = 'metainfo.classes=[red,green,blue]'
@@ -264,6 +276,7 @@ def test_frozen_model(here, fails):
 @pytest.mark.parametrize(
     'options, what',
     [
+        ('model.bbox_head.num_classes=80', 'model.bbox_head.num_classes=80, and the data has 2 classes'),
         ('model.bbox_head.num_classes=1', 'model.bbox_head.num_classes=1, and the data has 2 classes, square, disc'),
         ('default_hooks.checkpoint.save_best=bbox_mAP', 'did you mean coco/bbox_mAP?'),
         ('test_dataloader.dataset.metainfo.classes=[disc,square]', 'number 0 is square for'),

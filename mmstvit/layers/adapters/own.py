@@ -42,4 +42,6 @@ def find(vit: nn.Module) -> OwnTransformer | None:
         raise ValueError(f'{type(vit).__name__} reduces its tokens already: build it with reduce=None')
     grid, mlp = tuple(vit.pos_embed.shape[1:-1]), vit.encoder.layers[0].mlp
     ratio = mlp.fc1.out_features / vit.embed_dims
-    return OwnTransformer(vit.encoder, Network(vit.num_layers, vit.embed_dims, grid, vit.num_prefix_tokens, ratio))
+    class_token = vit.cls_token is not None
+    network = Network(vit.num_layers, vit.embed_dims, grid, vit.num_prefix_tokens, ratio, class_token)
+    return OwnTransformer(vit.encoder, network)

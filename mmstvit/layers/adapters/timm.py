@@ -48,5 +48,6 @@ def find(vit: nn.Module) -> Transformer | None:
                 "timm's Block with its plain Attention"
             )
     width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
-    network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, mlp_ratio(vit.blocks[0].mlp, width))
+    ratio = mlp_ratio(vit.blocks[0].mlp, width)
+    network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, ratio, vit.cls_token is not None)
     return Transformer(list(vit.blocks), TimmBlock, network)

@@ -17,8 +17,9 @@ class Network(NamedTuple):
         num_layers: blocks.
         embed_dims: channels C of the tokens.
         grid: image tokens along each axis, at the image size that the network is made for.
-        num_prefix: tokens at the front that belong to no cell; the first is the class token.
+        num_prefix: tokens at the front that belong to no cell; the first is the class token, if there is one.
         mlp_ratio: hidden width of the MLPs, in widths of the tokens.
+        class_token: whether there is one among the tokens at the front; else they are registers.
     """
 
     num_layers: int
@@ -26,6 +27,7 @@ class Network(NamedTuple):
     grid: Size
     num_prefix: int = 0
     mlp_ratio: float = 4.0
+    class_token: bool = True
 
 
 class Amount(NamedTuple):

@@ -117,5 +117,5 @@ def check_class_token(network: Network, method: str) -> None:
     Raises:
         ValueError: it has none.
     """
-    if not network.num_prefix:
+    if not (network.num_prefix and network.class_token):
         raise ValueError(f'{method} scores tokens by the attention of the class token: it needs with_cls_token=True')

@@ -29,7 +29,7 @@ OUT_TYPES = ('avg_featmap', 'cls_token', 'featmap', 'raw')
 POSITIONS = ('learned', 'sinusoid')
 STGM = dict(type='STGM')
 # The options of two groups, and their defaults; and the names that options of the STGM have outside theirs.
-EMBED = dict(patch_size=16, tokenizer=None, position='learned', in_channels=3)
+EMBED = dict(patch_size=16, tokenizer=None, position='learned', in_channels=3, num_register_tokens=0)
 BLOCK = dict(
     qkv_bias=True,
     design=None,
@@ -37,6 +37,7 @@ BLOCK = dict(
     attn_drop_rate=0.0,
     drop_path_rate=0.0,
     layer_scale_init_value=0.0,
+    qk_norm=False,
     norm_cfg=None,
     with_cp=False,
 )
@@ -127,7 +128,7 @@ class STViT(Backbone):
             ``(frames, height, width)``, of the default tokenizer; ``tokenizer``, a dict with ``type``: ``'PatchEmbed'``
             (the default), ``'ConvStem'`` (four convolutions) or ``'T2TModule'`` (T2T-ViT's), each of stride 16, and
             options of its own; ``position``, ``'learned'`` or ``'sinusoid'``, the latter fixed; ``in_channels`` of the
-            image.
+            image; ``num_register_tokens``, learned tokens that ride along after the class token (DINOv2's registers).
         block: of the layers: ``qkv_bias``, whether the projections of query, key and value have a bias; ``design``,
             ``None`` for ordinary layers, or those of convolutional networks that T2T-ViT tries, a dict with ``type``:
             ``'se'`` (squeeze-excitation), ``'ghost'`` or ``'dense'``; the last, which takes no reduction, with
@@ -135,11 +136,12 @@ class STViT(Backbone):
             ``drop_rate``, dropout after the position table, the output projections and in the MLPs;
             ``attn_drop_rate``, dropout of the attention weights; ``drop_path_rate``, stochastic depth of the last
             layer, growing linearly from 0 at the first; ``layer_scale_init_value``, initial value of LayerScale, 0 for
-            none; ``norm_cfg``, the norm layers; ``with_cp``, recompute activations in the backward pass to save memory.
+            none; ``qk_norm``, whether queries and keys are normed in each head; ``norm_cfg``, the norm layers;
+            ``with_cp``, recompute activations in the backward pass to save memory.
         with_cls_token: whether a class token rides along.
         out_type: ``'avg_featmap'``: mean over patches (B, C), for mmaction2's TimeSformerHead too; ``'cls_token'``: the
             class token (B, C); ``'featmap'``: the grid of tokens (B, C, *grid), of merged tokens that of the image, for
-            mmaction2's I3DHead too; ``'raw'``: all tokens, the class token first (B, L, C).
+            mmaction2's I3DHead too; ``'raw'``: all tokens, the class token first, then registers (B, L, C).
         out_indices: the layers whose outputs are returned, negative numbers count from the last.
         final_norm: whether the last layer's output is normed.
         frozen_stages: -1: nothing is frozen; 0: the stem and the position table; n: the first n layers too; with all
@@ -185,7 +187,7 @@ class STViT(Backbone):
         self.embed_dims = arch['embed_dims']
         self.num_layers = arch['num_layers']
         self.out_type = out_type
-        self.num_prefix_tokens = int(with_cls_token)
+        self.num_prefix_tokens = int(with_cls_token) + embed['num_register_tokens']
         self.out_indices = self._layer_indices(out_indices)
         if out_type not in OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} is unknown, choose from {OUT_TYPES}')
@@ -196,7 +198,8 @@ class STViT(Backbone):
         self.patch_embed = build_tokenizer(tokenizer, embed['in_channels'], self.embed_dims, patch_size)
         self.rank = 2 if tokenizer else rank_of('patch_size', patch_size)
         grid = self.patch_embed.grid_of(axes_of('img_size', img_size, self.rank))
-        self._add_positions(embed['position'], grid, with_cls_token)
+        self._add_tokens(with_cls_token, embed['num_register_tokens'])
+        self._add_positions(embed['position'], grid)
         self.drop_after_pos = nn.Dropout(block['drop_rate'])
 
         rates = np.linspace(0, block.pop('drop_path_rate'), self.num_layers).tolist()
@@ -208,8 +211,8 @@ class STViT(Backbone):
                 f'reduce={reduce} does not work with design={design}: it needs layers of one width, give reduce=None '
                 '(or semantic_grid=None)'
             )
-        mlp_ratio = arch['feedforward_channels'] / self.embed_dims
-        network = Network(self.num_layers, self.embed_dims, grid, self.num_prefix_tokens, mlp_ratio)
+        ratio = arch['feedforward_channels'] / self.embed_dims
+        network = Network(self.num_layers, self.embed_dims, grid, self.num_prefix_tokens, ratio, with_cls_token)
         self.encoder = Encoder(layers, build_steps(reduce, network))
         self.norm = build_norm_layer(norm_cfg, widths[-1])[1] if final_norm else None
 
@@ -217,20 +220,29 @@ class STViT(Backbone):
         register_published_weights(self, tables=('pos_embed', *centers))
         self._freeze(frozen_stages, self.num_layers)
 
-    def _add_positions(self, position: str, grid: tuple[int, ...], with_cls_token: bool) -> None:
-        """Add position embeddings and the class token, which includes its own position."""
-        self.cls_token = None
+    def _add_tokens(self, with_cls_token: bool, num_register_tokens: int) -> None:
+        """Add the class token and registers, which include their own positions."""
+        if not isinstance(num_register_tokens, int) or num_register_tokens < 0:
+            raise ValueError(f'num_register_tokens={num_register_tokens!r} must be an integer of at least 0')
+        self.cls_token = self.register_tokens = None
         if with_cls_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
             trunc_normal_(self.cls_token, std=0.02)
+        if num_register_tokens:
+            self.register_tokens = nn.Parameter(torch.zeros(1, num_register_tokens, self.embed_dims))
+            trunc_normal_(self.register_tokens, std=0.02)
+
+    def _add_positions(self, position: str, grid: tuple[int, ...]) -> None:
+        """Add the position embeddings of patches; fixed ones are added to the class token too."""
         if position == 'learned':
             self.pos_embed = nn.Parameter(torch.zeros(1, *grid, self.embed_dims))
             trunc_normal_(self.pos_embed, std=0.02)
         elif position == 'sinusoid':
-            table = sinusoid_table(math.prod(grid) + self.num_prefix_tokens, self.embed_dims)
-            extra, table = table.tensor_split([self.num_prefix_tokens])
+            extra = int(self.cls_token is not None)
+            table = sinusoid_table(math.prod(grid) + extra, self.embed_dims)
+            extra, table = table.tensor_split([extra])
             self.register_buffer('pos_embed', table.unflatten(0, grid).unsqueeze(0))
-            if with_cls_token:
+            if self.cls_token is not None:
                 self.cls_token.data += extra
         else:
             raise ValueError(f'position={position!r} is unknown, choose from {POSITIONS}')
@@ -255,7 +267,8 @@ class STViT(Backbone):
     def _frozen_parameters(self) -> list[nn.Parameter]:
         parameters = super()._frozen_parameters()
         if self.frozen_stages >= 0:
-            parameters += [p for p in (self.pos_embed, self.cls_token) if isinstance(p, nn.Parameter)]
+            own = (self.pos_embed, self.cls_token, self.register_tokens)
+            parameters += [p for p in own if isinstance(p, nn.Parameter)]
         return parameters
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -271,8 +284,9 @@ class STViT(Backbone):
         x = self.patch_embed(x)
         grid = tuple(x.shape[1:-1])
         x = (x + resize_table(self.pos_embed, grid)).flatten(1, -2)  # (B, *grid, C) -> (B, N, C)
-        if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+        prefix = [token for token in (self.cls_token, self.register_tokens) if token is not None]
+        if prefix:
+            x = torch.cat((*(token.expand(x.shape[0], -1, -1) for token in prefix), x), dim=1)
         x = self.drop_after_pos(x)
         layout = WholeImage(grid, x.device, self.num_prefix_tokens)
         _, outs = self.encoder(x, layout, self.out_indices)
@@ -312,7 +326,7 @@ class STViT(Backbone):
         if not param_name.startswith(prefix):
             return num_depths - 1, num_depths
         name = param_name[len(prefix) :].split('.')
-        if name[0] in ('cls_token', 'pos_embed', 'patch_embed'):
+        if name[0] in ('cls_token', 'register_tokens', 'pos_embed', 'patch_embed'):
             return 0, num_depths
         if name[0] == 'encoder':  # encoder.layers.N or encoder.steps.N
             return int(name[2]) + 1, num_depths
