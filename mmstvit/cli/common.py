@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from ..apis.configs import find_config
 from ..apis.models import TOOLBOXES, toolbox_of
 from ..engine.running import fill_dataloaders, move_evaluators, prepare_cpu
+from ..engine.schedules import fit_schedules
 from ..errors import UsageError, one_line, suggest
 from .arguments import add_cfg_options, add_trust_argument
 
@@ -89,6 +90,7 @@ def read_config(config: str, cfg_options: Mapping[str, Any] | None = None, work_
     try:
         cfg.merge_from_dict(cfg_options)
         move_evaluators(cfg, before)
+        fit_schedules(cfg, before)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UsageError(f'--cfg-options do not fit {path}: {one_line(error)}') from error
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
