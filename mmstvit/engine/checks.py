@@ -18,7 +18,7 @@ from .folders import shown
 
 # Heads with a class of the data for each output, as the toolboxes' models name them. Others have classes of their own:
 # region proposals know one, semantic heads those of another map.
-_HEADS = re.compile(
+HEADS = re.compile(
     r'((student|teacher|detector)\.)?(head|cls_head|(roi_head\.)?(bbox|mask|mask_iou|point)_head(\.\d+)?)'
 )
 _AVERAGES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -222,7 +222,7 @@ def _numbers(model: nn.Module, training: bool) -> dict[str, int | None]:
     found = {}
     for name, module in model.named_modules():
         # Masks that are the same for all classes need no number.
-        if _HEADS.fullmatch(name) and not getattr(module, 'class_agnostic', False):
+        if HEADS.fullmatch(name) and not getattr(module, 'class_agnostic', False):
             number = getattr(module, 'num_classes', None)
             found[f'model.{name}'] = number if isinstance(number, int) else None
     data = getattr(model, 'data_preprocessor', None)
