@@ -13,7 +13,7 @@ from ..engine.checks import HEADS
 from ..engine.class_folders import read_class_folders, write_list
 from ..engine.coco_folders import read_coco_folder
 from ..engine.running import dumpable
-from ..engine.schedules import shorten_warm_up
+from ..engine.schedules import scale_minimum, shorten_warm_up
 from ..errors import UsageError
 from ..io.files import write_whole
 from ..paths import is_address
@@ -182,9 +182,8 @@ def _choose_weights(cfg: Config) -> None:
             owner.pop('init_cfg')
         else:
             begins = begins or file
-    print(
-        f'Weights: {begins}.' if begins else 'Weights: none, from nothing; --checkpoint FILE names some to begin from.'
-    )
+    nothing = 'none, from nothing; --checkpoint FILE names some to begin from'
+    print(f'Weights: {begins or nothing}.')
 
 
 def _initialised(part: Any) -> Iterator[dict]:
@@ -207,6 +206,7 @@ def _choose_batch(cfg: Config, number: int, given: Collection[str]) -> None:
     if base and rate:
         cfg.auto_scale_lr.enable = 'optim_wrapper.optimizer.lr' not in given
         if cfg.auto_scale_lr.enable:
+            scale_minimum(cfg, rate)
             rate = f'{rate:g} x batch / {base} = {rate * loader.batch_size / base:.3g} for one process'
     print(f'{said}, learning rate {rate}.')
     if cfg.train_cfg.get('max_epochs'):

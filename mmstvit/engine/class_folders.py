@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UsageError
-from .folders import files_in, folders_in, shown
+from .folders import files_in, folders_in, is_data, shown
 
 TRAIN, VAL, TEST = ('train', 'training'), ('val', 'valid', 'validation'), ('test',)
 VAL_SHARE = 0.2  # of the files, where there is one folder
@@ -46,6 +46,8 @@ def read_class_folders(folder: Path, endings: Sequence[str], seed: int) -> tuple
     train, val, test = (_first(folder, names) for names in (TRAIN, VAL, TEST))
     if train is None and (val or test):
         raise UsageError(f'{folder} has a folder {(val or test).name} and no folder train')
+    if val and test and not folders_in(str(test)):
+        test = None  # images without labels
     files = _by_class(train or folder, endings)
     if len(files) < 2:
         raise UsageError(
@@ -67,7 +69,10 @@ def _first(folder: Path, names: Sequence[str]) -> Path | None:
 
 def _by_class(root: Path, endings: Sequence[str]) -> dict[str, list[str]]:
     """The files of each class by its name."""
-    stray = sorted(entry.name for entry in os.scandir(root) if entry.name.lower().endswith(tuple(endings)))
+    endings = tuple(endings)
+    with os.scandir(root) as entries:
+        outside = sorted(entry.name for entry in entries if entry.is_file() and is_data(entry.name))
+    stray = [name for name in outside if name.lower().endswith(endings)]
     if stray:
         raise UsageError(
             f'{root} holds {len(stray)} files itself ({shown(stray)}): put each into the folder of its class'
@@ -75,10 +80,9 @@ def _by_class(root: Path, endings: Sequence[str]) -> dict[str, list[str]]:
     names = folders_in(str(root)) or []
     if 'annotations' in names:
         raise UsageError(f'{root} has a folder annotations, as a COCO folder for detectors has: give class folders')
-    files = {
-        name: [file for file in files_in(str(root), name) if file.lower().endswith(tuple(endings))] for name in names
-    }
-    empty = [name for name, found in files.items() if not found]
+    found = {name: files_in(str(root), name) for name in names}
+    files = {name: [file for file in found[name] if file.lower().endswith(endings)] for name in names}
+    empty = [name for name in names if not files[name]]
     if empty:
         raise UsageError(
             f'{root}: there are no files with the endings {", ".join(endings)} in {shown(empty)}; what has no class '

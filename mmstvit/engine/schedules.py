@@ -13,6 +13,7 @@ from torch.optim import SGD
 
 from ..registry import type_name
 
+_WITH_RATIO = ('CosineAnnealingLR', 'CosineRestartLR')
 # What changes while a schedule runs; the rest is what a config says.
 _STATE = {'last_step', '_global_step', '_last_value', 'base_values', 'optimizer', 'verbose'}
 
@@ -57,6 +58,17 @@ def shorten_warm_up(cfg: Config, iterations: int) -> None:
         if not schedule.get('by_epoch', True) and most < schedule.get('end', 0):
             print(f'The warm-up takes {most} of {iterations} iterations and not {schedule.end}.')
             schedule.end = most
+
+
+def scale_minimum(cfg: Config, rate: float) -> None:
+    """Let the rate that a schedule ends at be scaled with the learning rate, of which it is a share.
+
+    Where the batch is small it could be above the scaled learning rate.
+    """
+    given = cfg.get('param_scheduler')
+    for schedule in given if isinstance(given, (list, tuple)) else [given]:
+        if isinstance(schedule, dict) and schedule.get('eta_min') and type_name(schedule) in _WITH_RATIO:
+            schedule['eta_min_ratio'] = schedule.pop('eta_min') / rate
 
 
 def _scaled(schedule: dict, old: int, new: int) -> dict | None:
