@@ -30,6 +30,7 @@ mmpretrain_hub.install()
 
 _LAZY = {
     'inference_model': 'mmstvit.apis',
+    'create_model': 'mmstvit.apis',
     'get_model': 'mmstvit.apis',
     'list_models': 'mmstvit.apis',
     'convert_published_state_dict': 'mmstvit.converters',

@@ -1,6 +1,7 @@
 """The Python interface: models by name, by config or as built, in all three toolboxes."""
 
+from .classifier import create_model
 from .inference import infer, inference_model
 from .models import get_model, list_models
 
-__all__ = ['get_model', 'infer', 'inference_model', 'list_models']
+__all__ = ['create_model', 'get_model', 'infer', 'inference_model', 'list_models']
