@@ -207,6 +207,7 @@ def test_files_that_are_not_read_are_counted(here, capfd, fails):
             'train_dataloader.drop_last=True train_dataloader.batch_size=25',
             '24 samples, which are no whole batch of 25',
         ),
+        ('val_dataloader.dataset.pipeline=[]', 'val_dataloader.dataset has no pipeline'),
         ('train_cfg.max_epochs=0', 'nothing would be trained'),
         ('train_cfg.val_interval=0', 'val_interval must be at least 1'),
         ('default_hooks.checkpoint.save_best=acc', 'is none of the metrics of val_evaluator: accuracy/top1'),
