@@ -55,7 +55,7 @@ def _check_pipelines(cfg: Config, loaders: Iterable[str]) -> None:
     for key, dataset in parts:
         kind = resolve_type(dataset.get('type'), DATASETS, cfg.get('default_scope'))
         of_toolbox = getattr(kind, '__module__', '').startswith(('mmpretrain.', 'mmdet.', 'mmaction.', 'mmstvit.'))
-        if of_toolbox and not dataset.get('pipeline'):
+        if of_toolbox and 'pipeline' not in dataset:
             raise UsageError(f'{key} has no pipeline, so nothing would load its samples: name the steps in it')
 
 

@@ -207,7 +207,6 @@ def test_files_that_are_not_read_are_counted(here, capfd, fails):
             'train_dataloader.drop_last=True train_dataloader.batch_size=25',
             '24 samples, which are no whole batch of 25',
         ),
-        ('val_dataloader.dataset.pipeline=[]', 'val_dataloader.dataset has no pipeline'),
         ('train_cfg.max_epochs=0', 'nothing would be trained'),
         ('train_cfg.val_interval=0', 'val_interval must be at least 1'),
         ('default_hooks.checkpoint.save_best=acc', 'is none of the metrics of val_evaluator: accuracy/top1'),
@@ -223,6 +222,13 @@ def test_wrong_training(option, what, strategy, here, fails):
     line = fails(train, 'config.py', '--work-dir', 'w', '--cfg-options', *option.split(), *strategy)
     assert what in line
     assert not list(Path('w').glob('*.pth'))
+
+
+def test_data_set_without_a_pipeline(here, fails):
+    """As `_delete_` leaves it."""
+    own = "dict(_delete_=True, type='CustomDataset', data_root='set/val')"
+    line = fails(train, changed(f'val_dataloader = dict(dataset={own})'), '--work-dir', 'w')
+    assert 'val_dataloader.dataset has no pipeline' in line
 
 
 def test_mixup_of_other_classes(here, fails):
