@@ -32,6 +32,7 @@ multimodal.install()
 
 _LAZY = {
     'inference_model': 'mmstvit.apis',
+    'create_model': 'mmstvit.apis',
     'get_model': 'mmstvit.apis',
     'list_models': 'mmstvit.model_index',
     'convert_published_state_dict': 'mmstvit.converters',

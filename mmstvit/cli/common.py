@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,30 +9,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from ..apis.configs import find_config
 from ..apis.models import TOOLBOXES, toolbox_of
-from ..engine.running import fill_dataloaders, move_evaluators, prepare_cpu
+from ..engine.running import READ_KEYS, fill_dataloaders, move_evaluators, prepare_cpu
+from ..engine.schedules import fit_schedules
 from ..errors import UsageError, one_line, suggest
 from .arguments import add_cfg_options, add_trust_argument
-
-# Keys at the top of a config that are read by the runner or by these commands, beside those a config has already.
-_EXTRA_KEYS = {
-    'activation_checkpointing',
-    'compile',
-    'custom_imports',
-    'data_checks',
-    'default_scope',
-    'efficient_conv_bn_eval',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-    'runner_type',
-    'strategy',
-    'sync_bn',
-    'tta_model',
-    'tta_pipeline',
-}
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +71,7 @@ def read_config(config: str, cfg_options: Mapping[str, Any] | None = None, work_
     try:
         cfg.merge_from_dict(cfg_options)
         move_evaluators(cfg, before)
+        fit_schedules(cfg, before)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UsageError(f'--cfg-options do not fit {path}: {one_line(error)}') from error
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
@@ -108,6 +91,6 @@ def _extra_for(error: Exception) -> str:
 def _check_option(cfg: Config, key: str) -> None:
     """Refuse an override that nothing would read: mmengine adds unknown keys without a word."""
     first = key.split('.')[0]
-    known = {*cfg.keys(), *inspect.signature(Runner.__init__).parameters, *_EXTRA_KEYS} - {'self', 'cfg'}
+    known = {*cfg.keys(), *READ_KEYS}
     if first not in known:
         raise UsageError(f'--cfg-options {key}: the config has no {first}{suggest(first, sorted(known))}')

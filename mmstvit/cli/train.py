@@ -17,6 +17,7 @@ from ..engine.videos import skip_broken_clips
 from ..errors import UsageError, one_line_errors, unknown_type
 from ..io.checkpoints import trust_checkpoints
 from .common import add_common_arguments, load_config
+from .own_data import add_own_data_arguments, choose_own_data, with_own_data_options
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -25,7 +26,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description='Train a model; the toolbox (mmpretrain, mmdet, mmaction2) is chosen by the config.',
         epilog='example: python tools/train.py configs/digits/stvit-tiny_digits.py --work-dir work_dirs/digits',
     )
-    parser.add_argument('config', help='the config file')
+    parser.add_argument('config', help='the config file, or a name of mmstvit list')
+    add_own_data_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -46,7 +48,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='in mmaction2: train on, without clips that are not there or cannot be read, and count them at the end',
     )
     add_common_arguments(parser)
-    return parser.parse_args(argv)
+    return with_own_data_options(parser.parse_args(argv))
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
@@ -99,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors(), ExitStack() as stack:
         args = parse_args(argv)
         stack.enter_context(trust_checkpoints(args.trust_checkpoint))
+        choose_own_data(args)
         cfg = merge_args(load_config(args), args)
         check_settings(cfg, ('train_dataloader', 'val_dataloader'))
         if finished := finished_training(cfg):

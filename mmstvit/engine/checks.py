@@ -7,18 +7,19 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
-from mmengine.registry import METRICS
+from mmengine.registry import DATASETS, METRICS
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import UsageError, suggest
 from ..registry import resolve_type
 from .class_names import check_configured_names, class_names
+from .datasets import innermost
 from .folders import shown
 
 # Heads with a class of the data for each output, as the toolboxes' models name them. Others have classes of their own:
 # region proposals know one, semantic heads those of another map.
-_HEADS = re.compile(
+HEADS = re.compile(
     r'((student|teacher|detector)\.)?(head|cls_head|(roi_head\.)?(bbox|mask|mask_iou|point)_head(\.\d+)?)'
 )
 _AVERAGES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -35,15 +36,27 @@ def check_training(cfg: Config) -> None:
     """Refuse a config of a training for what is known before anything is read.
 
     Raises:
-        UsageError: names of classes differ, a schedule begins after the training ends, or the best weights would be
-            chosen by a metric that there is not.
+        UsageError: names of classes differ, a data set has no pipeline, a schedule begins after the training ends, or
+            the best weights would be chosen by a metric that there is not.
     """
     loop = cfg.train_cfg if isinstance(cfg.train_cfg, dict) else {}  # what else it is, mmengine refuses
     check_schedules(cfg.get('param_scheduler'), loop.get('max_epochs'), loop.get('max_iters'))
     if loop.get('val_interval', 1) < 1:
         raise UsageError('train_cfg.val_interval must be at least 1; --no-validate trains without validation')
     _check_save_best(cfg)
-    check_configured_names(cfg, ('train_dataloader', 'val_dataloader'))
+    loaders = ('train_dataloader', 'val_dataloader')
+    _check_pipelines(cfg, loaders)
+    check_configured_names(cfg, loaders)
+
+
+def _check_pipelines(cfg: Config, loaders: Iterable[str]) -> None:
+    """Refuse a data set of a toolbox whose samples nothing would load and pack."""
+    parts = [part for name in loaders for part in innermost((cfg.get(name) or {}).get('dataset'), f'{name}.dataset')]
+    for key, dataset in parts:
+        kind = resolve_type(dataset.get('type'), DATASETS, cfg.get('default_scope'))
+        of_toolbox = getattr(kind, '__module__', '').startswith(('mmpretrain.', 'mmdet.', 'mmaction.', 'mmstvit.'))
+        if of_toolbox and 'pipeline' not in dataset:
+            raise UsageError(f'{key} has no pipeline, so nothing would load its samples: name the steps in it')
 
 
 def check_schedules(schedulers: Any, max_epochs: int | None, max_iters: int | None) -> None:
@@ -222,7 +235,7 @@ def _numbers(model: nn.Module, training: bool) -> dict[str, int | None]:
     found = {}
     for name, module in model.named_modules():
         # Masks that are the same for all classes need no number.
-        if _HEADS.fullmatch(name) and not getattr(module, 'class_agnostic', False):
+        if HEADS.fullmatch(name) and not getattr(module, 'class_agnostic', False):
             number = getattr(module, 'num_classes', None)
             found[f'model.{name}'] = number if isinstance(number, int) else None
     data = getattr(model, 'data_preprocessor', None)

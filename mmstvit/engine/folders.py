@@ -22,7 +22,7 @@ _NOT_DATA = ('@eaDir', '__MACOSX', '#recycle', 'Thumbs.db', 'desktop.ini')
 _SHOWN = 8
 
 
-def _is_data(name: str) -> bool:
+def is_data(name: str) -> bool:
     return not name.startswith('.') and name not in _NOT_DATA
 
 
@@ -31,7 +31,7 @@ def folders_in(root: str) -> list[str] | None:
     if not os.path.isdir(root):
         return None
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if _is_data(entry.name) and entry.is_dir())
+        return sorted(entry.name for entry in entries if is_data(entry.name) and entry.is_dir())
 
 
 def is_folder_set(dataset: Any) -> bool:
@@ -83,9 +83,9 @@ def _find_samples(dataset: Any, classes: Sequence[str] | None) -> list:
         found = folders_in(root) or []
         order = _order(dataset, root, found, classes)
         numbers = dataset.folder_to_idx = {name: number for number, name in enumerate(order)}
-        listed = [(file, numbers[name]) for name in found for file in _files(root, name)]
+        listed = [(file, numbers[name]) for name in found for file in files_in(root, name)]
     else:
-        listed = [(file, None) for file in _files(root, '')]
+        listed = [(file, None) for file in files_in(root, '')]
     samples = [(file, number) for file, number in listed if dataset.is_valid_file(file)]
     unread = Counter(PurePath(file).suffix.lower() for file, _ in listed if not dataset.is_valid_file(file))
     if not samples:
@@ -107,13 +107,13 @@ def _endings(unread: Counter) -> str:
     return told and f': {told}'
 
 
-def _files(root: str, folder: str) -> list[str]:
+def files_in(root: str, folder: str) -> list[str]:
     """The files below a folder, with their paths from ``root``."""
     files = []
     for place, folders, names in os.walk(os.path.join(root, folder), followlinks=True):
-        folders[:] = filter(_is_data, folders)
+        folders[:] = filter(is_data, folders)
         below = os.path.relpath(place, root)
-        files += [name if below == '.' else f'{below}/{name}' for name in names if _is_data(name)]
+        files += [name if below == '.' else f'{below}/{name}' for name in names if is_data(name)]
     return sorted(files)
 
 

@@ -1,5 +1,6 @@
 """Prepare a config and build what runs it, in any of the three toolboxes, with or without a GPU."""
 
+import inspect
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -19,6 +20,24 @@ from ..registry import is_type, resolve_type, type_name
 from .datasets import innermost
 from .strategy import choose_strategy
 
+# Keys at the top of a config that are read by the runner or by the commands.
+READ_KEYS = {
+    *inspect.signature(Runner.__init__).parameters,
+    'activation_checkpointing',
+    'compile',
+    'custom_imports',
+    'data_preprocessor',
+    'data_checks',
+    'default_scope',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'strategy',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+} - {'self', 'cfg'}
 _RUNNER = 'mmstvit.Runner'
 _SYNC_BN = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 
@@ -131,6 +150,14 @@ def build_runner(cfg: Config, trust_data: bool = False) -> Runner:
         cfg.pop(key)  # what the config imports
     _name_types(cfg._cfg_dict)
     return RUNNERS.build(cfg)
+
+
+def dumpable(cfg: Config) -> Config:
+    """Drop what no runner reads from a config, variables and imports, and name its types, so that it can be written."""
+    for key in set(cfg) - {*READ_KEYS} | {'work_dir'} & set(cfg):
+        cfg.pop(key)
+    _name_types(cfg._cfg_dict)
+    return cfg
 
 
 def _name_types(part: Any) -> None:

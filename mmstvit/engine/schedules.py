@@ -1,15 +1,19 @@
-"""The learning rate of a training that goes on: of a longer schedule, and of a batch that is accumulated."""
+"""Learning rates that follow the length of a training and its batch: shortened, resumed, and of accumulated batches."""
 
 import warnings
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import ReduceOnPlateauParamScheduler
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch.optim import SGD
 
+from ..registry import type_name
+
+_WITH_RATIO = ('CosineAnnealingLR', 'CosineRestartLR')
 # What changes while a schedule runs; the rest is what a config says.
 _STATE = {'last_step', '_global_step', '_last_value', 'base_values', 'optimizer', 'verbose'}
 
@@ -21,6 +25,72 @@ def whole_batch(auto_scale_lr: dict | None, optim_wrapper: Any) -> dict | None:
         return auto_scale_lr
     print(f'The learning rate is scaled by the {number} batches that are accumulated, which count as one.')
     return dict(auto_scale_lr, base_batch_size=auto_scale_lr['base_batch_size'] / number)
+
+
+def fit_schedules(cfg: Config, before: Config) -> None:
+    """Scale the schedules of a config whose ``train_cfg.max_epochs`` differs from that of ``before``.
+
+    What is given in epochs is scaled to whole ones; in a training of one epoch a warm-up that is updated by iteration
+    takes half of it, and what works by epoch is left out. What is given in iterations is shortened, not lengthened.
+    Nothing is done where the schedules differ too.
+    """
+    old, new = (c.train_cfg.get('max_epochs') if isinstance(c.get('train_cfg'), dict) else 0 for c in (before, cfg))
+    given = cfg.get('param_scheduler')
+    counted = isinstance(old, int) and isinstance(new, int) and 0 < new != old > 0
+    if not counted or given != before.get('param_scheduler'):
+        return
+    schedules = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not schedules or not all(isinstance(schedule, dict) for schedule in schedules):
+        return
+    scaled = [s for s in (_scaled(schedule, old, new) for schedule in schedules) if s is not None]
+    if scaled != schedules:
+        cfg.param_scheduler = scaled or None
+        print(f'train_cfg.max_epochs is {new} and not {old}: the learning rate schedule is scaled with it.')
+
+
+def shorten_warm_up(cfg: Config, iterations: int) -> None:
+    """Let a warm-up that is given in iterations take no more than a tenth of a training of so many."""
+    most = max(iterations // 10, 1)
+    given = cfg.get('param_scheduler')
+    for schedule in given if isinstance(given, (list, tuple)) else [given]:
+        if not isinstance(schedule, dict) or type_name(schedule) not in ('LinearLR', 'ConstantLR'):
+            continue
+        if not schedule.get('by_epoch', True) and most < schedule.get('end', 0):
+            print(f'The warm-up takes {most} of {iterations} iterations and not {schedule.end}.')
+            schedule.end = most
+
+
+def scale_minimum(cfg: Config, rate: float) -> None:
+    """Let the rate that a schedule ends at be scaled with the learning rate, of which it is a share.
+
+    Where the batch is small it could be above the scaled learning rate.
+    """
+    given = cfg.get('param_scheduler')
+    for schedule in given if isinstance(given, (list, tuple)) else [given]:
+        if isinstance(schedule, dict) and schedule.get('eta_min') and type_name(schedule) in _WITH_RATIO:
+            schedule['eta_min_ratio'] = schedule.pop('eta_min') / rate
+
+
+def _scaled(schedule: dict, old: int, new: int) -> dict | None:
+    """Return a schedule of ``old`` epochs for ``new`` ones; ``None`` where it has no part in them."""
+    if not schedule.get('by_epoch', True):
+        ratio = min(new / old, 1)
+        times = {key: max(round(schedule[key] * ratio), 1) for key in ('begin', 'end') if schedule.get(key)}
+        return type(schedule)(schedule, **times)
+
+    def moved(epoch: float) -> float:
+        if not 0 < epoch < old:
+            return epoch * new // old
+        return 0.5 if new == 1 else min(max(round(epoch * new / old), 1), new - 1)
+
+    times = {key: moved(schedule[key]) for key in ('begin', 'end') if schedule.get(key)}
+    if new == 1 and 0.5 in times.values() and not schedule.get('convert_to_iter_based'):
+        return None
+    if 'milestones' in schedule:
+        times['milestones'] = sorted({moved(epoch) for epoch in schedule['milestones']} - {0.5})
+    if 'T_max' in schedule:
+        times['T_max'] = max(round(schedule['T_max'] * new / old), 1)
+    return type(schedule)(schedule, **times)
 
 
 def follow_config(runner: Runner) -> None:

@@ -1,5 +1,6 @@
 """What would fail in a run, or be done in vain, is said before its first iteration; what can be mended is mended."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmstvit.cli.train import main as train
 from mmstvit.engine.checks import check_classes, check_schedules
 from mmstvit.engine.folders import folders_in
 from mmstvit.engine.running import add_hook, build_runner, prepare_cpu
+from mmstvit.engine.schedules import fit_schedules
 from mmstvit.engine.strategy import choose_strategy
 from mmstvit.errors import UsageError, one_line_errors
 
@@ -236,6 +238,13 @@ def test_wrong_training(option, what, strategy, here, fails):
     assert not list(Path('w').glob('*.pth'))
 
 
+def test_data_set_without_a_pipeline(here, fails):
+    """As `_delete_` leaves it."""
+    own = "dict(_delete_=True, type='CustomDataset', data_root='set/val')"
+    line = fails(train, changed(f'val_dataloader = dict(dataset={own})'), '--work-dir', 'w')
+    assert 'val_dataloader.dataset has no pipeline' in line
+
+
 def test_mixup_of_other_classes(here, fails):
     Path('mixup.py').write_text(
         "_base_ = ['./config.py']\n"
@@ -334,13 +343,8 @@ def changed(options):
 @pytest.mark.parametrize('epochs', [1, 3])
 def test_training_that_ends_in_the_warm_up(epochs, here, fails):
     """What the line says to set works."""
-    args = (
-        changed(f'param_scheduler = {WARM_UP}'),
-        '--work-dir',
-        'w',
-        '--cfg-options',
-        f'train_cfg.max_epochs={epochs}',
-    )
+    config = changed(f'param_scheduler = {WARM_UP}\ntrain_cfg = dict(max_epochs={epochs})')
+    args = (config, '--work-dir', 'w', '--cfg-options', 'default_hooks.logger.interval=1')
     line = fails(train, *args)
     assert 'param_scheduler.1 (CosineAnnealingLR) begins at epoch 5' in line
     assert f'the training ends at train_cfg.max_epochs={epochs}: ' in line
@@ -350,6 +354,52 @@ def test_training_that_ends_in_the_warm_up(epochs, here, fails):
     assert max(entry['lr'] for entry in read_scalars(Path('w')) if 'lr' in entry) == pytest.approx(2e-3)
     assert line.endswith('param_scheduler=None')
     train([*args, 'param_scheduler=None'])
+
+
+COSINE = dict(type='CosineAnnealingLR', begin=5, eta_min=1e-5)
+
+
+@pytest.mark.parametrize(
+    'schedule, epochs, expected',
+    [
+        (WARM_UP, 1, [dict(end=0.5), dict(begin=0.5)]),
+        (WARM_UP, 20, [dict(end=2), dict(begin=2)]),
+        (WARM_UP, 80, [dict(end=10), dict(begin=10)]),
+        ([WARM_UP[0], COSINE], 1, [dict(end=0.5), None]),
+        ([dict(COSINE, begin=0, end=40)], 7, [dict(begin=0, end=7)]),
+        ([dict(COSINE, T_max=35)], 20, [dict(begin=2, T_max=18)]),
+        (dict(type='MultiStepLR', milestones=[27, 36], end=40), 4, [dict(milestones=[3], end=4)]),
+        (dict(type='MultiStepLR', milestones=[27, 36], end=40), 80, [dict(milestones=[54, 72], end=80)]),
+        ([dict(type='LinearLR', by_epoch=False, end=1000)], 10, [dict(end=250)]),
+        ([dict(type='LinearLR', by_epoch=False, end=1000)], 80, [dict(end=1000)]),
+    ],
+)
+def test_schedules_are_scaled_with_the_epochs(schedule, epochs, expected, capsys):
+    before = Config(dict(train_cfg=dict(max_epochs=40), param_scheduler=schedule))
+    cfg = copy.deepcopy(before)
+    cfg.train_cfg.max_epochs = epochs
+    fit_schedules(cfg, before)
+    schedule = schedule if isinstance(schedule, list) else [schedule]
+    kept = [dict(old, **new) for old, new in zip(schedule, expected, strict=True) if new is not None]
+    found = cfg.param_scheduler
+    assert (found if isinstance(found, list) else [found]) == kept
+    assert capsys.readouterr().out.count('\n') == int(kept != schedule)
+    check_schedules(cfg.param_scheduler, epochs, None)
+
+
+def test_schedules_that_are_set_too_are_left():
+    before = Config(dict(train_cfg=dict(max_epochs=40), param_scheduler=WARM_UP))
+    cfg = copy.deepcopy(before)
+    cfg.merge_from_dict({'train_cfg.max_epochs': 10, 'param_scheduler.0.end': 3, 'param_scheduler.1.begin': 3})
+    chosen = copy.deepcopy(cfg.param_scheduler)
+    fit_schedules(cfg, before)
+    assert cfg.param_scheduler == chosen
+
+
+def test_trial_of_one_epoch(here):
+    config = changed(f'param_scheduler = {WARM_UP}\ntrain_cfg = dict(max_epochs=40)')
+    train([config, '--work-dir', 'w', '--cfg-options', 'train_cfg.max_epochs=1'])
+    assert max(rates(Path('w'))) == pytest.approx(2e-3) and len(rates(Path('w'))) == 6
 
 
 def test_schedules_by_iteration():

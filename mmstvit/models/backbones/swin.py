@@ -85,6 +85,9 @@ class SemanticSwin(Backbone):
             ``with_cp``, recompute activations in the backward pass to save memory. They may be given one by one too.
         frozen_stages: -1: nothing is frozen; 0: the stem; n: the first n stages too.
         init_cfg: initialisation, by default truncated normal weights in linear layers.
+
+    Attributes:
+        out_channels: channels of each output.
     """
 
     flat_options = tuple(BLOCK)
@@ -158,6 +161,7 @@ class SemanticSwin(Backbone):
             encoder = Encoder(blocks, [layer.step(width) for layer in of_stage])
             last = i == len(depths) - 1
             self.stages.append(Stage(encoder, None if last else PatchMerging(width, norm_cfg)))
+        self.out_channels = tuple(widths[i] for i in self.out_indices)
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, widths[i])[1])
 

@@ -1,0 +1,213 @@
+"""Fit a config to a folder of one's own data: its data sets, classes, metrics, batch and learning rate."""
+
+import copy
+import os
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from ..engine.checks import HEADS
+from ..engine.class_folders import read_class_folders, write_list
+from ..engine.coco_folders import read_coco_folder
+from ..engine.running import dumpable
+from ..engine.schedules import scale_minimum, shorten_warm_up
+from ..errors import UsageError
+from ..io.files import write_whole
+from ..paths import is_address
+from ..registry import type_name
+from .files import IMAGES, VIDEOS
+
+_LEAST_BATCHES = 10  # of an epoch, by default: few images make small batches
+_KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'backend_args')  # settings of the config's data sets that stay
+
+
+def write_own_config(cfg: Config, folder: str, path: Path, given: Collection[str] = ()) -> None:
+    """Write the config of a training on a folder of one's own data.
+
+    Args:
+        cfg: of the model; see :func:`config_for_folder`.
+        folder: the data.
+        path: of the file that is written, beside which lists of a split are put.
+        given: names of settings that stay as they are in ``cfg``.
+
+    Raises:
+        UsageError: as :func:`config_for_folder`.
+    """
+    own = config_for_folder(cfg, folder, path.parent, given)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, own.pretty_text.encode())
+    print(f'The config is written to {path}: mmstvit test, infer and train take it.')
+
+
+def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[str] = ()) -> Config:
+    """Fit a config of any of the three toolboxes to a folder of one's own data.
+
+    The classes are those of the folder, in every head and metric. Without a held-out part, one is split off by chance:
+    ``randomness.seed``, by default 0, chooses. The learning rate is scaled by the batch size over
+    ``auto_scale_lr.base_batch_size``, and the batch is made smaller where there are few images.
+
+    Args:
+        cfg: what is trained.
+        folder: for mmpretrain and mmaction2 with class folders of images or videos, see :func:`.read_class_folders`;
+            for mmdet in COCO's format, see :func:`.read_coco_folder`.
+        lists: folder for the annotation files of a split.
+        given: names of settings that stay as they are in ``cfg``.
+
+    Returns:
+        A new config without anything that a runner does not read.
+
+    Raises:
+        UsageError: the folder is not such a one.
+    """
+    place = Path(os.path.abspath(Path(folder).expanduser()))
+    if not place.is_dir():
+        raise UsageError(f'there is no folder {folder}: --data takes a folder')
+    cfg = dumpable(copy.deepcopy(cfg))
+    cfg.randomness = dict(cfg.get('randomness') or {})
+    if cfg.randomness.get('seed') is None:
+        cfg.randomness.seed = 0
+    read = dict(mmpretrain=_images, mmdet=_coco, mmaction=_clips)[cfg.default_scope]
+    classes, datasets, number = read(place, Path(os.path.abspath(lists)), cfg.randomness.seed)
+    for name, dataset in datasets.items():
+        loader = cfg.get(f'{name}_dataloader')
+        if loader:
+            loader.dataset = _replaced(loader.dataset, dict(dataset, metainfo=dict(classes=classes)), cfg.default_scope)
+            _fit_metrics(cfg.get(f'{name}_evaluator'), len(classes), dataset)
+    if type_name(cfg.train_dataloader.get('sampler') or {}) == 'RepeatAugSampler':
+        # An epoch of it has a third of the images.
+        cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=True)
+    for part in (cfg.model, cfg.get('data_preprocessor')):
+        _set_classes(part, len(classes), '' if part is cfg.model else 'data_preprocessor')
+    print(f'{folder}: {number} training samples of {len(classes)} classes.')
+    _choose_weights(cfg)
+    _choose_batch(cfg, number, given)
+    return cfg
+
+
+# -------------------------------------------------------------------------------------------------------- data sets
+def _images(folder: Path, lists: Path, seed: int) -> tuple:
+    classes, parts = read_class_folders(folder, IMAGES, seed)
+    datasets = {}
+    for name, part in parts.items():
+        file = lists / f'{"train" if name == "train" else "val"}.txt'
+        if part.listed:
+            write_list(part, file)
+        datasets[name] = dict(
+            type='CustomDataset', data_root=str(part.root), ann_file=str(file) if part.listed else '', extensions=IMAGES
+        )
+    return classes, datasets, len(parts['train'].samples)
+
+
+def _clips(folder: Path, lists: Path, seed: int) -> tuple:
+    classes, parts = read_class_folders(folder, VIDEOS, seed)
+    datasets = {}
+    for name, part in parts.items():
+        file = lists / f'{name}.txt'
+        write_list(part, file)
+        datasets[name] = dict(type='VideoDataset', ann_file=str(file), data_prefix=dict(video=str(part.root)))
+    return classes, datasets, len(parts['train'].samples)
+
+
+def _coco(folder: Path, lists: Path, seed: int) -> tuple:
+    classes, parts = read_coco_folder(folder, lists, seed)
+    datasets = {
+        name: dict(
+            type='CocoDataset', data_root=str(folder), ann_file=str(part.file), data_prefix=dict(img=f'{part.images}/')
+        )
+        for name, part in parts.items()
+    }
+    return classes, datasets, parts['train'].number
+
+
+def _replaced(old: dict, new: dict, scope: str) -> dict:
+    """Put a data set into the place of the one in a config, which may be inside others, with that one's pipeline."""
+    if isinstance(old.get('dataset'), dict):
+        return ConfigDict(old, dataset=_replaced(old['dataset'], new, scope))
+    if old.get('datasets'):
+        return _replaced(old['datasets'][0], new, scope)
+    kept = {key: old[key] for key in _KEPT if key in old}
+    kinds = [type_name(step) for step in kept.get('pipeline', ())]
+    if scope == 'mmpretrain' and not any(kind.startswith('Load') for kind in kinds):
+        kept['pipeline'] = [dict(type='LoadImageFromFile'), *kept.get('pipeline', ())]
+    if scope == 'mmaction' and not any(kind.endswith('Init') for kind in kinds):
+        raise UsageError('the config reads no video files (a step such as OpenCVInit): take one that does')
+    return ConfigDict(**new, **kept)
+
+
+# ---------------------------------------------------------------------------------------------------------- classes
+def _set_classes(part: Any, number: int, place: str) -> None:
+    """Set the number of classes, and how many best ones count, in a part of the model's config."""
+    if isinstance(part, (list, tuple)):
+        for i, value in enumerate(part):
+            _set_classes(value, number, f'{place}.{i}')
+    if not isinstance(part, dict):
+        return
+    if HEADS.fullmatch(place) or re.match(r'(data_preprocessor|train_cfg)\b', place):
+        if 'num_classes' in part:
+            part['num_classes'] = number
+        if 'topk' in part:
+            part['topk'] = _limited(part['topk'], number)
+    for key, value in part.items():
+        _set_classes(value, number, f'{place}.{key}'.lstrip('.'))
+
+
+def _limited(topk: Any, number: int) -> Any:
+    """Leave out what asks for more of the best than there are classes."""
+    if isinstance(topk, (list, tuple)):
+        return tuple(k for k in topk if k <= number) or (1,)
+    return min(topk, number)
+
+
+def _fit_metrics(evaluator: Any, number: int, dataset: dict) -> None:
+    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]:
+        if 'topk' in metric:
+            metric['topk'] = _limited(metric['topk'], number)
+        if type_name(metric) == 'AccMetric':
+            options = metric.setdefault('metric_options', ConfigDict()).setdefault('top_k_accuracy', ConfigDict())
+            options['topk'] = _limited(options.get('topk', (1, 5)), number)
+        if type_name(metric).endswith('CocoMetric'):
+            metric['ann_file'] = dataset['ann_file']
+
+
+# --------------------------------------------------------------------------------------------------------- training
+def _choose_weights(cfg: Config) -> None:
+    """Say what training begins from, and drop files that the config names and that are not there."""
+    begins = cfg.get('load_from')
+    for owner in _initialised(cfg.model):
+        file = owner['init_cfg'].get('checkpoint')
+        if cfg.get('load_from') or not (is_address(str(file)) or os.path.isfile(str(file))):
+            owner.pop('init_cfg')
+        else:
+            begins = begins or file
+    nothing = 'none, from nothing; --checkpoint FILE names some to begin from'
+    print(f'Weights: {begins or nothing}.')
+
+
+def _initialised(part: Any) -> Iterator[dict]:
+    """The parts of a model's config that begin from a file."""
+    for value in part.values() if isinstance(part, dict) else part if isinstance(part, (list, tuple)) else ():
+        yield from _initialised(value)
+    init = part.get('init_cfg') if isinstance(part, dict) else None
+    if isinstance(init, dict) and init.get('type') == 'Pretrained':
+        yield part
+
+
+def _choose_batch(cfg: Config, number: int, given: Collection[str]) -> None:
+    """Choose the size of the batch, and let the learning rate follow it."""
+    loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.get('optimizer') or {}
+    if 'train_dataloader.batch_size' not in given:
+        while loader.batch_size > 1 and loader.batch_size * _LEAST_BATCHES > number:
+            loader.batch_size //= 2
+    base, rate = (cfg.get('auto_scale_lr') or {}).get('base_batch_size'), optimizer.get('lr')
+    said = f'Batch size {loader.batch_size} of each process, {cfg.train_cfg.get("max_epochs")} epochs'
+    if base and rate:
+        cfg.auto_scale_lr.enable = 'optim_wrapper.optimizer.lr' not in given
+        if cfg.auto_scale_lr.enable:
+            scale_minimum(cfg, rate)
+            rate = f'{rate:g} x batch / {base} = {rate * loader.batch_size / base:.3g} for one process'
+    print(f'{said}, learning rate {rate}.')
+    if cfg.train_cfg.get('max_epochs'):
+        shorten_warm_up(cfg, -(-number // loader.batch_size) * cfg.train_cfg.max_epochs)
