@@ -83,9 +83,9 @@ def _find_samples(dataset: Any, classes: Sequence[str] | None) -> list:
         found = folders_in(root) or []
         order = _order(dataset, root, found, classes)
         numbers = dataset.folder_to_idx = {name: number for number, name in enumerate(order)}
-        listed = [(file, numbers[name]) for name in found for file in _files(root, name)]
+        listed = [(file, numbers[name]) for name in found for file in files_below(root, name)]
     else:
-        listed = [(file, None) for file in _files(root, '')]
+        listed = [(file, None) for file in files_below(root)]
     samples = [(file, number) for file, number in listed if dataset.is_valid_file(file)]
     unread = Counter(PurePath(file).suffix.lower() for file, _ in listed if not dataset.is_valid_file(file))
     if not samples:
@@ -107,8 +107,8 @@ def _endings(unread: Counter) -> str:
     return told and f': {told}'
 
 
-def _files(root: str, folder: str) -> list[str]:
-    """The files below a folder, with their paths from ``root``."""
+def files_below(root: str, folder: str = '') -> list[str]:
+    """The files below a folder, without hidden ones, with their paths from ``root``."""
     files = []
     for place, folders, names in os.walk(os.path.join(root, folder), followlinks=True):
         folders[:] = filter(_is_data, folders)

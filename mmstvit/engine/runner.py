@@ -151,6 +151,17 @@ class _Checks:
             check_same_names(*(loop.dataloader.dataset for loop in self._loops))
         check_classes(model, self._loops, self._purpose == 'train')
 
+    def build_split(self, split: str) -> BaseLoop:
+        """Build the loop of ``'train'``, ``'val'`` or ``'test'`` without running it, with the checks of its data."""
+        loop = getattr(self, f'build_{split}_loop')(getattr(self, f'_{split}_loop'))
+        setattr(self, f'_{split}_loop', loop)
+        return loop
+
+    def check_built(self, purpose: str) -> None:
+        """Check what :meth:`build_split` has built: model and data of a ``'train'`` or ``'test'`` fit each other."""
+        self._purpose = purpose
+        self._check_built(unwrap(self.model))
+
     @property
     def _loops(self) -> list[BaseLoop]:
         """What runs: training and validation, or one of validation and test."""
