@@ -34,17 +34,17 @@ def lacking(counts: Counts, names: Sequence[str]) -> list[str]:
 
 
 def describe_split(counts: Counts, names: Sequence[str]) -> str:
-    """One line of a split: ``'1,347 samples of 10 classes (133 to 138 each)'``, and the classes that it lacks."""
+    """One line of a split: ``'1,347 samples of 10 classes (131 to 137 each)'``, and the classes that it lacks."""
     parts = [f'{counts.samples:,} samples']
     if counts.objects is not None:
         parts[0] = f'{counts.samples:,} images with {counts.objects:,} objects'
     if counts.labels:
         each = [counts.labels[i] for i in range(len(names)) if counts.labels[i]]
-        parts[0] += f' of {len(each)} classes' + (f' ({min(each):,} to {max(each):,} each)' if each else '')
+        parts[0] += f' of {len(each)} classes' + (f' ({size_range(each)} each)' if each else '')
     parts += [f'{n:,} {what}' for n, what in ((counts.crowds, 'crowds'), (counts.left_out, 'left out')) if n]
     absent = lacking(counts, names)
     if absent:
-        parts.append(f'none of {shown(absent)}')
+        parts.append(f'without {shown(absent)}')
     return ', '.join(parts)
 
 
