@@ -112,13 +112,11 @@ def parameter_table(optim_wrapper: Any) -> str:
         row = rows.setdefault(key, [0, 0])
         row[0] += sum(parameter.numel() for parameter in group['params'])
         row[1] += len(group['params'])
-    lines = [
-        (f'{number:,}', f'{tensors:,}', f'{lr:g}', f'{decay:g}') for (lr, decay), (number, tensors) in rows.items()
-    ]
-    if len(lines) > _GROUPS:
-        lines = _by_decay(rows)
-    lines.sort(key=lambda line: -int(line[0].replace(',', '')))
-    table = [('parameters', 'tensors', 'learning rate', 'weight decay'), *lines]
+    sums = [(number, tensors, f'{lr:g}', decay) for (lr, decay), (number, tensors) in rows.items()]
+    if len(sums) > _GROUPS:
+        sums = _by_decay(rows)
+    table = [('parameters', 'tensors', 'learning rate', 'weight decay')]
+    table += [(f'{n:,}', f'{tensors:,}', rate, f'{decay:g}') for n, tensors, rate, decay in sorted(sums, reverse=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return '\n'.join('  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
 
