@@ -123,7 +123,7 @@ def test_what_would_go_wrong(break_it, what, folders, capfd):
     'option, what',
     [
         ('model.head.num_classes=2', 'num_classes'),
-        ('train_dataloader.dataset.pipeline.1.scale=none', 'train_dataloader'),
+        ('train_dataloader.dataset.pipeline.0.type=LoadImage', 'train_dataloader'),
         ('default_hooks.checkpoint.save_best=mAP', 'save_best=mAP'),
     ],
 )
