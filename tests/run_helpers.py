@@ -13,6 +13,8 @@ import sys
 import threading
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from mmengine.utils import ManagerMixin
 
@@ -135,6 +137,36 @@ val_cfg, test_cfg = dict(type='ValLoop'), dict(type='TestLoop')
 optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD', lr=0.01))
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 """
+
+COLOURS = dict(cat=(200, 30, 30), dog=(30, 200, 30), emu=(30, 30, 200))
+FOLDERS = """
+_base_ = ['mmstvit::digits/stvit-tiny_digits.py']
+model = dict(
+    backbone=dict(
+        arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64), patch_size=8, stgm_layer=1,
+        semantic_grid=(2, 2)),
+    head=dict(in_channels=32, num_classes=3))
+data_preprocessor = dict(num_classes=3)
+steps = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
+own = dict(_delete_=True, type='CustomDataset', data_root='{root}/set', pipeline=steps)
+train_dataloader = dict(batch_size=4, dataset=dict(own, data_prefix='train'))
+val_dataloader = dict(batch_size=4, dataset=dict(own, data_prefix='val'))
+test_dataloader = val_dataloader
+param_scheduler = [dict(type='ConstantLR', factor=1.0)]
+train_cfg = dict(max_epochs=6, val_interval=6)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+def write_folders(root):
+    """A set of pictures of three colours in folders, for the config ``FOLDERS``."""
+    for number, split in enumerate(('train', 'val')):
+        for name, colour in COLOURS.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(8):
+                noise = np.random.default_rng(100 * number + i).normal(0, 25, (32, 32, 3))
+                cv2.imwrite(str(folder / f'{i}.png'), np.clip(noise + colour, 0, 255).astype(np.uint8))
 
 
 def saved(folder, text, classes, weights='weights.pth'):

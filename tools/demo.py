@@ -12,8 +12,6 @@ import json
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 CONFIG = 'configs/digits/stvit-tiny_digits.py'
@@ -35,52 +33,45 @@ def work_dir_of(description: str, config: str) -> Path:
 
 def draw_into_files() -> None:
     """Let pictures go into files, with or without a screen, and nothing be said that matters to no picture."""
-    import warnings
-
     import matplotlib
 
-    # mmcv says so wherever its compiled ops are not installed; nothing here needs them.
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    from mmstvit.engine.terminal import hide_harmless_warnings
+
+    hide_harmless_warnings()
     matplotlib.use('agg')
 
 
-def run(command: list[str], log: Path, pattern: str = '(?!)', line_of: Callable[..., str] = str) -> None:
-    """Run a command with its output in ``log``; each match of ``pattern`` is shown as ``line_of(*groups)``.
+def run(command: list[str], log: Path, shown: str = '(?!)') -> None:
+    """Run a command with its output in ``log``; lines that begin with the pattern ``shown`` are shown too.
 
     Raises:
         SystemExit: the command failed; the end of its output is printed.
     """
-    start = time.time()
     with log.open('w') as file:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for line in process.stdout:
             file.write(line)
-            found = re.search(pattern, line)
-            if found:
-                say(f'  {line_of(*found.groups())}   {time.time() - start:3.0f} s')
+            if re.match(shown, line):
+                say(f'  {line.rstrip()}')
     if process.wait():
         say(''.join(log.read_text().splitlines(keepends=True)[-5:]))
         sys.exit(f'error: {" ".join(command)} failed; its output is in {log}')
 
 
-def train_and_test(
-    config: str, work_dir: Path, pattern: str, line_of: Callable[..., str], held_out: str = 'images'
-) -> tuple[Path, dict[str, float]]:
+def train_and_test(config: str, work_dir: Path, held_out: str = 'images') -> tuple[Path, dict[str, float]]:
     """Train (or go on), test the last checkpoint; returns it and its metrics on held-out data.
 
     Args:
         config: path below the repository.
         work_dir: for logs and checkpoints.
-        pattern: of the lines of training that are shown.
-        line_of: what is shown of them, made of the pattern's groups.
         held_out: what the checkpoint is tested on.
     """
     tools, path = ROOT / 'tools', str(ROOT / config)
     last = work_dir / 'last_checkpoint'
     if last.is_file():
         say(f'  going on from {last.read_text()} (delete {work_dir} to begin anew)')
-    command = [sys.executable, str(tools / 'train.py'), path, '--work-dir', str(work_dir), '--resume']
-    run(command, work_dir / 'train.txt', pattern, line_of)
+    command = [sys.executable, str(tools / 'train.py'), path, '--work-dir', str(work_dir), '--resume', '--quiet']
+    run(command, work_dir / 'train.txt', 'epoch ')
     checkpoint = Path(last.read_text())
     metrics = work_dir / 'metrics.json'
     say(f'testing {checkpoint} on the held-out {held_out}')
@@ -144,12 +135,7 @@ def draw_predictions(work_dir: Path, checkpoint: Path, rows: int = 4, columns: i
 def main() -> None:
     work_dir = work_dir_of(__doc__, CONFIG)
     say(f'training {CONFIG} on 1,347 handwritten digits: about two minutes on two cores')
-    checkpoint, metrics = train_and_test(
-        CONFIG,
-        work_dir,
-        r'Epoch\(val\) \[(\d+)\].*accuracy/top1: ([\d.]+)',
-        lambda epoch, top1: f'epoch {epoch:>2}   held-out top-1 {float(top1):5.1f} %',
-    )
+    checkpoint, metrics = train_and_test(CONFIG, work_dir)
     draw_into_files()
     say('inferring 32 single image files')
     say(f'training curves: {plot_curves(work_dir)}')

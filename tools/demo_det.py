@@ -9,7 +9,7 @@ import contextlib
 import io
 from pathlib import Path
 
-from demo import ROOT, say, train_and_test, work_dir_of
+from demo import ROOT, draw_into_files, say, train_and_test, work_dir_of
 
 CONFIG = 'configs/digits/mask-rcnn_stvit-r_digits.py'
 DATA = 'data/digits_scenes'  # where the config looks, below the working folder
@@ -18,13 +18,8 @@ ENLARGED = 3  # so that labels can be read
 
 def draw_detections(work_dir: Path, checkpoint: Path, rows: int = 3, columns: int = 4) -> Path:
     """Infer held-out scenes and draw the digits found, with their masks, on one sheet."""
-    import warnings
-
     import cv2
     import numpy as np
-
-    # mmdet asks for a faster COCO evaluation wherever it is not installed.
-    warnings.filterwarnings('ignore', 'faster_coco_eval')
     from mmdet.visualization import DetLocalVisualizer
 
     from mmstvit import get_model, inference_model
@@ -49,22 +44,13 @@ def draw_detections(work_dir: Path, checkpoint: Path, rows: int = 3, columns: in
 
 def main() -> None:
     work_dir = work_dir_of(__doc__, CONFIG)
+    draw_into_files()
     from mmstvit.datasets.scenes import make_scenes
 
     say(f'making 1,000 scenes of handwritten digits in {DATA}')
     make_scenes(DATA)
     say(f'training {CONFIG} on 800 of them: about six minutes on two cores')
-    checkpoint, metrics = train_and_test(
-        CONFIG,
-        work_dir,
-        r'Epoch\(val\) \[(\d+)\].*coco/bbox_mAP: ([\d.]+).*coco/segm_mAP: ([\d.]+)'
-        r'|Epoch\(train\) +\[(\d+)\]\[100/100\].* loss: ([\d.]+)',
-        lambda epoch, box, mask, train, loss: (
-            f'epoch {epoch:>2}   held-out box AP {box}   mask AP {mask}'
-            if epoch
-            else f'epoch {train:>2}   training loss {float(loss):.2f}'
-        ),
-    )
+    checkpoint, metrics = train_and_test(CONFIG, work_dir)
     say('inferring 12 held-out scenes')
     say(f'detections:      {draw_detections(work_dir, checkpoint)}')
     say(f'checkpoint:      {checkpoint}')

@@ -60,13 +60,7 @@ def main() -> None:
     say(f'making 2,000 clips of moving digits in {DATA}')
     make_clips(DATA)
     say(f'training {CONFIG} on 1,600 of them: about four minutes on two cores')
-    checkpoint, metrics = train_and_test(
-        CONFIG,
-        work_dir,
-        r'Epoch\(val\) \[(\d+)\].*acc/top1: ([\d.]+)',
-        lambda epoch, top1: f'epoch {epoch:>2}   held-out top-1 {100 * float(top1):5.1f} %',
-        'clips',
-    )
+    checkpoint, metrics = train_and_test(CONFIG, work_dir, 'clips')
     draw_into_files()
     say('inferring 8 held-out clips')
     say(f'predictions:     {draw_predictions(work_dir, checkpoint)}')

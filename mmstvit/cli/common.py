@@ -14,6 +14,7 @@ from ..apis.configs import find_config
 from ..apis.models import TOOLBOXES, toolbox_of
 from ..engine.running import READ_KEYS, fill_dataloaders, move_evaluators, prepare_cpu
 from ..engine.schedules import fit_schedules
+from ..engine.terminal import import_toolbox
 from ..errors import UsageError, one_line, suggest
 from .arguments import add_cfg_options, add_trust_argument
 
@@ -41,6 +42,7 @@ def load_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
+    import_toolbox(cfg.default_scope)
     if not torch.cuda.is_available():
         prepare_cpu(cfg)
     if cfg.default_scope == 'mmpretrain':

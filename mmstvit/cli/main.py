@@ -12,6 +12,7 @@ COMMANDS = {
     'list': ('.list_models', 'the models, with their cost and accuracy'),
     'train': ('.train', 'train a model'),
     'test': ('.test', 'test a checkpoint'),
+    'check-data': ('.check_data', 'what the data of a config has and lacks, before any training'),
     'infer': ('.infer', 'predict images, folders of images, or videos'),
     'demo': ('.demo', 'a page in the browser to try models on'),
     'flops': ('.flops', 'count multiply-adds, parameters and tokens'),

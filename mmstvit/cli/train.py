@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 import torch
 from mmengine.config import Config
@@ -11,6 +11,7 @@ from mmengine.registry import OPTIMIZERS
 from ..apis.weights import check_checkpoint
 from ..engine.check_settings import check_settings
 from ..engine.checks import check_training
+from ..engine.progress import one_line_an_epoch
 from ..engine.running import build_runner, check_data
 from ..engine.stops import clear_stops, finished_training, guard_training, newest_checkpoint
 from ..engine.videos import skip_broken_clips
@@ -46,6 +47,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--skip-broken',
         action='store_true',
         help='in mmaction2: train on, without clips that are not there or cannot be read, and count them at the end',
+    )
+    parser.add_argument(
+        '--quiet', action='store_true', help='print one line an epoch; the log file in the work dir has everything'
     )
     add_common_arguments(parser)
     return with_own_data_options(parser.parse_args(argv))
@@ -113,5 +117,5 @@ def main(argv: Sequence[str] | None = None) -> None:
             skip_broken_clips(cfg)
         guard_training(cfg)
         runner = build_runner(cfg, args.trust_data)
-        with clear_stops(runner):
+        with clear_stops(runner), one_line_an_epoch(runner) if args.quiet else nullcontext():
             runner.train()

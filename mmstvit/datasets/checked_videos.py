@@ -18,6 +18,7 @@ from ..io.roots import TRUST_DATA, leads_outside, roots_of
 from ..io.videos import VideoError, existing, guard_reading
 from ..paths import is_address
 from ..registry import DATASETS
+from .counts import counted
 
 _MAX_WORKERS = 256
 
@@ -50,7 +51,8 @@ class CheckedVideos:
         self.roots = [] if trust_data else roots_of(dataset)
         dataset.pipeline = Compose(guard_reading(dataset.pipeline.transforms))
         self._check_list()
-        self.full_init()
+        with counted(dataset):
+            self.full_init()
         # Shared with the workers, however they are started.
         self._broken = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
         self._reading = torch.full((_MAX_WORKERS,), -1).share_memory_()

@@ -5,6 +5,7 @@ that follow, and an annotation without a mask ends training with ``KeyError: 'ma
 """
 
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,7 +18,8 @@ from .coco_file import name_of, read_coco
 def fill(coco: Any, file: str, content: dict) -> None:
     """Give mmdet's ``COCO``, which was built without a file, the content of one."""
     coco.file, coco.dataset = file, content
-    coco.createIndex()
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells the terminal that it does
+        coco.createIndex()
     coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
 
 

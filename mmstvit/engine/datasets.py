@@ -15,6 +15,7 @@ from mmengine.registry import DATASETS
 
 from ..compat.toolbox_pickles import DataError, plain_data
 from ..datasets.checked_videos import CheckedVideos
+from ..datasets.counts import counted
 from ..errors import UsageError, one_line, settings_of
 from ..io.image_check import ImageError
 from ..io.image_transforms import guard_images
@@ -89,7 +90,10 @@ def _read(dataset: dict, kind: type, classes: Sequence[str] | None, num_classes:
     try:
         built = DATASETS.build(dict(dataset, **lazy))
         place = built.ann_file or built.data_root or kind.__name__
-        with checked_coco(built), numbered_folders(built, classes), _checked_labels(built, num_classes):
+        checks = checked_coco(built), numbered_folders(built, classes), _checked_labels(built, num_classes)
+        with contextlib.ExitStack() as stack:
+            for check in (*checks, counted(built)):
+                stack.enter_context(check)
             built.full_init()
     except (UsageError, VideoError, DataError, ImportError):
         raise

@@ -85,7 +85,7 @@ def _find_samples(dataset: Any, classes: Sequence[str] | None) -> list:
         numbers = dataset.folder_to_idx = {name: number for number, name in enumerate(order)}
         listed = [(file, numbers[name]) for name in found for file in files_in(root, name)]
     else:
-        listed = [(file, None) for file in files_in(root, '')]
+        listed = [(file, None) for file in files_in(root)]
     samples = [(file, number) for file, number in listed if dataset.is_valid_file(file)]
     unread = Counter(PurePath(file).suffix.lower() for file, _ in listed if not dataset.is_valid_file(file))
     if not samples:
@@ -107,8 +107,8 @@ def _endings(unread: Counter) -> str:
     return told and f': {told}'
 
 
-def files_in(root: str, folder: str) -> list[str]:
-    """The files below a folder, with their paths from ``root``."""
+def files_in(root: str, folder: str = '') -> list[str]:
+    """The files below a folder, without hidden ones, with their paths from ``root``."""
     files = []
     for place, folders, names in os.walk(os.path.join(root, folder), followlinks=True):
         folders[:] = filter(is_data, folders)

@@ -8,11 +8,14 @@ mmengine's keys they read::
         skip_broken=False)  # whether broken clips are skipped in training
 """
 
+import os
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
+from mmengine._strategy import BaseStrategy
 from mmengine.config import ConfigDict
+from mmengine.logging import MMLogger
 from mmengine.runner import BaseLoop, find_latest_checkpoint
 from mmengine.runner import FlexibleRunner as _FlexibleRunner
 from mmengine.runner import Runner as _Runner
@@ -28,10 +31,12 @@ from ..visualization.fonts import choose_fonts
 from .checks import check_batches, check_classes, check_schedules, check_trainable
 from .class_names import check_checkpoint_names, check_same_names
 from .coco_metric import check_evaluation, checked_metrics
+from .data_report import counts_of, describe_split, names_of
 from .datasets import build_dataset, clear_data_errors, innermost
 from .folders import training_classes
 from .loading import check_content, must_fit, skip_pretrained
 from .schedules import follow_config, whole_batch
+from .terminal import parameter_table, shorten
 from .videos import clear_crashes
 
 
@@ -130,6 +135,7 @@ class _Checks:
         model = getattr(getattr(self, 'strategy', None), 'plain', None)
         model = unwrap(self.model) if model is None else model
         self._check_built(model)
+        self._report()
         if self._has_loaded or not (self._load_from or self._resume):
             return
         with must_fit(model, self._load_from or self.work_dir, self._purpose) as self._loading:
@@ -159,6 +165,31 @@ class _Checks:
             check_same_names(*(loop.dataloader.dataset for loop in self._loops))
         check_classes(model, self._loops, self._purpose == 'train')
 
+    def _report(self) -> None:
+        """Log what will be trained, on what: a line for each data set and the groups of parameters."""
+        if self.logger.log_file:
+            self.logger.info(f'config, environment and hooks: {os.path.relpath(self.logger.log_file)}')
+        names: list[str] = []
+        for loop in self._loops:
+            dataset = loop.dataloader.dataset
+            counts = counts_of(dataset)
+            names = names or names_of([counts], dataset)
+            kind = 'training' if loop is self._train_loop else 'validation' if loop is self._val_loop else 'test'
+            self.logger.info(f'{kind}: {describe_split(counts, names)}')
+        if self._purpose == 'train':
+            self.logger.info(f'parameters by group:\n{parameter_table(self.optim_wrapper)}')
+
+    def build_split(self, split: str) -> BaseLoop:
+        """Build the loop of ``'train'``, ``'val'`` or ``'test'`` without running it, with the checks of its data."""
+        loop = getattr(self, f'build_{split}_loop')(getattr(self, f'_{split}_loop'))
+        setattr(self, f'_{split}_loop', loop)
+        return loop
+
+    def check_built(self, purpose: str) -> None:
+        """Check what :meth:`build_split` has built: model and data of a ``'train'`` or ``'test'`` fit each other."""
+        self._purpose = purpose
+        self._check_built(unwrap(self.model))
+
     @property
     def _loops(self) -> list[BaseLoop]:
         """What runs: training and validation, or one of validation and test."""
@@ -176,6 +207,10 @@ class _Checks:
 class Runner(_Checks, _Runner):
     """mmengine's ``Runner`` with checks of files."""
 
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger, whose log file gets everything and the terminal what fits on a screen."""
+        return shorten(super().build_logger(*args, **kwargs))
+
     def _maybe_compile(self, target: str) -> None:
         # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
         super()._maybe_compile('forward')
@@ -191,3 +226,9 @@ class FlexibleRunner(_Checks, _FlexibleRunner):
             # mmengine does not hand this setting on from a config. The forward, as without a strategy.
             kwargs['compile'] = dict(target='forward', **({} if chosen is True else chosen))
         super().__init__(*args, cfg=cfg, **kwargs)
+
+    def build_strategy(self, *args: Any, **kwargs: Any) -> BaseStrategy:
+        """Build the strategy and its logger, whose log file gets everything and the terminal what fits on a screen."""
+        strategy = super().build_strategy(*args, **kwargs)
+        shorten(strategy.logger)
+        return strategy

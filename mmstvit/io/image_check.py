@@ -42,8 +42,8 @@ def max_bytes() -> int:
     return _BYTES * max_pixels() + _HEADERS
 
 
-def check_image_file(filename: str) -> None:
-    """Raise for a file that is missing, empty, no image or has too many pixels, by its header.
+def check_image_file(filename: str) -> tuple[int, int]:
+    """Return width and height of an image; raise for one that is missing, empty, none or too large, by its header.
 
     Whether all of an image is there shows when it is decoded.
 
@@ -67,6 +67,7 @@ def check_image_file(filename: str) -> None:
     check_pixels(filename, width, height)
     if size > max_bytes():
         raise ImageError(f'{filename}: it has {size} bytes, more than an image of {limit} pixels can have')
+    return width, height
 
 
 def check_pixels(name: str, width: int, height: int, how: str = 'it has') -> None:

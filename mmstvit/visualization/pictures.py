@@ -84,7 +84,7 @@ def _number(picture: np.ndarray, region: np.ndarray, text: str) -> None:
         if distance.max() < height / 2 + 2:
             continue
         y, x = np.unravel_index(distance.argmax(), distance.shape)
-        _write(picture, text, (int(left + x - width // 2), int(top + y + height // 2)))
+        write_text(picture, text, (int(left + x - width // 2), int(top + y + height // 2)))
 
 
 def heat(image: np.ndarray, soft: np.ndarray, peak: float | None, least: int) -> np.ndarray:
@@ -120,7 +120,7 @@ def mosaic(image: np.ndarray, soft: np.ndarray, tokens: Sequence[int], columns: 
     """
     tiles = [heat(image, one, None, least) for one in soft]
     for tile, token in zip(tiles, tokens, strict=True):
-        _write(tile, str(token), (4, 14))
+        write_text(tile, str(token), (4, 14))
     rows = -(-len(tiles) // columns)
     blank = np.full_like(tiles[0], 255)
     tiles += [blank] * (rows * columns - len(tiles))
@@ -130,7 +130,7 @@ def mosaic(image: np.ndarray, soft: np.ndarray, tokens: Sequence[int], columns: 
     return np.concatenate(lines)[:-gap, :-gap]
 
 
-def _write(picture: np.ndarray, text: str, at: tuple[int, int]) -> None:
+def write_text(picture: np.ndarray, text: str, at: tuple[int, int]) -> None:
     """Write a text in white with a black border, from its lower left corner (x, y) on."""
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, _TEXT, colour, thickness, cv2.LINE_AA)

@@ -6,14 +6,12 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from run_helpers import one_run, read_scalars
+from run_helpers import FOLDERS, one_run, read_scalars, write_folders
 from torch import nn
 
 from mmstvit.cli.test import main as evaluate
@@ -28,42 +26,13 @@ from mmstvit.errors import UsageError, one_line_errors
 # Two runs of one second share mmengine's log.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created')
 
-COLOURS = dict(cat=(200, 30, 30), dog=(30, 200, 30), emu=(30, 30, 200))
-CONFIG = """
-_base_ = ['mmstvit::digits/stvit-tiny_digits.py']
-model = dict(
-    backbone=dict(
-        arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64), patch_size=8, stgm_layer=1,
-        semantic_grid=(2, 2)),
-    head=dict(in_channels=32, num_classes=3))
-data_preprocessor = dict(num_classes=3)
-steps = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
-own = dict(_delete_=True, type='CustomDataset', data_root='{root}/set', pipeline=steps)
-train_dataloader = dict(batch_size=4, dataset=dict(own, data_prefix='train'))
-val_dataloader = dict(batch_size=4, dataset=dict(own, data_prefix='val'))
-test_dataloader = val_dataloader
-param_scheduler = [dict(type='ConstantLR', factor=1.0)]
-train_cfg = dict(max_epochs=6, val_interval=6)
-default_hooks = dict(logger=dict(interval=1))
-"""
-
-
-def write_set(root):
-    for number, split in enumerate(('train', 'val')):
-        for name, colour in COLOURS.items():
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(8):
-                noise = np.random.default_rng(100 * number + i).normal(0, 25, (32, 32, 3))
-                cv2.imwrite(str(folder / f'{i}.png'), np.clip(noise + colour, 0, 255).astype(np.uint8))
-
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
     """A folder with a set of three colours, a config, and a network that tells them apart."""
     folder = tmp_path_factory.mktemp('folders')
-    write_set(folder / 'set')
-    (folder / 'config.py').write_text(CONFIG.replace('{root}', str(folder)))
+    write_folders(folder / 'set')
+    (folder / 'config.py').write_text(FOLDERS.replace('{root}', str(folder)))
     with pytest.MonkeyPatch.context() as patch, one_run():
         patch.chdir(folder)
         train(
@@ -77,7 +46,7 @@ def here(home, tmp_path, monkeypatch):
     """A copy of it, to be changed."""
     shutil.copytree(home / 'set', tmp_path / 'set')
     shutil.copy(home / 'work/epoch_8.pth', tmp_path)
-    (tmp_path / 'config.py').write_text(CONFIG.replace('{root}', str(tmp_path)))
+    (tmp_path / 'config.py').write_text(FOLDERS.replace('{root}', str(tmp_path)))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -78,10 +78,11 @@ def test_one_training_handed_on(steady, one, tmp_path):
     assert top1(ddp) == [pytest.approx(top1(work_dir)[0])]
 
     options = (half, 'train_cfg.max_epochs=2', 'strategy.type=FSDPStrategy')
-    said = train_two(steady, fsdp, '--resume', ddp / 'epoch_1.pth', '--cfg-options', *options)
+    said = train_two(steady, fsdp, '--quiet', '--resume', ddp / 'epoch_1.pth', '--cfg-options', *options)
     assert close(read_losses(fsdp), losses[STEPS : 2 * STEPS])
     assert top1(fsdp) == [pytest.approx(top1(work_dir)[1])]
-    assert 'FSDPStrategy' in said
+    assert 'FSDPStrategy' in max(fsdp.glob('*/*.log')).read_text()
+    assert re.findall(r'^epoch (\d/\d)', said, re.M) == ['2/2']  # of one of the two processes
 
     weights, expected = (
         torch.load(folder / 'epoch_2.pth', weights_only=False)['state_dict'] for folder in (fsdp, work_dir)

@@ -1,0 +1,113 @@
+"""Look at the files of splits: sizes and faults in their headers, files that are in two splits, files in none."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..datasets.checked_videos import CheckedVideos
+from ..io.image_check import ImageError, check_image_file
+from ..io.videos import Video, VideoError
+from ..paths import is_address
+from .datasets import with_inner
+from .folders import files_in
+
+_IMAGES, _VIDEOS = 20_000, 200  # whose headers are read; of more, so many evenly spaced
+_COMPARED = 50_000  # files that are compared by what is in them
+_START = 1 << 16  # bytes that are compared, with the length of the file
+
+
+@dataclass
+class Files:
+    """The files of a split.
+
+    Attributes:
+        paths: as the data sets name them, without those that are no local files.
+        folders: where they lie.
+        looked_at: number of those whose header was read.
+        sizes: width and height of images, numbers of frames of videos.
+        faults: a line for each that cannot be read.
+    """
+
+    paths: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    looked_at: int = 0
+    sizes: set[Any] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+
+
+def files_of(dataset: Any) -> Files:
+    """Find the files of a built data set and those inside it, and read their headers."""
+    files = Files()
+    for part in with_inner(dataset):
+        if isinstance(part, CheckedVideos) or not hasattr(part, 'data_prefix'):
+            continue  # the data set inside has them
+        infos = (part.get_data_info(i) for i in range(len(part)))
+        names = [info.get('img_path') or info.get('filename') for info in infos]
+        files.paths += [name for name in names if isinstance(name, str) and not is_address(name)]
+        places = [place for place in part.data_prefix.values() if isinstance(place, str) and place]
+        files.folders |= {os.path.realpath(place) for place in places if os.path.isdir(place)}
+    videos = any(isinstance(part, CheckedVideos) for part in with_inner(dataset))
+    _read_headers(files, videos)
+    return files
+
+
+def _read_headers(files: Files, videos: bool) -> None:
+    for path in _spaced(files.paths, _VIDEOS if videos else _IMAGES):
+        files.looked_at += 1
+        try:
+            files.sizes.add(len(Video(path)) if videos else check_image_file(path))
+        except (ImageError, VideoError) as error:
+            files.faults.append(str(error))
+
+
+def _spaced(items: Sequence, most: int) -> Sequence:
+    return items[:: -(-len(items) // most)] if len(items) > most else items
+
+
+def unused_files(splits: Mapping[str, Files]) -> dict[str, list[str]]:
+    """The files, by folder, that lie beside those of the splits, with such endings, and are in none."""
+    used = {os.path.realpath(path) for files in splits.values() for path in files.paths}
+    endings = {os.path.splitext(path)[1].lower() for path in used}
+    folders = {folder for files in splits.values() for folder in files.folders}
+    unused = {}
+    for folder in sorted(folders):
+        if any(folder != other and Path(folder).is_relative_to(other) for other in folders):
+            continue  # it is looked through with that one
+        inside = [name for name in files_in(folder) if os.path.splitext(name)[1].lower() in endings]
+        unused[folder] = [name for name in inside if os.path.realpath(os.path.join(folder, name)) not in used]
+    return {folder: names for folder, names in unused.items() if names}
+
+
+def shared_files(one: Files, other: Files) -> list[tuple[str, str]] | None:
+    """The pairs of files of two splits that are the same file or have the same content; ``None`` if they are too many.
+
+    Content is the same if the first 64 KiB and the length are.
+    """
+    if len(one.paths) + len(other.paths) > _COMPARED:
+        return None
+    by_length = defaultdict(list)
+    for path, length in _lengths(one):
+        by_length[length].append(path)
+    pairs, known = [], {}
+    for path, length in _lengths(other):
+        for candidate in by_length.get(length, ()):
+            for name in (candidate, path):
+                if name not in known:
+                    known[name] = _digest(name)
+            if known[candidate] == known[path]:
+                pairs.append((candidate, path))
+                break
+    return pairs
+
+
+def _lengths(files: Files) -> Iterator[tuple[str, int]]:
+    return ((path, os.path.getsize(path)) for path in files.paths if os.path.isfile(path))
+
+
+def _digest(path: str) -> bytes:
+    with open(path, 'rb') as file:
+        return hashlib.blake2b(file.read(_START), digest_size=16).digest()

@@ -1,0 +1,138 @@
+"""What a run shows in the terminal: what a reader needs before the first number; the log file has everything."""
+
+import contextlib
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.logging import MMLogger
+
+# The beginnings of records that go into the log file alone.
+_FILE_ONLY = (
+    '\n' + '-' * 60 + '\nSystem environment:',
+    'Config:\n',
+    'Hooks will be executed',
+    'paramwise_options -- ',
+    'Exp name: ',
+    # Of mmengine about itself; what they warn of does no harm here.
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    '`save_param_scheduler` is True but',
+    'Distributed training is not used, all SyncBatchNorm',
+)
+# Parts of warnings about what is not installed and few models need, and about what PyTorch will change.
+_HARMLESS = (
+    'Fail to import ``MultiScaleDeformableAttention``',
+    'faster_coco_eval is not installed',
+    'Line NMS is not compiled',
+    'torch.meshgrid: in an upcoming release',
+)
+_PRINTED = 'Could not import OneDL'
+_GROUPS = 6  # rows of the table of parameter groups; of more, the rates are summed up
+
+
+class _Terminal(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_FILE_ONLY)
+
+
+def _stream_handlers(logger: logging.Logger) -> list[logging.Handler]:
+    return [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]
+
+
+def shorten(logger: MMLogger) -> MMLogger:
+    """Keep config, environment, hooks, single parameters and harmless warnings out of the terminal."""
+    for handler in _stream_handlers(logger):
+        if not any(isinstance(known, _Terminal) for known in handler.filters):
+            handler.addFilter(_Terminal())
+    return logger
+
+
+def hide_harmless_warnings() -> None:
+    """Hide warnings of the toolboxes about what is not installed and not needed."""
+    for text in _HARMLESS:
+        warnings.filterwarnings('ignore', f'(?s).*{text}')
+
+
+def import_toolbox(scope: str) -> None:
+    """Import the data sets, models and metrics of a toolbox without what it prints about optional packages."""
+    hide_harmless_warnings()
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            for part in ('datasets', 'models', 'evaluation'):
+                importlib.import_module(f'{scope}.{part}')
+    finally:
+        for line in printed.getvalue().splitlines():
+            if not line.startswith(_PRINTED):
+                print(line)
+
+
+@contextlib.contextmanager
+def warnings_alone(logger: MMLogger) -> Iterator[None]:
+    """While it is open, the terminal gets warnings and errors, and what is printed goes into the log file."""
+    handlers = [(handler, handler.level) for handler in _stream_handlers(logger)]
+    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    for handler, level in handlers:
+        handler.setLevel(max(level, logging.WARNING))
+    with contextlib.redirect_stdout(_Log(files)):
+        try:
+            yield
+        finally:
+            for handler, level in handlers:
+                handler.setLevel(level)
+
+
+class _Log(io.TextIOBase):
+    """A stream into the log files of a run."""
+
+    def __init__(self, files: list[logging.FileHandler]) -> None:
+        self._files = files
+
+    def write(self, text: str) -> int:
+        for handler in self._files:
+            if handler.stream:
+                handler.stream.write(text)
+        return len(text)
+
+
+# ------------------------------------------------------------------------------------------------- parameter groups
+def parameter_table(optim_wrapper: Any) -> str:
+    """Sum the parameter groups of an optimizer up: a row for each learning rate and weight decay, largest first.
+
+    Args:
+        optim_wrapper: of mmengine, or a dictionary of several.
+    """
+    rows: dict[tuple, list] = {}
+    for group in _groups(optim_wrapper):
+        key = group.get('initial_lr', group['lr']), group.get('weight_decay', 0)
+        row = rows.setdefault(key, [0, 0])
+        row[0] += sum(parameter.numel() for parameter in group['params'])
+        row[1] += len(group['params'])
+    sums = [(number, tensors, f'{lr:g}', decay) for (lr, decay), (number, tensors) in rows.items()]
+    if len(sums) > _GROUPS:
+        sums = _by_decay(rows)
+    table = [('parameters', 'tensors', 'learning rate', 'weight decay')]
+    table += [(f'{n:,}', f'{tensors:,}', rate, f'{decay:g}') for n, tensors, rate, decay in sorted(sums, reverse=True)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return '\n'.join('  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+
+
+def _by_decay(rows: dict[tuple, list]) -> list[tuple]:
+    """Sum over learning rates, as of a rate for each layer."""
+    sums = []
+    for decay in {decay for _, decay in rows}:
+        chosen = {lr: row for (lr, other), row in rows.items() if other == decay}
+        number, tensors = map(sum, zip(*chosen.values(), strict=True))
+        rate = ' to '.join(f'{end:g}' for end in dict.fromkeys((min(chosen), max(chosen))))
+        sums.append((number, tensors, rate, decay))
+    return sums
+
+
+def _groups(optim_wrapper: Any) -> Iterator[dict]:
+    groups = optim_wrapper.param_groups
+    for part in groups.values() if isinstance(groups, dict) else [groups]:
+        yield from part
