@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn as nn
 from mmcv.image import imread
 
@@ -14,13 +15,13 @@ from .models import classes_of
 THRESHOLD = 0.3  # least score of an object that is reported
 
 
-def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHOLD, topk: int = 1) -> dict[str, Any]:
+def record(result: Any, scope: str, model: Any, threshold: float = THRESHOLD, topk: int = 1) -> dict[str, Any]:
     """Return a prediction in JSON's types.
 
     Args:
         result: of :func:`mmstvit.inference_model`.
         scope: the toolbox.
-        model: whose it is.
+        model: whose it is, or anything else with its ``dataset_meta``.
         threshold: least score of an object, of a detector.
         topk: number of classes in ``top``, of a classifier.
 
@@ -34,10 +35,7 @@ def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHO
     if scope == 'mmdet':
         return dict(objects=_objects(result, model, threshold))
     if scope == 'mmaction':
-        scores, classes = result.pred_score, classes_of(model)
-        label = int(scores.argmax())
-        result = dict(pred_label=label, pred_score=float(scores[label]), pred_scores=scores)
-        result['pred_class'] = _name(classes, label)
+        result = of_scores(result.pred_score, classes_of(model))
     scores, names = [float(score) for score in result['pred_scores']], classes_of(model)
     prediction = dict(
         pred_class=str(result.get('pred_class', result['pred_label'])),
@@ -54,11 +52,28 @@ def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHO
     return prediction
 
 
+def of_scores(scores: Any, names: Sequence[str] | None) -> dict[str, Any]:
+    """Return what mmpretrain says of an image, from the scores of the classes."""
+    label = int(scores.argmax())
+    return dict(pred_label=label, pred_score=float(scores[label]), pred_scores=scores, pred_class=_name(names, label))
+
+
+def as_json(value: Any) -> Any:
+    """Return results in JSON's types: tensors and arrays become numbers and lists of them."""
+    if isinstance(value, dict):
+        return {str(key): as_json(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    return value
+
+
 def _name(names: Sequence[str] | None, label: int) -> str:
-    return names[label] if names else str(label)
+    return str(names[label]) if names else str(label)
 
 
-def _objects(sample: Any, model: nn.Module, threshold: float) -> list[dict]:
+def _objects(sample: Any, model: Any, threshold: float) -> list[dict]:
     from mmdet.structures.mask import encode_mask_results
 
     instances, classes = sample.pred_instances.cpu(), classes_of(model)

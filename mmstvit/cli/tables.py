@@ -20,3 +20,15 @@ def summary(rows: Sequence[tuple[str, str]], counted: Counter) -> Table:
     for name, number in counted.most_common():
         table.add_row(name, str(number))
     return table
+
+
+def figures_of_classes(rows: Sequence[Sequence]) -> Table:
+    """Make a table of :attr:`.Report.rows`: a row for each class, and the mean of all."""
+    head, *rest = rows
+    table = Table(*head)
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    for row in rest:
+        cells = [f'{value:.3f}' if isinstance(value, float) else str(value) for value in row]
+        table.add_row(*cells, end_section=row is rest[-2])
+    return table

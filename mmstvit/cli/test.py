@@ -9,14 +9,18 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
+from ..apis.results import as_json
+from ..apis.testing import add_reports, report_of, write_reports
 from ..apis.weights import check_checkpoint
 from ..engine.augmented_test import augment_test
-from ..engine.class_names import check_configured_names
+from ..engine.class_names import check_configured_names, class_names
 from ..engine.running import add_hook, build_runner, check_data
 from ..engine.strategy import drop_strategy
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
+from ..measure.figures import console
 from .common import add_common_arguments, load_config
+from .tables import figures_of_classes
 
 # What draws predictions on images.
 _VISUALIZERS = {'mmpretrain': 'UniversalVisualizer', 'mmdet': 'DetLocalVisualizer'}
@@ -30,7 +34,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='the config file')
     parser.add_argument('checkpoint', help='a checkpoint file or its URL')
-    parser.add_argument('--out', help='write the metrics to FILE.json, or the predictions to FILE.pkl')
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='write the metrics to FILE.json, the figures of each class to FILE.csv, or the predictions to FILE.jsonl '
+        '(a line for each file, as of `mmstvit infer`) or FILE.pkl',
+    )
+    parser.add_argument(
+        '--per-class', action='store_true', help='precision, recall, F1 and support of each class; the AP of detectors'
+    )
+    parser.add_argument(
+        '--confusion-matrix', action='store_true', help="of classifiers, as a picture and as CSV, in the log's folder"
+    )
     parser.add_argument('--show-dir', help='draw the predictions into this folder')
     parser.add_argument('--interval', type=int, default=1, help='with --show-dir: draw every n-th sample')
     parser.add_argument(
@@ -52,25 +67,13 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             raise UsageError(f'{args.config} has no {key}: it cannot be tested')
     cfg.load_from, cfg.resume = args.checkpoint, False
     drop_strategy(cfg)
-    if args.out is not None:
-        out = Path(args.out)
-        if out.suffix not in ('.json', '.pkl'):
-            raise UsageError(f'--out {args.out}: name it *.json for the metrics or *.pkl for the predictions')
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.suffix == '.pkl':
-            _add_dump(cfg, str(out))
+    args.per_class = args.per_class or (args.out or '').endswith('.csv')
+    add_reports(cfg, args.out, args.per_class, args.confusion_matrix)
     if args.tta:
         augment_test(cfg)
     if args.show_dir is not None:
         _draw(cfg, args.show_dir, args.interval)
     return cfg
-
-
-def _add_dump(cfg: Config, path: str) -> None:
-    # mmdet's own packs masks as RLE; the others use mmengine's.
-    kind = 'mmdet.DumpDetResults' if cfg.default_scope == 'mmdet' else 'mmengine.DumpResults'
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
-    cfg.test_evaluator = [*evaluators, ConfigDict(type=kind, out_file_path=path)]
 
 
 def _draw(cfg: Config, folder: str, interval: int) -> None:
@@ -100,6 +103,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = merge_args(load_config(args), args)
         check_configured_names(cfg, ('train_dataloader', 'test_dataloader'))
         check_data(cfg, ('test_dataloader',))
-        metrics = build_runner(cfg, args.trust_data).test()
-        if args.out is not None and args.out.endswith('.json') and is_main_process():
-            mmengine.dump(metrics, args.out)
+        runner = build_runner(cfg, args.trust_data)
+        metrics = runner.test()
+        if not is_main_process():
+            return
+        if args.out is not None and args.out.endswith('.json'):
+            mmengine.dump(as_json(metrics), args.out)
+        if args.per_class or args.confusion_matrix:
+            report = report_of(cfg, metrics, class_names(runner.test_dataloader.dataset))
+            console().print(figures_of_classes(report.rows))
+            table = args.out if (args.out or '').endswith('.csv') else None
+            written = write_reports(report, Path(runner.log_dir), table, args.confusion_matrix)
+            print(*(f'{what}: {path}' for what, path in written.items()), sep='\n')
