@@ -113,7 +113,9 @@ def _visualizer(scope: str) -> Any:
     return Visualizer()
 
 
-def draw_prediction(result: Any, prediction: dict, scope: str, model: nn.Module, threshold: float) -> np.ndarray:
+def draw_prediction(
+    result: Any, prediction: dict, scope: str, model: nn.Module, threshold: float, image: np.ndarray | None = None
+) -> np.ndarray:
     """Draw a prediction on its image, or above frames of its clip.
 
     Args:
@@ -122,13 +124,15 @@ def draw_prediction(result: Any, prediction: dict, scope: str, model: nn.Module,
         scope: the toolbox.
         model: whose it is.
         threshold: least score of an object, of a detector.
+        image: it, (height, width, 3), uint8 RGB, in the place of the file.
 
     Returns:
         The picture, uint8 RGB.
     """
     if scope == 'mmaction':
         return read_strip(prediction['file'], as_line(prediction))[..., ::-1]
-    image, visualizer = imread(prediction['file'], channel_order='rgb'), _visualizer(scope)
+    visualizer = _visualizer(scope)
+    image = imread(prediction['file'], channel_order='rgb') if image is None else np.ascontiguousarray(image)
     if scope == 'mmdet':
         visualizer.dataset_meta = model.dataset_meta
         visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold)

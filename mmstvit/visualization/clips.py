@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from ..io.streams import video_writer
 from ..io.videos import Video
 from ..registry import HOOKS
 
@@ -55,6 +56,29 @@ def read_strip(path: str | Path, caption: str) -> np.ndarray:
     return _strip(np.stack(list(frames.values()))[..., ::-1], caption)
 
 
+def write_captioned(path: Path, video: str | Path, caption: str) -> None:
+    """Write a video file again, as mp4, with a caption above its frames.
+
+    Raises:
+        VideoError: it cannot be read.
+        OSError: it cannot be written.
+    """
+    source = Video(str(video))
+    with video_writer(path, source.fps) as write:
+        for frame in source:
+            write(captioned(frame, caption))
+
+
+def captioned(image: np.ndarray, caption: str) -> np.ndarray:
+    """Put a caption above an image, which is made wider where the caption is: (height, width, 3), BGR."""
+    height, width = image.shape[:2]
+    needed = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] + 12
+    canvas = np.full((height + _CAPTION, max(width, needed), 3), 255, dtype=np.uint8)
+    canvas[_CAPTION:, :width] = image
+    cv2.putText(canvas, caption, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return canvas
+
+
 def _frames(inputs: Tensor) -> np.ndarray:
     """Return frames (T, H, W, 3) of the model's inputs (clips, 3, T, H, W), or (T, 3, H, W) of 2D recognisers."""
     frames = inputs[0].permute(1, 2, 3, 0) if inputs.dim() == 5 else inputs.permute(0, 2, 3, 1)
@@ -74,8 +98,4 @@ def _strip(frames: np.ndarray, caption: str) -> np.ndarray:
     chosen = frames[np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int)]
     width = round(_HEIGHT * chosen.shape[2] / chosen.shape[1])
     row = np.concatenate([cv2.resize(frame, (width, _HEIGHT)) for frame in chosen], axis=1)
-    needed = cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0] + 12
-    canvas = np.full((_HEIGHT + _CAPTION, max(row.shape[1], needed), 3), 255, dtype=np.uint8)
-    canvas[_CAPTION:, : row.shape[1]] = row[..., ::-1]  # networks take RGB, OpenCV writes BGR
-    cv2.putText(canvas, caption, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    return canvas
+    return captioned(row[..., ::-1], caption)  # networks take RGB, OpenCV writes BGR
