@@ -79,9 +79,7 @@ def run(args: argparse.Namespace) -> bool:
     """Infer all files, print and write what is predicted, and return whether all could be read."""
     output_file(args.out, '--out', ROW_FILES)
     check_checkpoint(args.checkpoint)
-    if Path(args.model).is_dir():
-        args.model, checkpoint = map(str, find_run(Path(args.model)))
-        args.checkpoint = args.checkpoint or checkpoint
+    args.model, args.checkpoint = find_run(args.model, args.checkpoint)
     cfg = read_config(args.model)
     scope = cfg.default_scope
     check_limited(args, scope, LIMITED)

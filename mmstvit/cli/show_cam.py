@@ -23,7 +23,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_picture_arguments(parser, 'cam')
     parser.add_argument('--target', metavar='CLASS', help='number or name of the class; default the predicted one')
     parser.add_argument('--method', default='GradCAM', choices=METHODS, help='of grad-cam; default GradCAM')
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def number_of(target: str | None, classes: Sequence[str] | None) -> int | None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..apis.files import IMAGES, VIDEOS, find_inputs
 from ..apis.models import get_model, scope_of
 from ..apis.results import as_line, record
-from ..apis.weights import check_checkpoint
 from ..errors import UsageError, one_line, one_line_errors
 from ..io.files import write_whole
 from ..visualization import TokenMaps, token_maps
 from ..visualization.pictures import picture, sheet, write_png
-from .arguments import add_picture_arguments, output_file
+from .arguments import add_picture_arguments, find_arguments, is_checkpoint, output_file
 from .common import read_config
 
 SHEET = 'contact_sheet'
@@ -41,16 +41,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', metavar='FILE.npz', help='write the maps there: an array 0/unit1/refine/attention and so on an input'
     )
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, Path]:
     """Load the model with its weights, once all inputs are there, and choose the folder for the pictures."""
-    for name in args.inputs:
-        if not Path(name).is_file():
-            raise UsageError(f'there is no file {name}')
-    check_checkpoint(args.checkpoint)
+    if Path(args.config).is_dir() and args.checkpoint and not is_checkpoint(args.checkpoint):
+        args.checkpoint, args.inputs = None, [args.checkpoint, *args.inputs]  # a work dir and the first input
+    find_arguments(args)
     cfg = read_config(args.config, args.cfg_options)
+    if not args.inputs:
+        raise UsageError('give images, clips or folders of them')
+    args.inputs = [str(path) for path in find_inputs(args.inputs, VIDEOS if cfg.default_scope == 'mmaction' else IMAGES)]
     model = get_model(cfg, args.checkpoint, args.device, args.trust_checkpoint)
     return model, Path(args.show_dir) if args.show_dir else Path(cfg.work_dir) / folder
 

@@ -11,7 +11,6 @@ from mmengine.dist import is_main_process
 
 from ..apis.results import as_json
 from ..apis.testing import add_reports, report_of, write_reports
-from ..apis.weights import check_checkpoint
 from ..engine.augmented_test import augment_test
 from ..engine.class_names import check_configured_names, class_names
 from ..engine.running import add_hook, build_runner, check_data
@@ -19,6 +18,7 @@ from ..engine.strategy import drop_strategy
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
 from ..measure.figures import console
+from .arguments import add_run_arguments, find_arguments
 from .common import add_common_arguments, load_config
 from .tables import figures_of_classes
 
@@ -32,8 +32,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description='Evaluate a checkpoint; the toolbox (mmpretrain, mmdet, mmaction2) is chosen by the config.',
         epilog='example: python tools/test.py configs/stvit/stvit-s_8xb128_in1k.py https://.../stvit-s.pth',
     )
-    parser.add_argument('config', help='the config file')
-    parser.add_argument('checkpoint', help='a checkpoint file or its URL')
+    add_run_arguments(parser)
     parser.add_argument(
         '--out',
         metavar='FILE',
@@ -52,7 +51,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--tta', action='store_true', help='average augmented views: by tta_model and tta_pipeline, or flips'
     )
     add_common_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    find_arguments(args)
+    return args
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
@@ -61,7 +62,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     Raises:
         UsageError: an argument cannot take effect.
     """
-    check_checkpoint(args.checkpoint)
     for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         if cfg.get(key) is None:
             raise UsageError(f'{args.config} has no {key}: it cannot be tested')
