@@ -110,7 +110,9 @@ def add_network_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a config with its checkpoint, or a work dir in the place of both, see :func:`find_arguments`."""
     parser.add_argument('config', help='the config file, or the work dir of a training, which has its checkpoint too')
-    parser.add_argument('checkpoint', nargs='?', help='a checkpoint file or its URL; of a work dir the best or last one')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='a checkpoint file or its URL; of a work dir the best or the last'
+    )
 
 
 def is_checkpoint(name: str) -> bool:

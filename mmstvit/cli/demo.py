@@ -37,7 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--work-dirs', type=Path, default=Path('work_dirs'), metavar='DIR', help='folder of trained models, %(default)s'
     )
-    parser.add_argument('--model', metavar='MODEL', help='another model: a name of `mmstvit list`, a config or a work dir')
+    parser.add_argument('--model', metavar='MODEL', help='another: a name of `mmstvit list`, a config or a work dir')
     add_checkpoint_argument(parser)
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to listen at, %(default)s; 0.0.0.0 lets other machines in'

@@ -10,7 +10,7 @@ from mmengine.registry import OPTIMIZERS
 
 from ..apis.weights import check_checkpoint
 from ..engine.checks import check_training
-from ..engine.running import build_runner, check_data
+from ..engine.running import add_curves, build_runner, check_data
 from ..engine.stops import clear_stops, guard_training, newest_checkpoint
 from ..engine.videos import skip_broken_clips
 from ..errors import UsageError, one_line_errors, unknown_type
@@ -44,6 +44,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='in mmaction2: train on, without clips that are not there or cannot be read, and count them at the end',
     )
+    parser.add_argument('--tensorboard', action='store_true', help='write curves and pictures for TensorBoard too')
+    parser.add_argument(
+        '--wandb', nargs='?', const='', metavar='PROJECT', help='send curves and pictures to Weights & Biases too'
+    )
     add_common_arguments(parser)
     return parser.parse_args(argv)
 
@@ -58,6 +62,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         if not cfg.get(key):
             raise UsageError(f'{args.config} has no {key}: it cannot train')
     _check_optimizer(cfg)
+    add_curves(cfg, args.tensorboard, args.wandb)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:

@@ -232,7 +232,7 @@ def test_a_work_dir(trained, photos, tmp_path, fails):
     (moved / 'epoch_4.pth').unlink()
     assert main([str(moved), str(photos / '0.PNG'), '--device', 'cpu']) == 0
     (moved / 'best_accuracy_top1_epoch_2.pth').unlink()
-    assert 'has no checkpoint that a training has finished' in fails(main, moved, photos)
+    assert 'has no checkpoint that a training has finished: give a checkpoint' in fails(main, moved, photos)
     (moved / 'other.py').write_text('')
     assert 'must have the config of one training, it has other.py, tiny.py' in fails(main, moved, photos)
 

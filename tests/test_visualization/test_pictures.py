@@ -216,7 +216,7 @@ def test_a_single_input_has_no_contact_sheet(network, tmp_path, monkeypatch):
 
 
 WRONG = {
-    'no such image': (['nowhere.png'], 'there is no file nowhere.png'),
+    'no such image': (['nowhere.png'], 'there is no file or folder nowhere.png'),
     'no image': (['{config}'], 'error: '),
     'no such token': (
         ['{image}', '--tokens', '4'],
