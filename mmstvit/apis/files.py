@@ -54,6 +54,19 @@ def _is_wanted(path: Path, root: Path, endings: Sequence[str]) -> bool:
     return path.suffix.lower() in endings and not hidden and path.is_file()  # a folder may have such a name
 
 
+def picture_names(inputs: Sequence[str], *reserved: str) -> list[str]:
+    """Name the picture of each input, without ending: like the file, numbered where a name would come again."""
+    names: list[str] = list(reserved)
+    for path in inputs:
+        stem = name = Path(path).stem
+        number = 1
+        while name in names:
+            number += 1
+            name = f'{stem}_{number}'
+        names.append(name)
+    return names[len(reserved) :]
+
+
 def open_source(source: str) -> Video | Camera:
     """Open a camera by its number, or else a video file.
 

@@ -10,6 +10,7 @@ import torch.nn as nn
 from mmcv.image import imread
 
 from ..visualization.clips import read_strip
+from ..visualization.colours import distinct_colours
 from .models import classes_of
 
 THRESHOLD = 0.3  # least score of an object that is reported
@@ -135,6 +136,9 @@ def draw_prediction(
     image = imread(prediction['file'], channel_order='rgb') if image is None else np.ascontiguousarray(image)
     if scope == 'mmdet':
         visualizer.dataset_meta = model.dataset_meta
+        if names := classes_of(model):
+            colours = map(tuple, distinct_colours(len(names)).tolist())
+            visualizer.dataset_meta = dict(model.dataset_meta, palette=[*colours])
         visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold)
         return visualizer.get_image()
     from mmpretrain.structures import DataSample

@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..apis.files import picture_names
 from ..apis.models import classes_of
 from ..errors import UsageError, one_line, one_line_errors, suggest
 from ..visualization.class_activation import METHODS, activation_sheet, class_activation
 from ..visualization.pictures import write_png
 from .arguments import add_picture_arguments
-from .show_tokens import SHEET, load_model, picture_names
+from .show_tokens import SHEET, load_model
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
