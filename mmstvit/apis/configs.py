@@ -10,9 +10,13 @@ from ..paths import package_data
 def find_config(path: str) -> Path:
     """Find a config file by its path, its path below the ``configs`` of the installed package, or a model's name.
 
+    The path of a work dir stands for the config that a training has left in it.
+
     Raises:
         UsageError: there is none.
     """
+    if Path(path).is_dir():
+        return _config_of_run(Path(path))
     root = package_data()
     for candidate in (Path(path), root / path, root / 'configs' / path):
         if candidate.is_file():
@@ -25,20 +29,35 @@ def find_config(path: str) -> Path:
     raise UsageError(f'there is no config {path}; {hint}')
 
 
-def find_run(folder: Path) -> tuple[Path, Path]:
-    """Return the config and the checkpoint that a training has left in its work dir: the best one, or else the last.
-
-    Raises:
-        UsageError: there are none, or more than one.
-    """
-    configs, best = sorted(folder.glob('*.py')), sorted(folder.glob('best_*.pth'))
+def _config_of_run(folder: Path) -> Path:
+    configs = sorted(folder.glob('*.py'))
     if len(configs) != 1:
         names = ', '.join(path.name for path in configs) or 'none'
         raise UsageError(f'{folder} must have the config of one training, it has {names}: give the path of a config')
-    last = folder / 'last_checkpoint'
+    return configs[0]
+
+
+def find_run(model: str, checkpoint: str | None) -> tuple[str, str | None]:
+    """Return a config and a checkpoint, where a work dir may stand in the place of both.
+
+    Args:
+        model: a config as of :func:`find_config`, or the work dir of a training.
+        checkpoint: by default, of a work dir, the best one, or else the last.
+
+    Raises:
+        UsageError: the work dir has no config or more than one, or no checkpoint.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return model, checkpoint
+    return str(_config_of_run(folder)), checkpoint or str(_checkpoint_of_run(folder))
+
+
+def _checkpoint_of_run(folder: Path) -> Path:
+    best, last = sorted(folder.glob('best_*.pth')), folder / 'last_checkpoint'
     named = Path(last.read_text().strip()) if last.is_file() else last
     candidates = [*(best if len(best) == 1 else ()), folder / named.name, named]  # the folder may have been moved
     checkpoint = next((path for path in candidates if path.is_file() and path.suffix == '.pth'), None)
     if checkpoint is None:
-        raise UsageError(f'{folder} has no checkpoint that a training has finished: give --checkpoint')
-    return configs[0], checkpoint
+        raise UsageError(f'{folder} has no checkpoint that a training has finished: give a checkpoint')
+    return checkpoint

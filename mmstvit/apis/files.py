@@ -1,22 +1,31 @@
 """Find images and videos in folders, and predict them."""
 
-import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import UsageError, one_line
+from ..io.streams import Camera
+from ..io.videos import Video, VideoError
+from ..visualization.clips import write_captioned
+from ..visualization.pictures import write_png
+from .frames import predict_frames
 from .inference import infer
 from .inputs import INPUT_ERRORS
 from .models import scope_of
-from .results import THRESHOLD, draw_prediction, record
+from .results import THRESHOLD, as_line, draw_prediction, record
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm')
+
+
+def endings_of(scope: str) -> tuple[str, ...]:
+    """Return the endings of the files that a model of a toolbox takes."""
+    return VIDEOS if scope == 'mmaction' else (*IMAGES, *VIDEOS)
 
 
 def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
@@ -57,46 +66,103 @@ def _below_common_folder(files: Sequence[Path]) -> list[Path]:
     return [path.relative_to(root) for path in full]
 
 
+def picture_names(inputs: Sequence[str], *reserved: str) -> list[str]:
+    """Name the picture of each input, without ending: like the file, numbered where a name would come again."""
+    names: list[str] = list(reserved)
+    for path in inputs:
+        stem = name = Path(path).stem
+        number = 1
+        while name in names:
+            number += 1
+            name = f'{stem}_{number}'
+        names.append(name)
+    return names[len(reserved) :]
+
+
+def open_source(source: str) -> Video | Camera:
+    """Open a camera by its number, or else a video file.
+
+    Raises:
+        UsageError: there is no such camera or file, or it cannot be read.
+    """
+    try:
+        return Camera(int(source)) if source.isdecimal() else Video(source)
+    except VideoError as error:
+        raise UsageError(one_line(error)) from error
+
+
+def has_frames(file: Path | Video | Camera, scope: str) -> bool:
+    """Return whether a model of this toolbox predicts the frames of an input one by one."""
+    return scope != 'mmaction' and (not isinstance(file, Path) or file.suffix.lower() in VIDEOS)
+
+
 def predict_files(
     model: torch.nn.Module,
-    files: Sequence[Path],
+    files: Sequence[Path | Video | Camera],
     batch_size: int = 1,
     threshold: float = THRESHOLD,
-    out: Path | None = None,
     draw: Path | None = None,
     topk: int = 1,
     dtype: torch.dtype = torch.float32,
+    most: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Infer files, and yield a record of each as soon as it is there.
 
     Args:
         model: of :func:`mmstvit.get_model`.
-        files: images or videos.
+        files: images or videos; of a video a model of images predicts each frame, see :func:`.predict_frames`.
         batch_size: as of :func:`.infer`.
         threshold: least score of an object, of a detector.
-        out: a file that gets a line of JSON for each record.
-        draw: a folder that gets a picture of each prediction, named by its file below the folder that is common to all.
+        draw: a folder that gets a picture of each prediction, of videos an mp4, named by its file below the folder that
+            is common to all.
         topk: classes of a classifier that are recorded with names and scores, as ``top`` where there are several.
         dtype: as of :func:`.infer`.
+        most: frames of a video that are predicted, by default all.
 
     Yields:
         ``file`` with its :func:`.record`, or with the ``error`` of one that cannot be read, in one line.
     """
-    scope, names = scope_of(model), _below_common_folder(files) if draw else files
-    options = dict(progress=False) if scope == 'mmaction' else {}  # of the windows of a video
-    with open(out, 'w', encoding='utf-8') if out else nullcontext() as lines:
-        results = infer(model, files, batch_size, dtype, **options)
-        for file, name, result in zip(files, names, results, strict=True):
-            if isinstance(result, INPUT_ERRORS):
-                prediction = dict(file=str(file), error=one_line(result))
-            else:
-                prediction = dict(file=str(file), **record(result, scope, model, threshold, topk))
-                if draw:
-                    from ..visualization.pictures import write_png  # and Matplotlib
+    scope = scope_of(model)
+    paths = [file for file in files if isinstance(file, Path)]
+    names = dict(zip(paths, _below_common_folder(paths) if draw and paths else paths, strict=True))
 
-                    image = draw_prediction(result, prediction, scope, model, threshold)
-                    write_png(draw / f'{name}.png', image)
-            if lines:
-                lines.write(json.dumps(prediction) + '\n')
-                lines.flush()  # what was inferred is there whatever happens next
-            yield prediction
+    def place(file: Path | Video | Camera, ending: str) -> Path | None:
+        name = names[file] if isinstance(file, Path) else Path(file.filename).name
+        return draw and draw / f'{name}{ending}'
+
+    options = dict(threshold=threshold, topk=topk, dtype=dtype)
+    for frames, some in groupby(files, lambda file: has_frames(file, scope)):
+        if not frames:
+            yield from _predict_whole(model, list(some), place, batch_size, **options)
+            continue
+        for file in some:
+            try:
+                source = Video(str(file)) if isinstance(file, Path) else file
+                drawn = place(file, '.mp4')
+                yield from predict_frames(model, source, batch_size, draw=drawn, most=most, **options)
+            except VideoError as error:
+                yield dict(file=str(file), error=one_line(error))
+
+
+def _predict_whole(
+    model: torch.nn.Module,
+    files: list[Path],
+    place: Callable[[Path, str], Path | None],
+    batch_size: int,
+    threshold: float,
+    topk: int,
+    dtype: torch.dtype,
+) -> Iterator[dict[str, Any]]:
+    """Predict images, or videos with a model of videos."""
+    scope = scope_of(model)
+    options = dict(progress=False) if scope == 'mmaction' else {}  # of the windows of a video
+    for file, result in zip(files, infer(model, files, batch_size, dtype, **options), strict=True):
+        if isinstance(result, INPUT_ERRORS):
+            yield dict(file=str(file), error=one_line(result))
+            continue
+        prediction = dict(file=str(file), **record(result, scope, model, threshold, topk))
+        if picture := place(file, '.png'):
+            write_png(picture, draw_prediction(result, prediction, scope, model, threshold))
+            if scope == 'mmaction':
+                write_captioned(place(file, '.mp4'), file, as_line(prediction))
+        yield prediction

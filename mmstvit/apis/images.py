@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from threading import get_ident
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -17,7 +19,7 @@ from mmpretrain.models import MultiLabelClsHead
 from mmpretrain.registry import TRANSFORMS
 
 from ..io.image_transforms import guard_images
-from .inputs import INPUT_ERRORS, checked_image
+from .inputs import INPUT_ERRORS, as_array, checked_image
 from .pipelines import loading_step, test_dataset_of
 
 _pipelines: WeakKeyDictionary = WeakKeyDictionary()  # model -> the steps of its config, and what was built of them
@@ -60,6 +62,7 @@ class CheckedInferencer(ImageClassificationInferencer):
         local: Callable[[Any], Any],
         batch_size: int = 1,
         return_datasamples: bool = False,
+        return_logits: bool = False,
         **drawing: Any,
     ) -> Iterator[Any]:
         """Infer images in batches, and yield the result of each, or what it has raised, when its batch was run.
@@ -69,6 +72,7 @@ class CheckedInferencer(ImageClassificationInferencer):
             local: what makes a file of this machine of each, or raises.
             batch_size: images that are run together.
             return_datasamples: whether results are mmpretrain's ``DataSample``.
+            return_logits: whether results have ``logits`` too, what the head gives before softmax or sigmoid.
             **drawing: how results are drawn, by mmpretrain, after the last one.
 
         Raises:
@@ -78,11 +82,15 @@ class CheckedInferencer(ImageClassificationInferencer):
         images, samples = [], []
         for batch in self._prepare(inputs, local, batch_size):
             read = [one for one in batch if one.error is None]
-            predictions = self.forward(default_collate([one.sample for one in read])) if read else []
+            with _recorded(self.model.head) if return_logits else nullcontext() as outputs:
+                predictions = self.forward(default_collate([one.sample for one in read])) if read else []
             if drawing:
                 images += [one.image for one in read]
                 samples += predictions
-            results = iter(self.postprocess(predictions, [], return_datasamples))
+            results = self.postprocess(predictions, [], return_datasamples)
+            if return_logits:
+                _add_logits(results, outputs)
+            results = iter(results)
             yield from (next(results) if one.error is None else one.error for one in batch)
         if drawing:
             self.visualize(images, samples, **drawing)
@@ -92,7 +100,7 @@ class CheckedInferencer(ImageClassificationInferencer):
 
         def prepare(image: Any) -> Prepared:
             try:
-                image = local(image)
+                image = as_array(local(image))
                 return Prepared(image, self.pipeline(image))
             except INPUT_ERRORS as error:
                 return Prepared(image, error=error)
@@ -105,6 +113,37 @@ class CheckedInferencer(ImageClassificationInferencer):
             while ahead:
                 chunk, ahead = ahead, next(chunks, None)
                 yield [future.result() for future in chunk]
+
+
+@contextmanager
+def _recorded(head: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Context manager that records what a head gives in this thread: (batch, classes), float32, on the CPU."""
+    outputs, thread = [], get_ident()
+
+    def record(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> None:
+        if get_ident() == thread and isinstance(output, torch.Tensor):  # other threads may run the same model
+            outputs.append(output.detach().float().cpu())
+
+    handle = head.register_forward_hook(record)
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+def _add_logits(results: list, outputs: list) -> None:
+    """Add what the head has given to the results of a batch.
+
+    Raises:
+        ValueError: it is not a tensor (batch, classes).
+    """
+    if results and not (len(outputs) == 1 and outputs[0].shape[:1] == (len(results),)):
+        raise ValueError('return_logits: the head of this network gives no tensor of shape (batch, classes)')
+    for result, logits in zip(results, *outputs):
+        if isinstance(result, dict):
+            result['logits'] = logits.numpy()
+        else:
+            result.set_field(logits, 'logits')
 
 
 class _Load:

@@ -30,10 +30,11 @@ def infer(
 
     Args:
         model: of :func:`mmstvit.get_model`, in evaluation mode.
-        inputs: paths, addresses or arrays, as of :func:`mmstvit.inference_model`.
+        inputs: paths, addresses, arrays, tensors or images of PIL, as of :func:`mmstvit.inference_model`.
         batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
         dtype: ``torch.bfloat16`` or, on a GPU, ``torch.float16`` run the model with automatic mixed precision.
-        **kwargs: of mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results, at the end. For video
+        **kwargs: of mmpretrain's inferencer, e.g. ``show_dir='folder'`` to draw the results, at the end, and
+            ``return_logits=True`` for what the head gives before softmax, as ``logits``. For video
             ``window`` and ``stride`` in seconds, to infer a long one window by window, and ``progress=False`` for no
             bar (:func:`mmstvit.apis.video.infer_video`).
 
@@ -77,21 +78,26 @@ def inference_model(
     Args:
         model: a name of :func:`list_models`, the path of a config, a config, or a model from :func:`get_model`.
         *args: a checkpoint's path or URL (optional), then the inputs: an image's path or array (height, width, 3), in
-            BGR order as OpenCV reads it, or a list of them; for video a clip's path. In the place of a path an address
-            (http or https), which is downloaded and looked at as a file is. A name without a checkpoint means the
-            published weights.
+            uint8 in BGR order as OpenCV reads it, an image of PIL, a tensor (3, height, width), uint8 or floating-point
+            from 0 to 1, in RGB order as torchvision reads it, or a list of them; for video a clip's path. In the place
+            of a path an address (http or https), which is downloaded and looked at as a file is. A name without a
+            checkpoint means the published weights.
         device: where to run, by default the model's own device, or a GPU where there is one.
         batch_size: images that are run together, in mmpretrain; the other toolboxes run one at a time.
         dtype: as of :func:`mmstvit.apis.infer`.
         trust_checkpoint: as in :func:`get_model`.
         return_exceptions: of a list, whether an exception stands in the place of an input that cannot be read. Without,
             the first one is raised when the others have been inferred; its attribute ``results`` is that list.
-        **kwargs: as of :func:`mmstvit.apis.infer`, e.g. ``show_dir='folder'`` to draw what a classifier predicts.
+        **kwargs: as of :func:`mmstvit.apis.infer`, e.g. ``show_dir='folder'`` to draw what a classifier predicts, or
+            ``return_logits=True``.
 
     Returns:
-        What the toolbox gives: of mmpretrain a dict with ``pred_scores``, ``pred_label``, ``pred_score`` and
-        ``pred_class`` (of a multi-label head also ``pred_labels``), of mmdet a ``DetDataSample``, of mmaction2 an
-        ``ActionDataSample``. A list of inputs gives a list.
+        What the toolbox gives. Of mmpretrain a dict with ``pred_scores``, the probabilities of all classes (after
+        softmax; of a multi-label head after a sigmoid for each), ``pred_label``, the number of the best one,
+        ``pred_score``, its probability, and ``pred_class``, its name; of a multi-label head also ``pred_labels``; with
+        ``return_logits`` also ``logits``, what the head gives before softmax or sigmoid. Of mmdet a ``DetDataSample``,
+        whose ``pred_instances.scores`` are probabilities; of mmaction2 an ``ActionDataSample``, whose ``pred_score``
+        has probabilities where the head's ``average_clips`` is ``'prob'``. A list of inputs gives a list.
 
     Raises:
         ValueError: an unknown name, an input that is no image, cannot be read or has too many pixels (the environment
@@ -124,13 +130,17 @@ def _infer_images(
     return CheckedInferencer(model).stream(inputs, local, batch_size, **kwargs)
 
 
-def _infer_objects(model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int) -> Iterator[Any]:
+def _infer_objects(
+    model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int, **unknown: Any
+) -> Iterator[Any]:
     from mmdet.apis import inference_detector
     from mmengine.dataset import Compose
 
     from ..io.image_transforms import guard_images
 
     _refuse_batches(batch_size)
+    if unknown:
+        raise ValueError(f'{", ".join(unknown)}: inference with mmdet has no such setting')
 
     @functools.cache
     def pipeline(of_files: bool) -> Compose:

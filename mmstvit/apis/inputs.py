@@ -10,6 +10,10 @@ from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
 from ..io.downloads import DownloadError, download
 from ..io.image_check import max_bytes
 from ..paths import is_address
@@ -19,24 +23,58 @@ INPUT_ERRORS = (ValueError, OSError)
 _SECONDS = 600  # that the download of an input may take
 
 
-def checked_image(image: Any, gray: bool = False) -> Any:
-    """Check that an image is the path of a file, which is returned as a string, or an array (height, width, 3).
+def checked_image(image: Any, gray: bool = False) -> str | np.ndarray:
+    """Return the path of an image, or its pixels as OpenCV would read them: (height, width, 3), uint8, BGR.
 
     Args:
-        image: the input.
-        gray: whether (height, width) and (height, width, 1) are accepted too.
+        image: the path of a file, an array of that kind, an image of PIL, which is turned as its EXIF tag says, or a
+            tensor (3, height, width), RGB, uint8 or floating-point from 0 to 1.
+        gray: whether arrays (height, width) and (height, width, 1) are accepted too.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is none of them.
         FileNotFoundError: there is no such file.
     """
     if isinstance(image, (str, PathLike)):
         return checked_path(image, 'image')
+    image = as_array(image)
     shape = getattr(image, 'shape', (0,))
     if not ((len(shape) == 3 and shape[-1] in ((1, 3) if gray else (3,))) or (gray and len(shape) == 2)) or 0 in shape:
         shape = getattr(image, 'shape', type(image).__name__)
         raise ValueError(f'an image is a path or an array of shape (height, width, 3), got {shape}')
+    if image.dtype != np.uint8:
+        raise ValueError(f'an image is a path or an array of uint8 from 0 to 255, got {image.dtype}')
     return image
+
+
+def as_array(image: Any) -> Any:
+    """Return an image of PIL or a tensor as an array, see :func:`checked_image`, and anything else as it is.
+
+    Raises:
+        ValueError: a tensor of another kind.
+    """
+    if isinstance(image, Image.Image):
+        return np.ascontiguousarray(np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1])
+    return _pixels(image) if isinstance(image, torch.Tensor) else image
+
+
+def _pixels(image: torch.Tensor) -> np.ndarray:
+    """Return a tensor (3, height, width), RGB, as (height, width, 3), uint8, BGR."""
+    if image.dim() != 3 or len(image) != 3 or 0 in image.shape:
+        raise ValueError(
+            f'a tensor of an image has the shape (3, height, width), got {tuple(image.shape)}; several are a list'
+        )
+    if image.is_floating_point():
+        if not 0 <= float(image.min()) <= float(image.max()) <= 1:
+            least, most = float(image.min()), float(image.max())
+            raise ValueError(
+                f'a floating-point tensor of an image has values from 0 to 1, got {least:.4g} to {most:.4g}: it is '
+                'normalised as the config says'
+            )
+        image = (image.float() * 255).round().to(torch.uint8)
+    elif image.dtype != torch.uint8:
+        raise ValueError(f'a tensor of an image is uint8 or floating-point, got {image.dtype}')
+    return image.flip(0).permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 def checked_path(path: str | PathLike, what: str) -> str:

@@ -8,19 +8,20 @@ import numpy as np
 import torch.nn as nn
 from mmcv.image import imread
 
+from ..visualization.colours import distinct_colours
 from ..visualization.fonts import choose_fonts
 from .models import classes_of
 
 THRESHOLD = 0.3  # least score of an object that is reported
 
 
-def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHOLD, topk: int = 1) -> dict[str, Any]:
+def record(result: Any, scope: str, model: Any, threshold: float = THRESHOLD, topk: int = 1) -> dict[str, Any]:
     """Return a prediction in JSON's types.
 
     Args:
         result: of :func:`mmstvit.inference_model`.
         scope: the toolbox.
-        model: whose it is.
+        model: whose it is, or anything else with its ``dataset_meta``.
         threshold: least score of an object, of a detector.
         topk: number of classes in ``top``, of a classifier.
 
@@ -34,10 +35,7 @@ def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHO
     if scope == 'mmdet':
         return dict(objects=_objects(result, model, threshold))
     if scope == 'mmaction':
-        scores, classes = result.pred_score, classes_of(model)
-        label = int(scores.argmax())
-        result = dict(pred_label=label, pred_score=float(scores[label]), pred_scores=scores)
-        result['pred_class'] = _name(classes, label)
+        result = of_scores(result.pred_score, classes_of(model))
     scores, names = [float(score) for score in result['pred_scores']], classes_of(model)
     prediction = dict(
         pred_class=str(result.get('pred_class', result['pred_label'])),
@@ -54,11 +52,17 @@ def record(result: Any, scope: str, model: nn.Module, threshold: float = THRESHO
     return prediction
 
 
+def of_scores(scores: Any, names: Sequence[str] | None) -> dict[str, Any]:
+    """Return what mmpretrain says of an image, from the scores of the classes."""
+    label = int(scores.argmax())
+    return dict(pred_label=label, pred_score=float(scores[label]), pred_scores=scores, pred_class=_name(names, label))
+
+
 def _name(names: Sequence[str] | None, label: int) -> str:
-    return names[label] if names else str(label)
+    return str(names[label]) if names else str(label)
 
 
-def _objects(sample: Any, model: nn.Module, threshold: float) -> list[dict]:
+def _objects(sample: Any, model: Any, threshold: float) -> list[dict]:
     from mmdet.structures.mask import encode_mask_results
 
     instances, classes = sample.pred_instances.cpu(), classes_of(model)
@@ -98,7 +102,9 @@ def _visualizer(scope: str) -> Any:
     return choose_fonts(Visualizer())
 
 
-def draw_prediction(result: Any, prediction: dict, scope: str, model: nn.Module, threshold: float) -> np.ndarray:
+def draw_prediction(
+    result: Any, prediction: dict, scope: str, model: nn.Module, threshold: float, image: np.ndarray | None = None
+) -> np.ndarray:
     """Draw a prediction on its image, or above frames of its clip.
 
     Args:
@@ -107,6 +113,7 @@ def draw_prediction(result: Any, prediction: dict, scope: str, model: nn.Module,
         scope: the toolbox.
         model: whose it is.
         threshold: least score of an object, of a detector.
+        image: it, (height, width, 3), uint8 RGB, in the place of the file.
 
     Returns:
         The picture, uint8 RGB.
@@ -115,9 +122,13 @@ def draw_prediction(result: Any, prediction: dict, scope: str, model: nn.Module,
         from ..visualization.clips import read_strip
 
         return read_strip(prediction['file'], as_line(prediction))[..., ::-1]
-    image, visualizer = imread(prediction['file'], channel_order='rgb'), _visualizer(scope)
+    visualizer = _visualizer(scope)
+    image = imread(prediction['file'], channel_order='rgb') if image is None else np.ascontiguousarray(image)
     if scope == 'mmdet':
         visualizer.dataset_meta = model.dataset_meta
+        if names := classes_of(model):
+            colours = map(tuple, distinct_colours(len(names)).tolist())
+            visualizer.dataset_meta = dict(model.dataset_meta, palette=[*colours])
         visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold)
         return visualizer.get_image()
     from mmpretrain.structures import DataSample

@@ -2,14 +2,16 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import DictAction
 
+from ..apis.configs import find_run
 from ..apis.models import chosen_device
+from ..apis.weights import check_checkpoint
 from ..errors import UsageError
 from ..measure.networks import SPECS
 from ..models import reduce_by_text
@@ -113,17 +115,62 @@ def add_network_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument('--json', metavar='FILE', help='write all figures there')
 
 
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a config with its checkpoint, or a work dir in the place of both, see :func:`find_arguments`."""
+    parser.add_argument('config', help='the config file, or the work dir of a training, which has its checkpoint too')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='a checkpoint file or its URL; of a work dir the best or the last'
+    )
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether an argument is a checkpoint by its name, and no input."""
+    return '://' in name or Path(name).suffix in ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.tar')
+
+
+def find_arguments(args: argparse.Namespace) -> None:
+    """Find what a work dir has, and check that there is a checkpoint.
+
+    Raises:
+        UsageError: there is none.
+    """
+    args.config, args.checkpoint = find_run(args.config, args.checkpoint)
+    if args.checkpoint is None:
+        raise UsageError(f'give a checkpoint after {args.config}, or the work dir of a training in the place of both')
+    check_checkpoint(args.checkpoint)
+
+
 def add_picture_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
     """Add the arguments of commands that draw into a ``folder`` below the config's work dir."""
-    parser.add_argument('config', help='the config file')
-    parser.add_argument('checkpoint', help='a checkpoint file or its URL')
-    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='images, or of a video config clips')
+    add_run_arguments(parser)
+    parser.add_argument('inputs', nargs='*', metavar='INPUT', help='images, or of a video config clips, or folders')
     parser.add_argument(
         '--show-dir', metavar='DIR', help=f'folder for the pictures; default work_dirs/<config name>/{folder}'
     )
     add_device_argument(parser)
     add_cfg_options(parser)
     add_trust_argument(parser)
+
+
+def check_limited(args: argparse.Namespace, scope: str, limits: Mapping[str, tuple[Sequence[str], Any, str]]) -> None:
+    """Check options that only some toolboxes have, and fill in their defaults; where they have no effect it is 1.
+
+    Args:
+        args: of a command, ``None`` for what was not given.
+        scope: the toolbox.
+        limits: option -> the toolboxes that have it, its default, and what it is for.
+
+    Raises:
+        UsageError: an option has no effect on models of this toolbox, or is a whole number below 1.
+    """
+    for name, (scopes, default, reason) in limits.items():
+        option, value = f'--{name.replace("_", "-")}', getattr(args, name)
+        if value is None:
+            setattr(args, name, default if default is None or scope in scopes else 1)
+        elif scope not in scopes:
+            raise UsageError(f'{option} is for {reason}')
+        elif isinstance(value, int) and value < 1:
+            raise UsageError(f'{option} {value}: it must be at least 1')
 
 
 def output_file(path: str | None, option: str, endings: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..apis.configs import find_config
+from ..apis.configs import find_config, find_run
 from ..apis.models import published_weights
 from ..apis.weights import check_checkpoint
 from ..demo.models import DemoModel
@@ -37,7 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--work-dirs', type=Path, default=Path('work_dirs'), metavar='DIR', help='folder of trained models, %(default)s'
     )
-    parser.add_argument('--model', metavar='MODEL', help='another model: a name of `mmstvit list` or a config')
+    parser.add_argument('--model', metavar='MODEL', help='another: a name of `mmstvit list`, a config or a work dir')
     add_checkpoint_argument(parser)
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to listen at, %(default)s; 0.0.0.0 lets other machines in'
@@ -66,8 +66,9 @@ def own_model(args: argparse.Namespace) -> DemoModel | None:
     """Load the model of ``--model``, so that what is wrong with it is reported before the page is there."""
     if args.model is None:
         return None
-    config = find_config(args.model)
-    weights = args.checkpoint or published_weights(config)
+    model, checkpoint = find_run(args.model, args.checkpoint)
+    config = find_config(model)
+    weights = checkpoint or published_weights(config)
     own = DemoModel(config.stem, config, weights, args.device, args.trust_checkpoint)
     own.model  # noqa: B018
     return own

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..apis.models import get_model
-from ..apis.weights import check_checkpoint
 from ..deploy.export import export_onnx, require_packages
 from ..errors import UsageError, one_line_errors
-from .arguments import add_reduce_argument, add_trust_argument, reduced
+from .arguments import add_reduce_argument, add_run_arguments, add_trust_argument, find_arguments, reduced
 from .common import read_config
 
 
@@ -21,8 +20,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'prepared is written into the file, and tools/deployment/run_onnx.py does it.',
         epilog='example: mmstvit export stvit-s_8xb128_in1k s.pth s.onnx --dynamic-batch',
     )
-    parser.add_argument('config', help='the config file')
-    parser.add_argument('checkpoint', help='a checkpoint file or its URL')
+    add_run_arguments(parser)
     parser.add_argument('out', metavar='OUT.onnx', help='the file to write')
     parser.add_argument(
         '--shape',
@@ -39,7 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_reduce_argument(parser)
     add_trust_argument(parser)
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if out.suffix != '.onnx':
             raise UsageError(f'{args.out}: name it *.onnx')
         require_packages()
-        check_checkpoint(args.checkpoint)
+        find_arguments(args)
         model = get_model(read_config(args.config), args.checkpoint, trust_checkpoint=args.trust_checkpoint)
         model = reduced(model, args.reduce)
         exported = export_onnx(model, out, args.shape, args.dynamic_batch, args.dynamic_size)

@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..apis.files import picture_names
 from ..apis.models import classes_of
 from ..errors import UsageError, one_line, one_line_errors, suggest
 from ..visualization.class_activation import METHODS, activation_sheet, class_activation
 from ..visualization.pictures import write_png
 from .arguments import add_picture_arguments
-from .show_tokens import SHEET, load_model, picture_names
+from .show_tokens import SHEET, load_model
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -23,7 +24,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_picture_arguments(parser, 'cam')
     parser.add_argument('--target', metavar='CLASS', help='number or name of the class; default the predicted one')
     parser.add_argument('--method', default='GradCAM', choices=METHODS, help='of grad-cam; default GradCAM')
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def number_of(target: str | None, classes: Sequence[str] | None) -> int | None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..apis.files import IMAGES, VIDEOS, find_inputs, picture_names
 from ..apis.models import get_model, scope_of
 from ..apis.results import as_line, record
-from ..apis.weights import check_checkpoint
 from ..errors import UsageError, one_line, one_line_errors
 from ..io.files import write_whole
 from ..visualization import TokenMaps, token_maps
-from ..visualization.pictures import picture, sheet, write_png
-from .arguments import add_picture_arguments, output_file
+from ..visualization.pictures import ALPHA, picture, sheet, write_png
+from .arguments import add_picture_arguments, find_arguments, is_checkpoint, output_file
 from .common import read_config
 
 SHEET = 'contact_sheet'
@@ -34,6 +34,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--tokens', nargs='+', type=int, metavar='N', help='the tokens whose attention is drawn, by number from 0'
     )
+    parser.add_argument(
+        '--alpha',
+        type=float,
+        default=ALPHA,
+        help='share of the colours over the image, from 0 to 1; default %(default)s',
+    )
     parser.add_argument('--unit', type=int, metavar='N', help='one unit of STViT-R alone, counted from 1')
     parser.add_argument(
         '--view', type=int, default=0, help='which of the clips and crops that the test pipeline takes of a video'
@@ -41,31 +47,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', metavar='FILE.npz', help='write the maps there: an array 0/unit1/refine/attention and so on an input'
     )
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, Path]:
     """Load the model with its weights, once all inputs are there, and choose the folder for the pictures."""
-    for name in args.inputs:
-        if not Path(name).is_file():
-            raise UsageError(f'there is no file {name}')
-    check_checkpoint(args.checkpoint)
+    if Path(args.config).is_dir() and args.checkpoint and not is_checkpoint(args.checkpoint):
+        args.checkpoint, args.inputs = None, [args.checkpoint, *args.inputs]  # a work dir and the first input
+    find_arguments(args)
     cfg = read_config(args.config, args.cfg_options)
+    if not args.inputs:
+        raise UsageError('give images, clips or folders of them')
+    args.inputs = [
+        str(path) for path in find_inputs(args.inputs, VIDEOS if cfg.default_scope == 'mmaction' else IMAGES)
+    ]
     model = get_model(cfg, args.checkpoint, args.device, args.trust_checkpoint)
     return model, Path(args.show_dir) if args.show_dir else Path(cfg.work_dir) / folder
-
-
-def picture_names(inputs: Sequence[str], *reserved: str) -> list[str]:
-    """Name the picture of each input, without ending: like the file, numbered where a name would come again."""
-    names: list[str] = list(reserved)
-    for path in inputs:
-        stem = name = Path(path).stem
-        number = 1
-        while name in names:
-            number += 1
-            name = f'{stem}_{number}'
-        names.append(name)
-    return names[len(reserved) :]
 
 
 def maps_of(model: torch.nn.Module, args: argparse.Namespace, name: str) -> TokenMaps:
@@ -91,6 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
         args = parse_args(argv)
+        if not 0 <= args.alpha <= 1:
+            raise UsageError(f'--alpha {args.alpha}: it is from 0 to 1')
         output_file(args.out, '--out', ('.npz',))
         model, show_dir = load_model(args, 'tokens')
         names = picture_names(args.inputs, SHEET)
@@ -99,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             maps = maps_of(model, args, path)
             title = title_of(model, maps)
             try:
-                image = picture(maps, args.tokens, f'{Path(path).name}   {title}'.strip())
+                image = picture(maps, args.tokens, f'{Path(path).name}   {title}'.strip(), args.alpha)
             except ValueError as error:
                 raise UsageError(f'--tokens: {one_line(error)}') from error
             write_png(show_dir / f'{name}.png', image)
@@ -108,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             titles.append(title or name)
             arrays.update({f'{number}/{key}': value for key, value in maps.arrays().items()})
         if len(all_maps) > 1:
-            write_png(show_dir / f'{SHEET}.png', sheet(all_maps, titles))
+            write_png(show_dir / f'{SHEET}.png', sheet(all_maps, titles, args.alpha))
             print(f'contact sheet: {show_dir / SHEET}.png')
         if args.out:
             buffer = io.BytesIO()

@@ -1,23 +1,69 @@
 """Tables that commands print."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
 
+from ..apis.results import as_line
+from ..apis.rows import name_of
+from ..measure.figures import console
+
 ROWS = 40  # of the table; of more files the classes are counted
 
 
-def summary(rows: Sequence[tuple[str, str]], counted: Counter) -> Table:
-    """Make a table with a row for each file, or, of many, how often each class was predicted."""
+def summary(rows: Sequence[tuple[str, str]], counted: Counter, what: str = 'files') -> Table:
+    """Make a table with a row for each file or frame, or, of many, how often each class was predicted."""
     if len(rows) <= ROWS:
-        table = Table('file', 'prediction')
+        table = Table(what[:-1], 'prediction')
         for row in rows:
             table.add_row(*map(Text, row))
         return table
-    table = Table('class', 'files')
+    table = Table('class', what)
     table.columns[1].justify = 'right'
     for name, number in counted.most_common():
         table.add_row(Text(name), str(number))
+    return table
+
+
+class Tally:
+    """Collect predictions for a table, and count what could not be read.
+
+    Args:
+        what: they are of: ``'files'`` or ``'frames'``.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what, self.failed, self._number, self._begin = what, 0, 0, time.perf_counter()
+        self._rows, self._counted = [], Counter()
+
+    def add(self, row: dict) -> None:
+        """Add a :func:`.record` or an error."""
+        self._number += 1
+        if len(self._rows) <= ROWS:  # of more there is no room for all
+            self._rows.append((name_of(row), as_line(row)))
+        if 'error' in row:
+            self.failed += 1
+        else:
+            self._counted.update({one['class'] for one in row['objects']} if 'objects' in row else [row['pred_class']])
+
+    def print(self) -> None:
+        """Print the table, the time, and how many could not be read."""
+        seconds = time.perf_counter() - self._begin
+        console().print(summary(self._rows, self._counted, self.what))
+        line = f'{self._number} {self.what} in {seconds:.1f} s, {self._number / seconds:.1f} a second'
+        print(line + (f'; {self.failed} could not be read' if self.failed else ''))
+
+
+def figures_of_classes(rows: Sequence[Sequence]) -> Table:
+    """Make a table of :attr:`.Report.rows`: a row for each class, and the mean of all."""
+    head, *rest = rows
+    table = Table(*head)
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    for row in rest:
+        cells = [f'{value:.3f}' if isinstance(value, float) else str(value) for value in row]
+        table.add_row(*cells, end_section=row is rest[-2])
     return table

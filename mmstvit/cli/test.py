@@ -8,10 +8,11 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
-from ..apis.weights import check_checkpoint
+from ..apis.testing import add_reports, report_of, write_reports
+from ..console import console, print_table
 from ..engine.augmented_test import augment_test
 from ..engine.check_settings import check_settings
-from ..engine.class_names import check_configured_names
+from ..engine.class_names import check_configured_names, class_names
 from ..engine.mixed_precision import autocast_tests
 from ..engine.running import add_hook, build_runner, check_data
 from ..engine.strategy import drop_strategy
@@ -19,8 +20,9 @@ from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
 from ..io.files import write_json
 from ..measure.timing import DTYPES
-from .arguments import output_file
+from .arguments import add_run_arguments, find_arguments
 from .common import add_common_arguments, load_config
+from .tables import figures_of_classes
 
 # What draws predictions on images.
 _VISUALIZERS = {'mmpretrain': 'UniversalVisualizer', 'mmdet': 'DetLocalVisualizer'}
@@ -32,9 +34,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description='Evaluate a checkpoint; the toolbox (mmpretrain, mmdet, mmaction2) is chosen by the config.',
         epilog='example: python tools/test.py configs/stvit/stvit-s_8xb128_in1k.py https://.../stvit-s.pth',
     )
-    parser.add_argument('config', help='the config file')
-    parser.add_argument('checkpoint', help='a checkpoint file or its URL')
-    parser.add_argument('--out', help='write the metrics to FILE.json, or the predictions to FILE.pkl')
+    add_run_arguments(parser)
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='write the metrics to FILE.json, the figures of each class to FILE.csv, or the predictions to FILE.jsonl '
+        '(a line for each file, as of `mmstvit infer`) or FILE.pkl',
+    )
+    parser.add_argument(
+        '--per-class', action='store_true', help='precision, recall, F1 and support of each class; the AP of detectors'
+    )
+    parser.add_argument(
+        '--confusion-matrix', action='store_true', help="of classifiers, as a picture and as CSV, in the log's folder"
+    )
     parser.add_argument('--show-dir', help='draw the predictions into this folder')
     parser.add_argument('--interval', type=int, default=1, help='with --show-dir: draw every n-th sample')
     parser.add_argument(
@@ -42,7 +54,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='for mixed precision; default %(default)s')
     add_common_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    find_arguments(args)
+    return args
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
@@ -51,28 +65,18 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     Raises:
         UsageError: an argument cannot take effect.
     """
-    check_checkpoint(args.checkpoint)
     for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         if cfg.get(key) is None:
             raise UsageError(f'{args.config} has no {key}: it cannot be tested')
     cfg.load_from, cfg.resume = args.checkpoint, False
     drop_strategy(cfg)
-    if args.out is not None:
-        output_file(args.out, '--out', ('.json', '.pkl'))
-        if args.out.endswith('.pkl'):
-            _add_dump(cfg, args.out)
+    args.per_class = args.per_class or (args.out or '').endswith('.csv')
+    add_reports(cfg, args.out, args.per_class, args.confusion_matrix)
     if args.tta:
         augment_test(cfg)
     if args.show_dir is not None:
         _draw(cfg, args.show_dir, args.interval)
     return cfg
-
-
-def _add_dump(cfg: Config, path: str) -> None:
-    # mmdet's own packs masks as RLE; the others use mmengine's.
-    kind = 'mmdet.DumpDetResults' if cfg.default_scope == 'mmdet' else 'mmengine.DumpResults'
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, (list, tuple)) else [cfg.test_evaluator]
-    cfg.test_evaluator = [*evaluators, ConfigDict(type=kind, out_file_path=path)]
 
 
 def _draw(cfg: Config, folder: str, interval: int) -> None:
@@ -106,5 +110,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         runner = build_runner(cfg, args.trust_data)
         autocast_tests(runner.model, DTYPES[args.dtype])
         metrics = runner.test()
-        if args.out is not None and args.out.endswith('.json') and is_main_process():
+        if not is_main_process():
+            return
+        if args.out is not None and args.out.endswith('.json'):
             write_json(args.out, metrics)
+        if args.per_class or args.confusion_matrix:
+            report = report_of(cfg, metrics, class_names(runner.test_dataloader.dataset))
+            print_table(console(), figures_of_classes(report.rows))
+            table = args.out if (args.out or '').endswith('.csv') else None
+            written = write_reports(report, Path(runner.log_dir), table, args.confusion_matrix)
+            print(*(f'{what}: {path}' for what, path in written.items()), sep='\n')

@@ -12,7 +12,7 @@ from ..apis.weights import check_checkpoint
 from ..engine.check_settings import check_settings
 from ..engine.checks import check_training
 from ..engine.progress import one_line_an_epoch
-from ..engine.running import build_runner, check_data
+from ..engine.running import add_curves, build_runner, check_data
 from ..engine.stops import clear_stops, finished_training, guard_training, newest_checkpoint
 from ..engine.videos import skip_broken_clips
 from ..errors import UsageError, one_line_errors, unknown_type
@@ -51,6 +51,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--quiet', action='store_true', help='print one line an epoch; the log file in the work dir has everything'
     )
+    parser.add_argument('--tensorboard', action='store_true', help='write curves and pictures for TensorBoard too')
+    parser.add_argument(
+        '--wandb', nargs='?', const='', metavar='PROJECT', help='send curves and pictures to Weights & Biases too'
+    )
     add_common_arguments(parser)
     return with_own_data_options(parser.parse_args(argv))
 
@@ -65,6 +69,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         if not cfg.get(key):
             raise UsageError(f'{args.config} has no {key}: it cannot train')
     _check_optimizer(cfg)
+    add_curves(cfg, args.tensorboard, args.wandb)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:

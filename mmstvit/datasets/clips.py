@@ -9,10 +9,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..io.files import unfinished
+from ..io.streams import video_writer
 from .digits import SPLITS, digit_scans
 from .drawing import draw_background, draw_ink
 from .made_set import MadeSet
@@ -133,12 +133,9 @@ def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
     Raises:
         OSError: OpenCV cannot write there, or has no such encoder.
     """
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), fps, frames.shape[2:0:-1])
-    if not writer.isOpened():
-        raise OSError(f'OpenCV cannot write {path}: it has no MPEG-4 encoder, or may not write there')
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
+    with video_writer(Path(path), fps) as write:
+        for frame in frames:
+            write(frame)
 
 
 def make_clips(

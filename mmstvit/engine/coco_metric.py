@@ -5,7 +5,8 @@ import logging
 import math
 import os.path
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from mmengine.evaluator import Evaluator
@@ -58,6 +59,8 @@ def build_metric(metric: dict) -> Any:
             raise UsageError(f'{file}: the file of the evaluator cannot be read: {one_line(error)}') from error
         if metric.get('sort_categories'):
             built._coco_api.dataset['categories'].sort(key=lambda category: category['id'])
+    if getattr(built, 'classwise', False):
+        built.compute_metrics = partial(_by_kind, built, built.compute_metrics)
     forget_shared()
     return built
 
@@ -69,6 +72,17 @@ def _warn_unchecked(kind: Any, file: str) -> None:
         logger='current',
         level=logging.WARNING,
     )
+
+
+def _by_kind(metric: Any, compute: Callable[[list], dict], results: list) -> dict:
+    """Compute the kinds of a metric one after the other, whose names of a class's AP would be the same in mmdet."""
+    kinds, together = metric.metrics, {}
+    for kind in kinds:
+        metric.metrics = [kind]
+        values = compute(results)
+        together.update({f'{kind}_{key}' if key.endswith('_precision') else key: v for key, v in values.items()})
+    metric.metrics = kinds
+    return together
 
 
 def check_evaluation(loop: Any, key: str) -> Any:

@@ -4,6 +4,7 @@ import inspect
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,32 @@ def add_hook(cfg: Config, kind: str, **settings: Any) -> None:
     hooks = cfg.get('custom_hooks') or ()
     others = [h for h in hooks if not (isinstance(h, dict) and resolve_type(h.get('type'), HOOKS, scope) is cls)]
     cfg.custom_hooks = [*others, ConfigDict(type=kind, **settings)]
+
+
+def add_curves(cfg: Config, tensorboard: bool = False, wandb: str | None = None) -> None:
+    """Let a config's visualizer send curves and pictures to TensorBoard or Weights & Biases too.
+
+    Args:
+        cfg: what its visualizer has stays.
+        tensorboard: whether files of events are written beside the log.
+        wandb: the project, an empty text for W&B's own choice; ``None`` for none.
+
+    Raises:
+        UsageError: the package is not installed.
+    """
+    wanted = []
+    if tensorboard:
+        wanted.append(('--tensorboard', 'tensorboard', ConfigDict(type='mmengine.TensorboardVisBackend')))
+    if wandb is not None:
+        settings = dict(init_kwargs=dict(project=wandb)) if wandb else {}
+        wanted.append(('--wandb', 'wandb', ConfigDict(type='mmengine.WandbVisBackend', **settings)))
+    for option, package, backend in wanted:
+        if find_spec(package) is None:
+            raise UsageError(f'{option} needs the package {package}: pip install {package}')
+        visualizer = cfg.get('visualizer') or ConfigDict(type='mmengine.Visualizer')
+        backends = visualizer.get('vis_backends') or [ConfigDict(type='mmengine.LocalVisBackend')]
+        others = [one for one in backends if type_name(one) != type_name(backend)]
+        cfg.visualizer = ConfigDict(visualizer, vis_backends=[*others, backend])
 
 
 def build_runner(cfg: Config, trust_data: bool = False) -> Runner:

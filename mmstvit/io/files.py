@@ -21,14 +21,15 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 def write_json(path: str | Path, data: Any) -> None:
     """Write data as JSON, atomically; tensors, arrays, sets and tuples become lists, and keys strings."""
-    write_whole(Path(path), (json.dumps(_plain(data), indent=2) + '\n').encode())
+    write_whole(Path(path), (json.dumps(json_types(data), indent=2) + '\n').encode())
 
 
-def _plain(data: Any) -> Any:
+def json_types(data: Any) -> Any:
+    """Return data in JSON's types, see :func:`write_json`."""
     if isinstance(data, dict):
-        return {str(key): _plain(value) for key, value in data.items()}
+        return {str(key): json_types(value) for key, value in data.items()}
     if isinstance(data, (list, tuple, set, frozenset)):
-        return [_plain(value) for value in data]
+        return [json_types(value) for value in data]
     return data.tolist() if hasattr(data, 'tolist') else data
 
 

@@ -3,7 +3,7 @@
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,26 @@ class Video:
         while self._place < index and self._capture.grab():
             self._place += 1
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Decode all frames in their order, to the last one that is there.
+
+        Raises:
+            VideoError: more is missing than :meth:`read` passes over.
+        """
+        self._open()
+        while True:
+            whole, frame = self._capture.read()
+            if not whole:
+                return self._check_end()
+            self._place += 1
+            yield frame
+
+    def _check_end(self) -> None:
+        """Refuse a video whose frames end here."""
+        if len(self) - self._place > min(len(self) / 10, self.fps):
+            what = f'frame {self._place} of {len(self)} cannot be decoded, the file is cut off or damaged'
+            raise VideoError(f'{self.filename}: {what}')
+
     def read(self, indices: Iterable[int]) -> dict[int, np.ndarray]:
         """Decode frames, each once.
 
@@ -129,10 +149,8 @@ class Video:
             whole, frame = self._capture.read() if self._place == index else (False, None)
             if whole:
                 self._place = index + 1
-            elif len(self) - self._place > min(len(self) / 10, self.fps):
-                what = f'frame {self._place} of {len(self)} cannot be decoded, the file is cut off or damaged'
-                raise VideoError(f'{self.filename}: {what}')
             else:
+                self._check_end()
                 frame = self.read([index - 1])[index - 1] if last is None else last
             frames[index] = last = frame
         return frames

@@ -20,9 +20,9 @@ from ..models import reduce_by_text
 from ..registry import type_name
 
 SPECS = (
-    'CONFIG is the path of a config, its path below configs/, or a name of the model index; mmpretrain:NAME, '
-    'mmdet:NAME and mmaction:NAME are configs of those packages, by file name without .py; timm:NAME is one of timm. '
-    'CONFIG+METHOD:OPTIONS reduces its tokens, e.g. timm:deit_small_patch16_224+tome:r=13.'
+    'CONFIG is the path of a config or a work dir, its path below configs/, or a name of the model index; '
+    'mmpretrain:NAME, mmdet:NAME and mmaction:NAME are configs of those packages, by file name without .py; '
+    'timm:NAME is one of timm. CONFIG+METHOD:OPTIONS reduces its tokens, e.g. timm:deit_small_patch16_224+tome:r=13.'
 )
 
 

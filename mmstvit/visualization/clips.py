@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from ..io.streams import video_writer
 from ..io.videos import Video
 from ..registry import HOOKS
 from .fonts import text_line
@@ -56,6 +57,29 @@ def read_strip(path: str | Path, caption: str) -> np.ndarray:
     return _strip(np.stack(list(frames.values()))[..., ::-1], caption)
 
 
+def write_captioned(path: Path, video: str | Path, caption: str) -> None:
+    """Write a video file again, as mp4, with a caption above its frames.
+
+    Raises:
+        VideoError: it cannot be read.
+        OSError: it cannot be written.
+    """
+    source = Video(str(video))
+    title = text_line(caption, _CAPTION)
+    with video_writer(path, source.fps) as write:
+        for frame in source:
+            write(captioned(frame, title))
+
+
+def captioned(image: np.ndarray, title: np.ndarray) -> np.ndarray:
+    """Put a line of text (of :func:`.text_line`) above an image, made wider where the text is: (H, W, 3), BGR."""
+    height, width = image.shape[:2]
+    canvas = np.full((height + len(title), max(width, title.shape[1] + 12), 3), 255, dtype=np.uint8)
+    canvas[len(title) :, :width] = image
+    canvas[: len(title), 6 : 6 + title.shape[1]] = title
+    return canvas
+
+
 def _frames(inputs: Tensor) -> np.ndarray:
     """Return frames (T, H, W, 3) of the model's inputs (clips, 3, T, H, W), or (T, 3, H, W) of 2D recognisers."""
     frames = inputs[0].permute(1, 2, 3, 0) if inputs.dim() == 5 else inputs.permute(0, 2, 3, 1)
@@ -75,8 +99,5 @@ def _strip(frames: np.ndarray, caption: str) -> np.ndarray:
     chosen = frames[np.linspace(0, len(frames) - 1, min(_FRAMES, len(frames))).round().astype(int)]
     width = round(_HEIGHT * chosen.shape[2] / chosen.shape[1])
     row = np.concatenate([cv2.resize(frame, (width, _HEIGHT)) for frame in chosen], axis=1)
-    title = text_line(caption, _CAPTION)
-    canvas = np.full((_HEIGHT + _CAPTION, max(row.shape[1], title.shape[1] + 12), 3), 255, dtype=np.uint8)
-    canvas[_CAPTION:, : row.shape[1]] = row[..., ::-1]  # networks take RGB, OpenCV writes BGR
-    canvas[:_CAPTION, 6 : 6 + title.shape[1]] = title
-    return canvas
+    # Networks take RGB, OpenCV writes BGR.
+    return captioned(row[..., ::-1], text_line(caption, _CAPTION))

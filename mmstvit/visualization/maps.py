@@ -1,5 +1,6 @@
 """Token maps as arrays: for each token and layer a map over the image tokens."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,6 +67,10 @@ class LayerMaps:
         for axis, pixels in enumerate(self.cell):
             assigned = assigned.repeat(pixels, axis)
         return assigned[tuple(slice(0, n) for n in self.size)]
+
+    def flat(self) -> float:
+        """Return the value of :meth:`resized` of tokens that are attended to, or attend, everywhere alike."""
+        return 1 / len(self.live) if self.role == 'recover' else 1 / math.prod(self.size)
 
     def resized(self, tokens: Sequence[int] | None = None) -> np.ndarray:
         """Return the maps at the size of the input, linearly interpolated.

@@ -72,7 +72,15 @@ def test_command(case, model, tmp_path):
     for line, sample in zip(found, inference_model(model, clips), strict=True):
         np.testing.assert_allclose(line['pred_scores'], sample.pred_score, atol=1e-6)
         assert line['pred_label'] == int(sample.pred_score.argmax())
-    assert sorted(path.name for path in drawn.iterdir()) == [f'{clip.name}.png' for clip in clips]
+    endings = ('mp4', 'png')
+    assert sorted(path.name for path in drawn.iterdir()) == [f'{clip.name}.{e}' for clip in clips for e in endings]
+    captioned, frames = cv2.VideoCapture(str(drawn / 'long.mp4.mp4')), decoded(case / 'long.mp4')
+    assert captioned.get(cv2.CAP_PROP_FPS) == FPS
+    for frame in frames:  # the caption above, and below it the frame but for what is lost in MPEG-4
+        whole, drawn_frame = captioned.read()
+        below = drawn_frame[-frame.shape[0] :, : frame.shape[1], ::-1].astype(int)
+        assert whole and np.abs(below - frame).mean() < 8 and drawn_frame[: -frame.shape[0]].std() > 5
+    assert not captioned.read()[0]
 
 
 def test_scores_are_those_of_the_test_command(case, model, tmp_path):

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
+import scipy.special
 import torch
 from fresh_python import run_fresh
 from mmengine.config import Config
@@ -239,6 +241,59 @@ def test_kinds_of_model_agree(trained, model, scans, web):
     model.train()
     assert_same(inference_model(model, scans[0][2]), expected)
     assert not model.training
+
+
+def test_images_of_pil_and_tensors(model, scans):
+    """They are RGB, and what is predicted is the same as of the file."""
+    rng = np.random.default_rng(0)
+    bgr = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
+    tensor = torch.from_numpy(rgb).permute(2, 0, 1)
+    turned = PIL.Image.fromarray(np.rot90(rgb).copy())
+    turned.getexif()[0x0112] = 6  # it is shown turned clockwise by 90 degrees
+    kinds = [
+        bgr,
+        PIL.Image.fromarray(rgb),
+        tensor,
+        tensor.float() / 255,
+        (tensor.double() / 255).requires_grad_(),
+        turned,
+    ]
+    expected, *others = inference_model(model, kinds, batch_size=2)
+    assert not np.allclose(expected['pred_scores'], inference_model(model, rgb)['pred_scores'], atol=1e-4)
+    for other in others:
+        assert_same(other, expected)
+    gray = PIL.Image.fromarray(rgb).convert('L')
+    assert_same(inference_model(model, gray), inference_model(model, np.asarray(gray)[..., None].repeat(3, 2)))
+
+
+@pytest.mark.parametrize(
+    'image, message',
+    [
+        (torch.zeros(1, 3, 8, 8), r'shape \(3, height, width\), got \(1, 3, 8, 8\)'),
+        (torch.zeros(8, 8, 3), r'got \(8, 8, 3\)'),
+        (torch.zeros(3, 8, 8) - 1.5, r'values from 0 to 1, got -1.5 to -1.5'),
+        (torch.full((3, 8, 8), float('nan')), r'values from 0 to 1, got nan'),
+        (torch.zeros(3, 8, 8, dtype=torch.int64), 'got torch.int64'),
+        (np.zeros((8, 8, 3)), 'uint8 from 0 to 255, got float64'),
+    ],
+)
+def test_tensors_and_arrays_of_other_kinds(model, scans, image, message):
+    with pytest.raises(ValueError, match=message):
+        inference_model(model, image)
+    _, error = inference_model(model, [scans[0][0], image], return_exceptions=True)
+    assert isinstance(error, ValueError)
+
+
+def test_logits(model, scans, detection):
+    """They are asked for, and their softmax is what is said to be probabilities."""
+    plain = inference_model(model, scans[0], batch_size=3)
+    for one, expected in zip(inference_model(model, scans[0], batch_size=3, return_logits=True), plain, strict=True):
+        np.testing.assert_allclose(scipy.special.softmax(one['logits']), one['pred_scores'], atol=1e-6)
+        np.testing.assert_array_equal(one['pred_scores'], expected['pred_scores'])
+        assert 'logits' not in expected and np.ptp(one['logits']) > 1
+    with pytest.raises(ValueError, match='return_logits: inference with mmdet has no such setting'):
+        inference_model(get_model(detection.config), np.zeros((32, 32, 3), np.uint8), return_logits=True)
 
 
 def current_scope():

@@ -1,5 +1,6 @@
 """mmstvit infer: which files it takes, what it writes, and that one broken file loses no other."""
 
+import csv
 import json
 import shutil
 
@@ -15,6 +16,7 @@ from mmstvit.apis.results import record
 from mmstvit.cli.infer import main
 from mmstvit.cli.tables import ROWS
 from mmstvit.datasets import digit_scans
+from mmstvit.io.videos import Video
 from mmstvit.layers.block import Mlp
 from mmstvit.models import STViT
 
@@ -103,6 +105,104 @@ def test_best_classes_in_mixed_precision(classifier, photos, tmp_path, capsys):
     assert all(f'{one["class"]} {one["score"]:.1%}' in printed for one in line['top'])
 
 
+def table(path):
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_best_classes_as_csv(classifier, photos, tmp_path):
+    config, weights = classifier
+    (photos / '1.PNG').write_bytes(b'')
+    out = tmp_path / 'out.csv'
+    assert (
+        main([config, str(photos), '--checkpoint', weights, '--device', 'cpu', '--topk', '2', '--out', str(out)]) == 1
+    )
+    found = table(out)
+    assert list(found[0]) == ['file', 'class_1', 'score_1', 'class_2', 'score_2', 'error']
+    assert [row['file'] for row in found] == [str(photos / f'{i}.PNG') for i in range(5)] + [
+        str(photos / 'below/5.PNG')
+    ]
+    assert found[1]['class_1'] == '' and '1.PNG' in found[1].pop('error')
+    scores = inference_model(config, weights, photos / '0.PNG')['pred_scores']
+    second, first = np.argsort(scores)[-2:]
+    assert (found[0]['class_1'], found[0]['class_2']) == (f'digit {first}', f'digit {second}')
+    assert [float(found[0][f'score_{i}']) for i in (1, 2)] == pytest.approx([scores[first], scores[second]], abs=1e-6)
+
+
+@pytest.fixture
+def film(tmp_path):
+    """An AVI file without loss of five scans, and the scans as they are decoded from it."""
+    path, scans = tmp_path / 'films' / 'scans.avi', digit_scans('val')[0][:5]
+    path.parent.mkdir()
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'FFV1'), 10, scans.shape[:0:-1])
+    for scan in scans:
+        writer.write(cv2.cvtColor(scan, cv2.COLOR_GRAY2BGR))
+    writer.release()
+    return path, list(Video(str(path)))
+
+
+@pytest.mark.parametrize('given', [['{film}'], ['{folder}'], ['--source', '{film}']])
+def test_frames_of_a_video(given, classifier, film, tmp_path, capsys):
+    """Each is predicted as an image is, and drawn into an mp4."""
+    (config, weights), (path, frames), out = classifier, film, tmp_path / 'out.jsonl'
+    given = [word.format(film=path, folder=path.parent) for word in given]
+    command = [config, '--checkpoint', weights, '--device', 'cpu', '--batch-size', '2', '--frames', '4', *given]
+    assert main([*command, '--out', str(out), '--draw', str(tmp_path / 'drawn')]) == 0
+    found = lines(out)
+    assert [(line['file'], line['frame'], line['time']) for line in found] == [(str(path), i, i / 10) for i in range(4)]
+    for line, one in zip(found, inference_model(get_model(config, weights), frames[:4]), strict=True):
+        np.testing.assert_allclose(line['pred_scores'], one['pred_scores'], atol=1e-6)
+    drawn = list(Video(str(tmp_path / 'drawn' / 'scans.avi.mp4')))
+    assert len(drawn) == 4 and all(frame.shape[0] == drawn[0].shape[0] > 200 for frame in drawn)
+    assert '4 frames in' in capsys.readouterr().out
+    assert main([*command, '--out', str(tmp_path / 'out.csv')]) == 0
+    assert [(row['frame'], row['class_1']) for row in table(tmp_path / 'out.csv')] == [
+        (str(line['frame']), line['pred_class']) for line in found
+    ]
+
+
+def test_a_camera(classifier, film, tmp_path, monkeypatch):
+    """It is asked for frames until there are enough, or no more."""
+    opened = []
+
+    class Camera:
+        def __init__(self, number):
+            opened.append(number)
+            self.frames = iter(film[1])
+
+        def isOpened(self):
+            return True
+
+        def get(self, key):
+            return 0.0  # many do not tell their rate
+
+        def read(self):
+            frame = next(self.frames, None)
+            return frame is not None, frame
+
+        def release(self):
+            opened.pop()
+
+    (config, weights), out = classifier, tmp_path / 'out.jsonl'
+    command = [config, '--checkpoint', weights, '--device', 'cpu', '--source', '3', '--out', str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, 'VideoCapture', Camera)
+        assert main(command) == 0
+        assert [line['frame'] for line in lines(out)] == [0, 1, 2, 3, 4] and opened == []
+        assert main([*command, '--frames', '2', '--draw', str(tmp_path / 'drawn')]) == 0
+    assert [(line['file'], line['frame']) for line in lines(out)] == [('camera 3', 0), ('camera 3', 1)]
+    assert len(list(Video(str(tmp_path / 'drawn' / 'camera 3.mp4')))) == 2
+
+
+def test_a_broken_video_loses_no_image(classifier, photos, tmp_path, capsys):
+    config, weights = classifier
+    (photos / 'a.mp4').write_bytes(b'no video')
+    out = tmp_path / 'out.jsonl'
+    assert main([config, str(photos), '--checkpoint', weights, '--device', 'cpu', '--out', str(out)]) == 1
+    assert [line['file'].rpartition('/')[2] for line in lines(out) if 'error' in line] == ['a.mp4']
+    assert len(lines(out)) == 7
+
+
 def test_reduced_tokens(photos, tmp_path):
     plain = TINY.replace('stvit-tiny_digits', 'vit-tiny_digits').replace('patch_size=8, stgm_layer=1,', 'patch_size=4')
     plain = plain.replace('        semantic_grid=(2, 2)', '')
@@ -154,7 +254,7 @@ def test_a_work_dir(trained, photos, tmp_path, fails):
     (moved / 'epoch_4.pth').unlink()
     assert main([str(moved), str(photos / '0.PNG'), '--device', 'cpu']) == 0
     (moved / 'best_accuracy_top1_epoch_2.pth').unlink()
-    assert 'has no checkpoint that a training has finished' in fails(main, moved, photos)
+    assert 'has no checkpoint that a training has finished: give a checkpoint' in fails(main, moved, photos)
     (moved / 'other.py').write_text('')
     assert 'must have the config of one training, it has other.py, tiny.py' in fails(main, moved, photos)
 
@@ -218,6 +318,10 @@ def test_objects(photos, tmp_path):
     assert cv2.imread(str(tmp_path / 'drawn' / '0.PNG.png')) is not None
     main([*command, '--threshold', '1'])
     assert lines(out)[0]['objects'] == []
+    main([*command[:-1], str(tmp_path / 'out.csv'), '--threshold', '0'])
+    rows = table(tmp_path / 'out.csv')
+    assert [(row['class'], float(row['score'])) for row in rows] == [(o['class'], o['score']) for o in line['objects']]
+    assert [float(rows[0][side]) for side in ('left', 'top', 'right', 'bottom')] == line['objects'][0]['box']
 
 
 def test_masks_are_those_of_coco():
@@ -243,8 +347,13 @@ def test_masks_are_those_of_coco():
         (['{empty}'], 'has no file that ends in .jpg'),
         (['{photos}', '--threshold', '0.5'], '--threshold is for detectors'),
         (['{photos}', '--batch-size', '0'], 'it must be at least 1'),
-        (['{photos}', '--top-k', '0'], 'it must be at least 1'),
-        (['{photos}', '--out', 'results.txt'], 'name it *.jsonl'),
+        (['{photos}', '--topk', '0'], 'it must be at least 1'),
+        (['{photos}', '--out', 'results.txt'], 'name it *.jsonl or *.csv'),
+        (['{photos}', '--frames', '3'], '--frames is for videos'),
+        (['{photos}', '--source', '0'], 'give files or folders, or else one --source'),
+        ([], 'give files or folders, or else one --source'),
+        (['--source', '97'], 'camera 97: there is none'),
+        (['--source', 'nowhere.mp4'], 'nowhere.mp4: there is no such file'),
         (['{photos}', '--checkpoint', 'nowhere.pth'], 'there is no checkpoint nowhere.pth'),
     ],
 )

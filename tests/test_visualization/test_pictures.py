@@ -9,8 +9,9 @@ from run_helpers import TINY, run_here
 from mmstvit import get_model
 from mmstvit.cli.show_tokens import main
 from mmstvit.visualization import LayerMaps, TokenMaps, token_maps
+from mmstvit.visualization.colours import distinct_colours
 from mmstvit.visualization.panels import grid_of_panels, scaled
-from mmstvit.visualization.pictures import heat, most_covering, overlay, palette, picture, sheet
+from mmstvit.visualization.pictures import common_peak, heat, most_covering, overlay, palette, picture, sheet
 
 RNG = np.random.default_rng(0)
 
@@ -52,13 +53,14 @@ def shows(whole, draw, *args):
     return contains(whole, part[len(part) // 2 :])
 
 
-@pytest.mark.parametrize('grid', [(4, 4), (6, 6), (8, 8), (4, 8, 8)])
-def test_neighbouring_tokens_have_different_colours(grid):
-    colours = palette(grid).astype(int).reshape(*grid, 3)
-    assert len({tuple(c) for c in colours.reshape(-1, 3)}) > 0.9 * np.prod(grid)
-    for axis in range(len(grid)):
-        one, other = (np.take(colours, range(i, grid[axis] - 1 + i), axis) for i in (0, 1))
-        assert np.abs(one - other).sum(-1).min() > 60
+@pytest.mark.parametrize('grid,apart', [((4, 4), 80), ((6, 6), 60), ((8, 8), 34), ((4, 8, 8), 17)])
+def test_tokens_have_different_colours(grid, apart):
+    """Any two: they may be neighbours on an image. There is no room for more than so far apart."""
+    colours = palette(grid).astype(int)
+    assert colours.shape == (np.prod(grid), 3)
+    distances = np.abs(colours[:, None] - colours).sum(-1)
+    assert distances[np.triu_indices(len(colours), 1)].min() >= apart
+    np.testing.assert_array_equal(distinct_colours(5), colours[:5])
 
 
 def test_overlay_is_of_the_colour_of_the_token_and_bordered():
@@ -80,6 +82,38 @@ def test_overlay_has_numbers_where_they_fit():
     assert (0, 0, 0) in colours and len(colours) > 10  # outlines, and the shades of what is drawn smoothly
     bare = overlay(np.zeros((8, 12, 3), np.uint8), assigned, (2, 2), 8)
     assert len({tuple(c) for c in bare.reshape(-1, 3)}) == 3
+
+
+def test_small_regions_have_no_numbers():
+    """Of the picture's 14 x 14 cells a single one is not numbered, three in a row are."""
+    assigned = np.zeros((14, 14), int)
+    assigned[3, 3:6] = 1
+    three = overlay(np.zeros((14, 14, 3), np.uint8), assigned, (2, 2), 448)[97:127, 97:191].reshape(-1, 3)
+    assert len({tuple(colour) for colour in three}) > 3
+    single = np.zeros((14, 14), int)
+    single[3, 3] = 1
+    inside = overlay(np.zeros((14, 14, 3), np.uint8), single, (2, 2), 448)[97:127, 97:127].reshape(-1, 3)
+    assert len({tuple(colour) for colour in inside}) == 1
+
+
+@pytest.mark.parametrize('alpha', [0, 0.5, 1])
+def test_share_of_colours(alpha):
+    image = RNG.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    found = overlay(image, np.zeros((4, 4), int), (1, 1), 4, alpha)
+    expected = alpha * palette((1, 1))[0] + (1 - alpha) * image.mean(-1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1)
+
+
+@pytest.mark.parametrize('role,size', [('refine', (16, 24)), ('recover', (16, 24))])
+def test_flat_attention_looks_flat_on_the_common_scale(role, size):
+    flat = np.full((4, 4, 6), 1 / 4 if role == 'recover' else 1 / 24, np.float32)
+    one = LayerMaps('a', role, 1, flat, np.ones(4), np.ones(4, bool), (4, 4), size)
+    soft, grey = one.resized(), np.full((*size, 3), 90, np.uint8)
+    np.testing.assert_allclose(soft, one.flat(), rtol=1e-5)
+    own, common = heat(grey, soft[0], None, 16), heat(grey, soft[0], common_peak(soft, one.flat()), 16)
+    assert own.mean() > 2 * common.mean() and common.std(axis=(0, 1)).max() == 0
+    soft[0, 3, 3] = 1
+    assert common_peak(soft, one.flat()) == 1  # what is more than that has its own scale
 
 
 def test_heat_is_brightest_where_the_token_looks():
@@ -216,7 +250,7 @@ def test_a_single_input_has_no_contact_sheet(network, tmp_path, monkeypatch):
 
 
 WRONG = {
-    'no such image': (['nowhere.png'], 'there is no file nowhere.png'),
+    'no such image': (['nowhere.png'], 'there is no file or folder nowhere.png'),
     'no image': (['{config}'], 'error: '),
     'no such token': (
         ['{image}', '--tokens', '4'],

@@ -1,0 +1,72 @@
+"""Write predictions as rows: lines of JSON, or CSV."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROW_FILES = ('.jsonl', '.csv')
+_CORNERS = ('left', 'top', 'right', 'bottom')
+
+
+class RowFile:
+    """A file of predictions, of which each is there as soon as it is written.
+
+    ``.jsonl`` gets a line of JSON for each :func:`.record`. ``.csv`` gets a row for each image or video, with the best
+    classes and their scores, ``class_1``, ``score_1``, ``class_2`` and so on; of a detector a row for each object, with
+    its box in pixels, and none for an image without objects. What could not be read has a row with its ``error``.
+
+    Args:
+        path: the file, whose ending is one of ``ROW_FILES``.
+        scope: the toolbox.
+        topk: number of classes of a classifier, in CSV.
+        of_frames: whether rows are of frames, whose number and time are columns then.
+    """
+
+    def __init__(self, path: str | Path, scope: str, topk: int = 1, of_frames: bool = False) -> None:
+        self.path, self.topk, self.objects = Path(path), topk, scope == 'mmdet'
+        self._file = self.path.open('w', encoding='utf-8', newline='')
+        self._csv = None
+        if self.path.suffix == '.csv':
+            best = [f'{what}_{i}' for i in range(1, topk + 1) for what in ('class', 'score')]
+            columns = ['class', 'score', *_CORNERS] if self.objects else best
+            names = ['file', *(('frame', 'time') if of_frames else ()), *columns, 'error']
+            self._csv = csv.DictWriter(self._file, names, extrasaction='ignore')
+            self._csv.writeheader()
+
+    def __enter__(self) -> 'RowFile':
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+
+    def write(self, prediction: dict[str, Any]) -> None:
+        """Write a :func:`.record` with the ``file`` that it is of."""
+        if self._csv is None:
+            self._file.write(json.dumps(prediction) + '\n')
+        else:
+            self._csv.writerows(self._rows(prediction))
+        self._file.flush()  # what was inferred is there whatever happens next
+
+    def _rows(self, prediction: dict[str, Any]) -> list[dict]:
+        if 'error' in prediction:
+            return [prediction]
+        if self.objects:
+            boxes = [dict(zip(_CORNERS, one['box'])) for one in prediction['objects']]
+            return [{**prediction, **one, **box} for one, box in zip(prediction['objects'], boxes)]
+        one = {'class': prediction['pred_class'], 'score': prediction['pred_score']}
+        best = enumerate(prediction.get('top', [one])[: self.topk], 1)
+        return [{**prediction, **{f'{key}_{i}': entry[key] for i, entry in best for key in ('class', 'score')}}]
+
+
+def name_of(prediction: dict[str, Any]) -> str:
+    """Return what a row is of: the file, of a frame with its number."""
+    frame = prediction.get('frame')
+    return prediction['file'] if frame is None else f'{prediction["file"]}, frame {frame}'
+
+
+def write_csv(path: str | Path, rows: Sequence[Sequence[Any]]) -> None:
+    """Write a table, the first row of which has the names of the columns."""
+    with open(path, 'w', encoding='utf-8', newline='') as file:
+        csv.writer(file).writerows(rows)

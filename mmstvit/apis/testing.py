@@ -1,0 +1,245 @@
+"""What a test reports beside its metrics: figures of each class, the confusion matrix, and all predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import MODELS
+from mmengine.structures import InstanceData
+
+from ..compat.requires import require
+from ..engine.datasets import innermost
+from ..errors import UsageError
+from ..io.files import json_types
+from ..registry import is_type, resolve_type, type_name
+from .results import of_scores, record
+from .rows import RowFile, write_csv
+
+OUTPUTS = ('.json', '.csv', '.jsonl', '.pkl')
+_MATRIX = 'confusion_matrix'  # the prefix of the toolboxes' metric
+_AVERAGE = 'mean'  # of the classes, in the last row
+
+
+class PredictionRows(BaseMetric):
+    """Write what is predicted, a line of JSON for each sample in the form of :func:`.record`, and no metric.
+
+    Objects are those that the metrics score, of any score. Beside the prediction there is the truth of a classifier's
+    sample, ``gt_label`` and ``gt_class``. ``file`` is the number of a sample that has no file.
+
+    Args:
+        path: the file, ``*.jsonl``.
+        scope: the toolbox.
+    """
+
+    def __init__(self, path: str, scope: str) -> None:
+        super().__init__()
+        self.path, self.scope = path, scope
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Turn the samples of a batch into rows."""
+        self.results.extend(self._row(sample) for sample in data_samples)
+
+    def _row(self, sample: dict) -> dict[str, Any]:
+        names = (key for key in ('img_path', 'filename', 'frame_dir', 'sample_idx', 'img_id') if key in sample)
+        row = dict(file=sample[key] if (key := next(names, None)) else None)
+        if self.scope == 'mmdet':
+            found = InstanceData(**sample['pred_instances'])
+            return {**row, **record(SimpleNamespace(pred_instances=found), 'mmdet', self, 0.0)}
+        classes = (self.dataset_meta or {}).get('classes')
+        result = of_scores(sample['pred_score'].float(), classes)
+        truth = sample['gt_label'].flatten().tolist()
+        if 'gt_score' in sample and self.scope == 'mmpretrain':  # several labels an image
+            result['pred_labels'] = sample['pred_label'].tolist()
+        row.update(record(result, 'mmpretrain', self))
+        several = 'pred_labels' in result
+        row['gt_label'] = truth if several else truth[0]
+        named = [str(classes[label]) if classes else str(label) for label in truth]
+        row['gt_class'] = named if several else named[0]
+        return json_types(row)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Write the rows, in the order of the data set."""
+        with RowFile(self.path, self.scope) as file:
+            for row in results:
+                file.write(row)
+        return {}
+
+
+def add_reports(cfg: Config, out: str | None, per_class: bool, matrix: bool) -> None:
+    """Let the test of a config collect what is to be reported.
+
+    Args:
+        cfg: of any toolbox; its ``test_evaluator`` is changed.
+        out: the file that is written, whose ending says what goes into it; one of ``OUTPUTS``.
+        per_class: whether figures of each class are wanted.
+        matrix: whether the confusion matrix is.
+
+    Raises:
+        UsageError: there is nothing of the kind for this config.
+    """
+    suffix = Path(out).suffix if out else ''
+    if suffix not in ('', *OUTPUTS):
+        raise UsageError(
+            f'--out {out}: name it *.json for the metrics, *.csv for the figures of each class, *.jsonl or *.pkl for '
+            'the predictions'
+        )
+    if out:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+    if per_class or matrix:
+        _collect_classes(cfg, matrix)
+    if suffix == '.jsonl':
+        _keep_names(cfg)
+        _add_metric(cfg, type=PredictionRows, path=str(out), scope=cfg.default_scope)
+    elif suffix == '.pkl':
+        # mmdet's own packs masks as RLE; the others use mmengine's.
+        kind = 'mmdet.DumpDetResults' if cfg.default_scope == 'mmdet' else 'mmengine.DumpResults'
+        _add_metric(cfg, type=kind, out_file_path=str(out))
+
+
+def _metrics(cfg: Config) -> list[dict]:
+    evaluators = cfg.test_evaluator
+    return [*evaluators] if isinstance(evaluators, (list, tuple)) else [evaluators]
+
+
+def _name(metric: Any) -> str:
+    return type_name(metric) if isinstance(metric, dict) else ''
+
+
+def _add_metric(cfg: Config, **metric: Any) -> None:
+    cfg.test_evaluator = [*_metrics(cfg), ConfigDict(metric)]
+
+
+def _collect_classes(cfg: Config, matrix: bool) -> None:
+    """Let the toolbox compute figures of classes: its confusion matrix, or mmdet's AP of each class."""
+    if cfg.default_scope == 'mmdet':
+        if matrix:
+            raise UsageError('--confusion-matrix is for classifiers: leave it out, --per-class gives the AP of classes')
+        metrics = [metric for metric in _metrics(cfg) if _name(metric) == 'CocoMetric']
+        if not metrics:
+            raise UsageError('--per-class needs a CocoMetric as test_evaluator in mmdet')
+        for metric in metrics:
+            metric.classwise = True
+        return
+    head = cfg.model.get('head') or {}
+    if cfg.default_scope == 'mmpretrain':
+        from mmpretrain.models import MultiLabelClsHead
+
+        if is_type(head.get('type'), MultiLabelClsHead, MODELS, cfg.default_scope):
+            raise UsageError('--per-class and --confusion-matrix are for networks that give one label to an image')
+    if _matrix_key(cfg) is None:
+        _add_metric(cfg, type=f'{cfg.default_scope}.ConfusionMatrix')
+
+
+def _matrix_key(cfg: Config) -> str | None:
+    """Return the name of the confusion matrix among the metrics."""
+    own = [metric for metric in _metrics(cfg) if _name(metric) == 'ConfusionMatrix']
+    return f'{own[0].get("prefix") or _MATRIX}/result' if own else None
+
+
+def _keep_names(cfg: Config) -> None:
+    """Let clips keep the names of their files, which mmaction2 drops when it packs them."""
+    if cfg.default_scope != 'mmaction':
+        return
+    from mmaction.datasets.transforms import PackActionInputs
+    from mmaction.registry import TRANSFORMS
+
+    default = PackActionInputs().meta_keys
+    for _, dataset in innermost(cfg.test_dataloader.dataset, ''):
+        for step in dataset.pipeline:
+            if resolve_type(step.get('type'), TRANSFORMS, 'mmaction') is PackActionInputs:
+                step.meta_keys = (*step.get('meta_keys', default), 'filename', 'frame_dir')
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of each class of a finished test.
+
+    Attributes:
+        classes: their names.
+        rows: the names of the columns, then figures of each class, and last the mean of all.
+        matrix: (classes, classes), how often each class (row) was predicted as which (column); ``None`` of a detector.
+    """
+
+    classes: Sequence[str]
+    rows: list[list]
+    matrix: np.ndarray | None = None
+
+
+def report_of(cfg: Config, metrics: dict[str, Any], classes: Sequence[str] | None) -> Report:
+    """Return the figures of each class that a test has given.
+
+    Args:
+        cfg: of the test, after :func:`add_reports`.
+        metrics: what the test has returned.
+        classes: names of the classes; numbers stand for them where there are none.
+    """
+    if cfg.default_scope == 'mmdet':
+        return Report(classes, average_precisions(metrics, classes))
+    matrix = np.asarray(metrics[_matrix_key(cfg)])
+    names = [str(name) for name in classes or range(len(matrix))]
+    return Report(names, class_figures(matrix, names), matrix)
+
+
+def class_figures(matrix: np.ndarray, classes: Sequence[str]) -> list[list]:
+    """Compute precision, recall, F1 and support of each class, from 0 to 1, by scikit-learn.
+
+    Args:
+        matrix: (classes, classes), how often each class (row) was predicted as which (column).
+        classes: their names.
+
+    Returns:
+        The names of the columns, a row for each class, and a last one with the unweighted means. A class that is never
+        predicted has precision 0, one without samples recall 0.
+    """
+    metrics = require('sklearn.metrics', 'analysis', 'figures of each class')
+    true, predicted = np.indices(matrix.shape).reshape(2, -1)
+    figures = metrics.precision_recall_fscore_support(
+        true, predicted, labels=range(len(matrix)), sample_weight=matrix.ravel(), zero_division=0
+    )
+    columns = [figure.tolist() for figure in figures[:3]]
+    support = matrix.sum(1).tolist()
+    means = [float(np.mean(column)) for column in columns]
+    rows = [list(row) for row in zip(classes, *columns, support, strict=True)]
+    return [['class', 'precision', 'recall', 'f1', 'support'], *rows, [_AVERAGE, *means, sum(support)]]
+
+
+def average_precisions(metrics: dict[str, Any], classes: Sequence[str]) -> list[list]:
+    """Return the AP of each class, by the kinds of COCO's metric, from mmdet's classwise results.
+
+    A class without objects has NaN.
+    """
+    kinds = [kind for kind in ('bbox', 'segm') if any(key.endswith(f'/{kind}_mAP') for key in metrics)]
+
+    def value(ending: str) -> float:
+        return next(float(value) for key, value in metrics.items() if key.endswith(f'/{ending}'))
+
+    rows = [[name, *(value(f'{kind}_{name}_precision') for kind in kinds)] for name in classes]
+    return [['class', *(f'{kind}_AP' for kind in kinds)], *rows, [_AVERAGE, *(value(f'{k}_mAP') for k in kinds)]]
+
+
+def write_reports(report: Report, folder: Path, table: str | None, matrix: bool) -> dict[str, Path]:
+    """Write figures of each class, and return where: what they are called, with the path.
+
+    Args:
+        report: what is written.
+        folder: for files that are not named.
+        table: a file for the figures of each class, by default ``per_class.csv``.
+        matrix: whether the confusion matrix is written, as ``confusion_matrix.csv`` and ``confusion_matrix.png``.
+    """
+    written = {'figures of each class': Path(table) if table else folder / 'per_class.csv'}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(written['figures of each class'], report.rows)
+    if matrix:
+        from ..visualization.confusion import confusion_picture  # matplotlib takes its time
+        from ..visualization.pictures import write_png
+
+        written['confusion matrix'], written['its picture'] = (folder / f'{_MATRIX}.{e}' for e in ('csv', 'png'))
+        rows = [[name, *row] for name, row in zip(report.classes, report.matrix.tolist(), strict=True)]
+        write_csv(written['confusion matrix'], [['true', *report.classes], *rows])
+        write_png(written['its picture'], confusion_picture(report.matrix, report.classes))
+    return written
