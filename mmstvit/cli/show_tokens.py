@@ -58,9 +58,8 @@ def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, 
     cfg = read_config(args.config, args.cfg_options)
     if not args.inputs:
         raise UsageError('give images, clips or folders of them')
-    args.inputs = [
-        str(path) for path in find_inputs(args.inputs, VIDEOS if cfg.default_scope == 'mmaction' else IMAGES)
-    ]
+    endings = VIDEOS if cfg.default_scope == 'mmaction' else IMAGES
+    args.inputs = [str(path) for name in args.inputs for path in find_inputs([name], endings)]
     model = get_model(cfg, args.checkpoint, args.device, args.trust_checkpoint)
     return model, Path(args.show_dir) if args.show_dir else Path(cfg.work_dir) / folder
 
