@@ -3,6 +3,7 @@
 import argparse
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from ..apis.models import get_model, scope_of
 from ..apis.results import as_line, record
 from ..errors import UsageError, one_line, one_line_errors
 from ..io.files import write_whole
-from ..visualization import TokenMaps, token_maps
+from ..visualization import TokenMaps, has_semantic_tokens, token_maps
+from ..visualization.groups import TokenGroups, groups_picture, groups_sheet, token_groups
 from ..visualization.pictures import ALPHA, picture, sheet, write_png
-from .arguments import add_picture_arguments, find_arguments, is_checkpoint, output_file
+from .arguments import add_picture_arguments, add_reduce_argument, find_arguments, is_checkpoint, output_file, reduced
 from .common import read_config
 
 SHEET = 'contact_sheet'
@@ -24,21 +26,19 @@ SHEET = 'contact_sheet'
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the arguments."""
     parser = argparse.ArgumentParser(
-        description='Show which region of an image or clip each semantic token stands for. For each input a picture: '
-        'what the network sees (after the test pipeline), for each layer of the STGM the token that attends most to '
-        'each place, for the recovery of STViT-R the token that is attended to most from there, and the attention of '
-        'single tokens over the image; of a clip a strip over time. For several inputs a contact sheet too.',
+        description='Show which region of an image or clip each token stands for: what the network sees, for each '
+        'layer of the STGM the token that attends most to each place, for the recovery of STViT-R the one that is '
+        'attended to most from there, and the attention of single tokens; of a model that merges or drops tokens the '
+        'groups; of a clip a strip over time. For several inputs a contact sheet too.',
         epilog='example: mmstvit show-tokens stvit-s_8xb128_in1k s.pth cat.jpg --out maps.npz',
     )
     add_picture_arguments(parser, 'tokens')
+    add_reduce_argument(parser)
     parser.add_argument(
         '--tokens', nargs='+', type=int, metavar='N', help='the tokens whose attention is drawn, by number from 0'
     )
     parser.add_argument(
-        '--alpha',
-        type=float,
-        default=ALPHA,
-        help='share of the colours over the image, from 0 to 1; default %(default)s',
+        '--alpha', type=float, default=ALPHA, help='share of the colours over the image, 0 to 1; default %(default)s'
     )
     parser.add_argument('--unit', type=int, metavar='N', help='one unit of STViT-R alone, counted from 1')
     parser.add_argument(
@@ -60,24 +60,22 @@ def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, 
         raise UsageError('give images, clips or folders of them')
     endings = VIDEOS if cfg.default_scope == 'mmaction' else IMAGES
     args.inputs = [str(path) for name in args.inputs for path in find_inputs([name], endings)]
-    model = get_model(cfg, args.checkpoint, args.device, args.trust_checkpoint)
+    model = reduced(get_model(cfg, args.checkpoint, args.device, args.trust_checkpoint), args.reduce)
     return model, Path(args.show_dir) if args.show_dir else Path(cfg.work_dir) / folder
 
 
-def maps_of(model: torch.nn.Module, args: argparse.Namespace, name: str) -> TokenMaps:
-    """Compute the token maps of one input.
-
-    Raises:
-        UsageError: it cannot be read, or there is not what was asked for.
-    """
+def tokens_of(model: torch.nn.Module, args: argparse.Namespace, name: str) -> TokenMaps | TokenGroups:
+    """Compute the token maps of one input, or the groups where the model has no semantic tokens."""
     try:
+        if not has_semantic_tokens(model):
+            return token_groups(model, name, args.view)
         maps = token_maps(model, name, args.view)
         return maps if args.unit is None else maps.of_unit(args.unit)
     except ValueError as error:
         raise UsageError(one_line(error)) from error
 
 
-def title_of(model: torch.nn.Module, maps: TokenMaps) -> str:
+def title_of(model: torch.nn.Module, maps: TokenMaps | TokenGroups) -> str:
     """Return what is predicted; of a detector nothing: its objects would fill the title."""
     scope = scope_of(model)
     return '' if scope == 'mmdet' else as_line(record(maps.result, scope, model))
@@ -91,13 +89,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UsageError(f'--alpha {args.alpha}: it is from 0 to 1')
         output_file(args.out, '--out', ('.npz',))
         model, show_dir = load_model(args, 'tokens')
+        draw, draw_sheet = partial(picture, tokens=args.tokens, alpha=args.alpha), partial(sheet, alpha=args.alpha)
+        if not has_semantic_tokens(model):
+            draw, draw_sheet = groups_picture, groups_sheet
+            if args.tokens or args.unit or args.alpha != ALPHA:
+                raise UsageError('--tokens, --unit and --alpha are for semantic tokens, and this model has none')
         names = picture_names(args.inputs, SHEET)
         all_maps, titles, arrays = [], [], {'inputs': np.array(args.inputs)}
         for number, (path, name) in enumerate(zip(args.inputs, names)):
-            maps = maps_of(model, args, path)
+            maps = tokens_of(model, args, path)
             title = title_of(model, maps)
             try:
-                image = picture(maps, args.tokens, f'{Path(path).name}   {title}'.strip(), args.alpha)
+                image = draw(maps, title=f'{Path(path).name}   {title}'.strip())
             except ValueError as error:
                 raise UsageError(f'--tokens: {one_line(error)}') from error
             write_png(show_dir / f'{name}.png', image)
@@ -106,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             titles.append(title or name)
             arrays.update({f'{number}/{key}': value for key, value in maps.arrays().items()})
         if len(all_maps) > 1:
-            write_png(show_dir / f'{SHEET}.png', sheet(all_maps, titles, args.alpha))
+            write_png(show_dir / f'{SHEET}.png', draw_sheet(all_maps, titles))
             print(f'contact sheet: {show_dir / SHEET}.png')
         if args.out:
             buffer = io.BytesIO()

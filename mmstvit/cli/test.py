@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 
 from ..apis.testing import add_reports, report_of, write_reports
@@ -14,18 +14,15 @@ from ..engine.augmented_test import augment_test
 from ..engine.check_settings import check_settings
 from ..engine.class_names import check_configured_names, class_names
 from ..engine.mixed_precision import autocast_tests
-from ..engine.running import add_hook, build_runner, check_data
+from ..engine.running import build_runner, check_data, draw_predictions
 from ..engine.strategy import drop_strategy
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
 from ..io.files import write_json
 from ..measure.timing import DTYPES
-from .arguments import add_run_arguments, find_arguments
+from .arguments import add_reduce_argument, add_run_arguments, find_arguments, reduced
 from .common import add_common_arguments, load_config
 from .tables import figures_of_classes
-
-# What draws predictions on images.
-_VISUALIZERS = {'mmpretrain': 'UniversalVisualizer', 'mmdet': 'DetLocalVisualizer'}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,6 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--tta', action='store_true', help='average augmented views: by tta_model and tta_pipeline, or flips'
     )
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='for mixed precision; default %(default)s')
+    add_reduce_argument(parser)
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
     find_arguments(args)
@@ -75,27 +73,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.tta:
         augment_test(cfg)
     if args.show_dir is not None:
-        _draw(cfg, args.show_dir, args.interval)
+        draw_predictions(cfg, args.show_dir, args.interval)
     return cfg
-
-
-def _draw(cfg: Config, folder: str, interval: int) -> None:
-    if interval < 1:
-        raise UsageError(f'--interval {interval}: it must be at least 1')
-    scope = cfg.default_scope
-    if scope == 'mmaction':
-        add_hook(cfg, 'mmstvit.ClipDrawingHook', folder=folder, interval=interval)
-        return
-    cfg.setdefault('visualizer', ConfigDict(type=_VISUALIZERS[scope]))
-    hook = cfg.setdefault('default_hooks', ConfigDict()).setdefault('visualization', ConfigDict())
-    if scope == 'mmdet':
-        if interval != 1:
-            raise UsageError('--interval has no effect in mmdet, which draws every test image: leave it out')
-        hook.setdefault('type', 'DetVisualizationHook')
-        hook.draw, hook.test_out_dir = True, str(Path(folder).absolute())  # a relative one would go into the work dir
-    else:
-        hook.setdefault('type', 'VisualizationHook')
-        hook.enable, hook.out_dir, hook.interval = True, folder, interval
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -108,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_configured_names(cfg, ('train_dataloader', 'test_dataloader'))
         check_data(cfg, ('test_dataloader',))
         runner = build_runner(cfg, args.trust_data)
+        reduced(runner.model, args.reduce)
         autocast_tests(runner.model, DTYPES[args.dtype])
         metrics = runner.test()
         if not is_main_process():

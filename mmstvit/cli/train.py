@@ -6,16 +6,15 @@ from contextlib import ExitStack, nullcontext
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import OPTIMIZERS
 
 from ..apis.weights import check_checkpoint
 from ..engine.check_settings import check_settings
-from ..engine.checks import check_training
+from ..engine.checks import check_optimizer, check_training
 from ..engine.progress import one_line_an_epoch
 from ..engine.running import add_curves, build_runner, check_data
 from ..engine.stops import clear_stops, finished_training, guard_training, newest_checkpoint
 from ..engine.videos import skip_broken_clips
-from ..errors import UsageError, one_line_errors, unknown_type
+from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
 from .common import add_common_arguments, load_config
 from .own_data import add_own_data_arguments, choose_own_data, with_own_data_options
@@ -68,7 +67,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper'):
         if not cfg.get(key):
             raise UsageError(f'{args.config} has no {key}: it cannot train')
-    _check_optimizer(cfg)
+    check_optimizer(cfg)
     add_curves(cfg, args.tensorboard, args.wandb)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -83,14 +82,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             raise UsageError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
         cfg.auto_scale_lr.enable = True
     return cfg
-
-
-def _check_optimizer(cfg: Config) -> None:
-    """Refuse an unknown optimizer; mmengine's line for it does not name it."""
-    kind = (cfg.optim_wrapper.get('optimizer') or {}).get('type')
-    with OPTIMIZERS.switch_scope_and_registry(cfg.default_scope) as registry:
-        if isinstance(kind, str) and registry.get(kind) is None:
-            raise UsageError(unknown_type(kind, registry))
 
 
 def _choose_start(cfg: Config, resume: str | None) -> None:

@@ -25,7 +25,7 @@ from ..measure.networks import Network, input_shape, network_of
 from ..measure.speed import costs
 from ..measure.timing import Job, Timing, interleave
 from ..models.reduction import methods_for, reduce_, restore_
-from ..visualization import recording, token_maps
+from ..visualization import has_semantic_tokens, token_maps
 from ..visualization.groups import groups_picture, token_groups
 from ..visualization.pictures import picture
 
@@ -112,11 +112,7 @@ class DemoModel:
     @functools.cached_property
     def has_tokens(self) -> bool:
         """Whether there are semantic tokens to be shown."""
-        try:
-            with recording(self.model):
-                return True
-        except ValueError:
-            return False
+        return has_semantic_tokens(self.model)
 
     @functools.cached_property
     def methods(self) -> tuple[str, ...]:

@@ -7,11 +7,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
-from mmengine.registry import DATASETS, METRICS
+from mmengine.registry import DATASETS, METRICS, OPTIMIZERS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..errors import UsageError, suggest
+from ..errors import UsageError, suggest, unknown_type
 from ..registry import resolve_type
 from .class_names import check_configured_names, class_names
 from .datasets import innermost
@@ -246,3 +246,11 @@ def _numbers(model: nn.Module, training: bool) -> dict[str, int | None]:
         for i, part in enumerate(getattr(blending, 'augments', [blending])):
             found[f'model.data_preprocessor.blending.{i}'] = getattr(part, 'num_classes', None)
     return found
+
+
+def check_optimizer(cfg: Config) -> None:
+    """Refuse an unknown optimizer; mmengine's line for it does not name it."""
+    kind = (cfg.optim_wrapper.get('optimizer') or {}).get('type')
+    with OPTIMIZERS.switch_scope_and_registry(cfg.default_scope) as registry:
+        if isinstance(kind, str) and registry.get(kind) is None:
+            raise UsageError(unknown_type(kind, registry))

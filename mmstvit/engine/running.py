@@ -21,6 +21,9 @@ from ..registry import is_type, resolve_type, type_name
 from .datasets import innermost
 from .strategy import choose_strategy
 
+# What draws predictions on images.
+_VISUALIZERS = {'mmpretrain': 'UniversalVisualizer', 'mmdet': 'DetLocalVisualizer'}
+
 # Keys at the top of a config that are read by the runner or by the commands.
 READ_KEYS = {
     *inspect.signature(Runner.__init__).parameters,
@@ -230,3 +233,32 @@ def _connect_on_cpu(cfg: Config) -> None:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
+
+
+def draw_predictions(cfg: Config, folder: str, interval: int) -> None:
+    """Let a test draw its predictions into a folder.
+
+    Args:
+        cfg: its config, which is changed.
+        folder: for the pictures.
+        interval: every how many samples one is drawn.
+
+    Raises:
+        UsageError: an interval that cannot take effect.
+    """
+    if interval < 1:
+        raise UsageError(f'--interval {interval}: it must be at least 1')
+    scope = cfg.default_scope
+    if scope == 'mmaction':
+        add_hook(cfg, 'mmstvit.ClipDrawingHook', folder=folder, interval=interval)
+        return
+    cfg.setdefault('visualizer', ConfigDict(type=_VISUALIZERS[scope]))
+    hook = cfg.setdefault('default_hooks', ConfigDict()).setdefault('visualization', ConfigDict())
+    if scope == 'mmdet':
+        if interval != 1:
+            raise UsageError('--interval has no effect in mmdet, which draws every test image: leave it out')
+        hook.setdefault('type', 'DetVisualizationHook')
+        hook.draw, hook.test_out_dir = True, str(Path(folder).absolute())  # a relative one would go into the work dir
+    else:
+        hook.setdefault('type', 'VisualizationHook')
+        hook.enable, hook.out_dir, hook.interval = True, folder, interval

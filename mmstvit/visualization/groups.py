@@ -1,7 +1,7 @@
 """Groups of patches that a method of token reduction has made one token, and patches that it has dropped."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -18,12 +18,13 @@ from ..layers.encoder import Encoder
 from ..layers.steps import ReducingStep, Step, ToMeSD
 from ..layers.tokens import Tokens
 from ..models.reduction import TokenReduction
-from .panels import grid_of_panels, outlined, scaled
+from .panels import grid_of_panels, outlined, scaled, side_by_side
 from .recording import network_input
 
 _PANEL = 320  # least pixels of the shorter edge of a panel
 _FRAMES = 6  # of a clip
 _ACROSS = 4  # panels in a row
+_ROW = 192  # least pixels of the shorter edge in a contact sheet
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +145,8 @@ def _steps_of(model: nn.Module) -> list[tuple[int, Step]]:
         if reducing:
             return reducing
     raise ValueError(
-        f'{type(model).__name__} merges or drops no tokens: reduce it first, with mmstvit.reduce_ or --reduce tome:r=13'
+        f'{type(model).__name__} has no semantic tokens, and merges or drops none: reduce it first, with '
+        'mmstvit.reduce_ or --reduce tome:r=13'
     )
 
 
@@ -175,6 +177,23 @@ def overlay(image: np.ndarray, groups: np.ndarray, least: int) -> np.ndarray:
     means = np.stack([np.bincount(number.ravel(), channel.ravel()) / size for channel in np.moveaxis(image, -1, 0)], 1)
     picture = np.where(groups[..., None] < 0, image / 5, means[number]).astype(np.uint8)
     return outlined(picture, groups)
+
+
+def groups_sheet(all_groups: Sequence[TokenGroups], titles: Sequence[str]) -> np.ndarray:
+    """Draw a contact sheet: of each image, in a row, what the network saw and the groups after the last block.
+
+    Args:
+        all_groups: of one model; of a clip its middle frame is shown.
+        titles: one an image.
+    """
+    rows = []
+    for groups, title in zip(all_groups, titles, strict=True):
+        image, last = groups.image, groups.layers[-1]
+        cells = last.groups
+        if image.ndim == 4:
+            image, cells = image[len(image) // 2], cells[len(cells) // 2]
+        rows.append([(scaled(image, _ROW), title), (overlay(image, cells, _ROW), last.title)])
+    return grid_of_panels(side_by_side(rows))
 
 
 def groups_picture(groups: TokenGroups, title: str = '', layers: int = _ACROSS) -> np.ndarray:

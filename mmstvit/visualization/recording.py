@@ -55,6 +55,15 @@ def token_maps(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, vi
     return recorder.maps(result)
 
 
+def has_semantic_tokens(model: nn.Module) -> bool:
+    """Return whether a model has one backbone with semantic tokens, whose maps can be recorded."""
+    try:
+        Recorder(model).remove()
+    except ValueError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def recording(model: nn.Module, view: int = 0) -> Iterator['Recorder']:
     """Context manager that records the token maps of forward passes of ``model``.

@@ -8,8 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from run_helpers import TINY, saved
 
-from mmstvit import inference_model
+from mmstvit import get_model, inference_model, reduce_
+from mmstvit.apis.scopes import toolbox_scope
 from mmstvit.apis.testing import class_figures
 from mmstvit.cli.test import main
 from mmstvit.visualization.confusion import confusion_picture
@@ -112,6 +116,26 @@ def test_predictions_as_lines(colours, tmp_path):
     expected = inference_model(colours.config, colours.checkpoint, [line['file'] for line in lines])
     for line, one in zip(lines, expected, strict=True):
         np.testing.assert_allclose(line['pred_scores'], one['pred_scores'], atol=1e-6)
+
+
+def test_predictions_of_a_reduced_network(tmp_path):
+    """As those of the same weights after `reduce_`, and refused where nothing can be reduced."""
+    dense = TINY.replace('stgm_layer=1,', 'stgm_layer=4,').replace('semantic_grid=(2, 2)', 'semantic_grid=None')
+    config, weights = saved(tmp_path, dense.replace('indices=150', 'indices=20'), tuple('0123456789'))
+    model, plain = get_model(config, weights), get_model(config, weights)
+    data = Config.fromfile(config).test_dataloader.dataset
+    reduce_(model, 'tome', r=4)
+    out = tmp_path / 'predictions.jsonl'
+    main([config, weights, '--work-dir', str(tmp_path), '--reduce', 'tome:r=4', '--out', str(out)])
+    with toolbox_scope('mmpretrain'):
+        images = [sample['inputs'] for sample in DATASETS.build(data)]
+    scores = [json.loads(line)['pred_scores'] for line in out.read_text().splitlines()]
+    with torch.no_grad():
+        inputs = model.data_preprocessor(dict(inputs=torch.stack(images)))['inputs']
+        expected, other = (m(inputs, mode='tensor')[-1] for m in (model, plain))
+        expected, other = (m.head.fc(x).softmax(dim=-1) for m, x in ((model, expected), (plain, other)))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert np.abs(np.array(scores) - other.numpy()).max() > 1e-3
 
 
 def test_figures_of_classes_as_csv(colours, tmp_path):

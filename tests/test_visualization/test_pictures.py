@@ -4,12 +4,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from run_helpers import TINY, run_here
+from run_helpers import TINY, run_here, saved
 
-from mmstvit import get_model
+from mmstvit import get_model, reduce_
 from mmstvit.cli.show_tokens import main
 from mmstvit.visualization import LayerMaps, TokenMaps, token_maps
 from mmstvit.visualization.colours import distinct_colours
+from mmstvit.visualization.groups import overlay as draw_groups
+from mmstvit.visualization.groups import token_groups
 from mmstvit.visualization.panels import grid_of_panels, scaled
 from mmstvit.visualization.pictures import common_peak, heat, most_covering, overlay, palette, picture, sheet
 
@@ -247,6 +249,22 @@ def test_a_single_input_has_no_contact_sheet(network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(monkeypatch, config, checkpoint, images[0])
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*.*')] == ['work_dirs/tiny/tokens/seven.png']
+
+
+def test_command_draws_groups_of_reduced_networks(network, tmp_path, monkeypatch, capsys, fails):
+    _, _, _, images = network
+    dense = TINY.replace('stgm_layer=1,', 'stgm_layer=4,').replace('semantic_grid=(2, 2)', 'semantic_grid=None')
+    config, checkpoint = saved(tmp_path, dense, tuple('0123456789'))
+    out, reduced = tmp_path / 'groups.npz', ['--reduce', 'tome:r=2']
+    run(monkeypatch, config, checkpoint, *images, *reduced, '--show-dir', str(tmp_path), '--out', str(out))
+    assert {path.name for path in tmp_path.glob('seven*.png')} == {'seven.png', 'seven_2.png'}
+    groups = token_groups(reduce_(get_model(config, checkpoint), 'tome', r=2), images[0])
+    picture = cv2.imread(str(tmp_path / 'contact_sheet.png'))[..., ::-1]
+    assert side_of(picture, draw_groups, groups.image, groups.layers[-1].groups)
+    arrays = np.load(out)
+    for layer in groups.layers:
+        np.testing.assert_array_equal(arrays[f'0/block{layer.block}'], layer.groups)
+    assert '--alpha' in fails(main, config, checkpoint, images[0], *reduced, '--alpha', '0.2')
 
 
 WRONG = {
