@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import suggest
 from ..io.checkpoints import trust_checkpoints
 from ..models import STViT, STViTR, STViTSwin, T2TViT
-from .weights import load_weights
+from .weights import load_weights, read_weights
 
 # Name -> backbone and its settings. Others, such as stochastic depth, belong to a recipe and are given as arguments.
 NETWORKS = {
@@ -114,7 +114,7 @@ def create_model(
         handle = model.head._register_load_state_dict_pre_hook(partial(_leave_other_classes, model))
         try:
             with trust_checkpoints(trust_checkpoint):
-                load_weights(model, str(pretrained))
+                load_weights(model, str(pretrained), read_weights(str(pretrained)))
         finally:
             handle.remove()
         return model

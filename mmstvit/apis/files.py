@@ -12,7 +12,6 @@ from ..errors import UsageError, one_line
 from ..io.streams import Camera
 from ..io.videos import Video, VideoError
 from ..visualization.clips import write_captioned
-from ..visualization.pictures import write_png
 from .frames import predict_frames
 from .inference import infer
 from .inputs import INPUT_ERRORS
@@ -162,6 +161,8 @@ def _predict_whole(
             continue
         prediction = dict(file=str(file), **record(result, scope, model, threshold, topk))
         if picture := place(file, '.png'):
+            from ..visualization.pictures import write_png  # and Matplotlib
+
             write_png(picture, draw_prediction(result, prediction, scope, model, threshold))
             if scope == 'mmaction':
                 write_captioned(place(file, '.mp4'), file, as_line(prediction))

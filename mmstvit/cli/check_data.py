@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ..console import console
 from ..engine.data_check import DataCheck, Split, check_config, objects_to_find
 from ..engine.data_report import size_range
 from ..errors import UsageError, one_line_errors
-from ..measure.figures import console
 from ..visualization.contact_sheet import contact_sheet
 from ..visualization.pictures import write_png
 from .common import add_common_arguments, load_config

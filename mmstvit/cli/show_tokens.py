@@ -60,7 +60,7 @@ def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, 
         raise UsageError('give images, clips or folders of them')
     endings = VIDEOS if cfg.default_scope == 'mmaction' else IMAGES
     args.inputs = [str(path) for name in args.inputs for path in find_inputs([name], endings)]
-    model = reduced(get_model(cfg, args.checkpoint, args.device, args.trust_checkpoint), args.reduce)
+    model = get_model(cfg, args.checkpoint, args.device, args.trust_checkpoint)
     return model, Path(args.show_dir) if args.show_dir else Path(cfg.work_dir) / folder
 
 
@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UsageError(f'--alpha {args.alpha}: it is from 0 to 1')
         output_file(args.out, '--out', ('.npz',))
         model, show_dir = load_model(args, 'tokens')
+        model = reduced(model, args.reduce)
         draw, draw_sheet = partial(picture, tokens=args.tokens, alpha=args.alpha), partial(sheet, alpha=args.alpha)
         if not has_semantic_tokens(model):
             draw, draw_sheet = groups_picture, groups_sheet

