@@ -40,7 +40,8 @@ def predict_frames(
         most: frames after which it ends; by default with the source.
 
     Yields:
-        ``file``, the number of the ``frame`` from 0, its ``time`` in seconds, and its :func:`.record`.
+        ``file``, the number of the ``frame`` from 0, its ``time`` (of presentation, in seconds from the first one), and
+        its :func:`.record`.
 
     Raises:
         VideoError: the source cannot be read on.
@@ -49,12 +50,12 @@ def predict_frames(
 
     def frames() -> Iterator[np.ndarray]:
         for frame in islice(source, most):
-            waiting.append(frame)
+            waiting.append((frame, source.time))
             yield frame
 
     with video_writer(draw, source.fps) if draw else nullcontext() as write:
         for number, result in enumerate(infer(model, frames(), batch_size, dtype)):
-            frame, time = waiting.popleft(), number / source.fps
+            frame, time = waiting.popleft()
             if isinstance(result, Exception):
                 raise result
             prediction = dict(file=str(source.filename), frame=number, time=round(time, 3))

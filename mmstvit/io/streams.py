@@ -1,5 +1,6 @@
 """Frames one after the other: of a video file or a camera, and into a file."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,24 +22,29 @@ class Camera:
 
     Attributes:
         fps: frames a second, as it tells; 25 where it does not.
+        time: when the frame that iteration has given last was read, in seconds from the first one.
 
     Raises:
         VideoError: there is no such camera, or OpenCV cannot open it.
     """
 
     def __init__(self, number: int) -> None:
-        self.filename = f'camera {number}'
+        self.filename, self.time = f'camera {number}', 0.0
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise VideoError(f'{self.filename}: there is none, or OpenCV cannot open it')
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or FPS
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        start = None
         try:
             while True:
                 whole, frame = self._capture.read()
                 if not whole:
                     return
+                now = time.monotonic()
+                start = now if start is None else start
+                self.time = now - start
                 yield frame
         finally:
             self._capture.release()

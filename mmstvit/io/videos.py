@@ -35,13 +35,14 @@ class Video:
 
     Attributes:
         fps: frames a second.
+        time: presentation time of the frame that iteration has given last, in seconds from the first one.
 
     Raises:
         VideoError: there is no such file, or none that OpenCV can read.
     """
 
     def __init__(self, filename: str) -> None:
-        self.filename, self._path = filename, _checked(filename)
+        self.filename, self._path, self.time = filename, _checked(filename), 0.0
         self._open()
         self.fps = self._capture.get(cv2.CAP_PROP_FPS)
         self._length, self._near = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), _STEP
@@ -104,10 +105,15 @@ class Video:
             VideoError: more is missing than :meth:`read` passes over.
         """
         self._open()
+        start = None
         while True:
             whole, frame = self._capture.read()
             if not whole:
                 return self._check_end()
+            seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            start = seconds if start is None else start
+            # Formats without times have them all at 0.
+            self.time = seconds - start if seconds > start else self._place / (self.fps or 1)
             self._place += 1
             yield frame
 

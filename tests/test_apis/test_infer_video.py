@@ -150,6 +150,8 @@ def test_times_of_a_variable_frame_rate(case, model, tmp_path):
     write_two_rates(path, np.concatenate([draw_clip('train', i) for i in range(5)]))
     times = np.append(np.arange(20) / 20, 1 + 3 * np.arange(21) / 20)
     np.testing.assert_allclose(Video(str(path)).times, times, atol=1e-3)
+    video = Video(str(path))
+    np.testing.assert_allclose([video.time for _ in video], times[:-1], atol=1e-3)
     result = inference_model(model, path, window=1.0, progress=False)
     # Of about one second each: 20 frames, then seven; the last one ends with the video.
     frames = [(0, 20), (20, 27), (27, 34), (33, 40)]
