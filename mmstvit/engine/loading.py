@@ -103,7 +103,7 @@ def _unreadable(filename: str, error: Exception) -> str:
 
 
 def _check_fit(seen: dict, model: torch.nn.Module, filename: str, purpose: str) -> None:
-    own = {name: value.numel() for name, value in model.state_dict().items()}
+    own = {name: value.numel() for name, value in model.state_dict().items() if 'num_batches_tracked' not in name}
     clashing = [match[1] for line in seen['errors'] if (match := re.match(r'size mismatch for (\S+):', line))]
     filled = own.keys() - set(seen['missing']) - set(clashing)
     of = sum(own.values())
