@@ -83,13 +83,6 @@ def add_reports(cfg: Config, out: str | None, per_class: bool, matrix: bool) -> 
         UsageError: there is nothing of the kind for this config.
     """
     suffix = Path(out).suffix if out else ''
-    if suffix not in ('', *OUTPUTS):
-        raise UsageError(
-            f'--out {out}: name it *.json for the metrics, *.csv for the figures of each class, *.jsonl or *.pkl for '
-            'the predictions'
-        )
-    if out:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
     if per_class or matrix:
         _collect_classes(cfg, matrix)
     if suffix == '.jsonl':

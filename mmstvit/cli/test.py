@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from ..apis.testing import add_reports, report_of, write_reports
+from ..apis.testing import OUTPUTS, add_reports, report_of, write_reports
 from ..console import console, print_table
 from ..engine.augmented_test import augment_test
 from ..engine.check_settings import check_settings
@@ -20,7 +20,7 @@ from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
 from ..io.files import write_json
 from ..measure.timing import DTYPES
-from .arguments import add_reduce_argument, add_run_arguments, find_arguments, reduced
+from .arguments import add_reduce_argument, add_run_arguments, find_arguments, output_file, reduced
 from .common import add_common_arguments, load_config
 from .tables import figures_of_classes
 
@@ -68,6 +68,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             raise UsageError(f'{args.config} has no {key}: it cannot be tested')
     cfg.load_from, cfg.resume = args.checkpoint, False
     drop_strategy(cfg)
+    output_file(args.out, '--out', OUTPUTS)
     args.per_class = args.per_class or (args.out or '').endswith('.csv')
     add_reports(cfg, args.out, args.per_class, args.confusion_matrix)
     if args.tta:

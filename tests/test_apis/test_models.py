@@ -66,7 +66,9 @@ def test_list_models():
     assert list_models('no such*') == []
 
 
-@pytest.mark.parametrize('first, second', [('mmstvit', 'mmpretrain'), ('mmpretrain', 'mmstvit')])
+@pytest.mark.parametrize(
+    'first, second', [('mmstvit', 'mmpretrain'), pytest.param('mmpretrain', 'mmstvit', marks=pytest.mark.long)]
+)
 def test_mmpretrain_lists_our_models(first, second):
     code = (
         f'import {first}\n'

@@ -38,7 +38,14 @@ def run_shell(example, monkeypatch):
             subprocess.run(['bash', '-c', line], check=True)
 
 
-@pytest.mark.parametrize('tutorial', TUTORIALS, ids=lambda path: path.stem)
+# Those that train a network for what another tutorial shows too.
+LONG = ('pictures', 'token_budget')
+
+
+@pytest.mark.parametrize(
+    'tutorial',
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.long] if path.stem in LONG else []) for path in TUTORIALS],
+)
 def test_tutorial(tutorial, tmp_path, monkeypatch):
     for folder in ('configs', 'tools'):
         (tmp_path / folder).symlink_to(ROOT / folder)

@@ -33,7 +33,14 @@ def step(model, call, image):
 
 
 # The others are parts of these, or differ in a mask or in the rank.
-@pytest.mark.parametrize('name', ['STViT', 'STViT recover', 'T2T-ViT performer', 'STViTSwin 3D', 'STViTR dense'])
+def long(name):
+    """One of a kind of which another is compiled in all runs."""
+    return pytest.param(name, marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize(
+    'name', ['STViT', 'STViTSwin 3D', *map(long, ('STViT recover', 'T2T-ViT performer', 'STViTR dense'))]
+)
 def test_compiles_without_graph_breaks(name):
     """In one graph, and one for its gradients."""
     model, image = build(name), image_of(name)
@@ -116,7 +123,7 @@ def sizes(count, least=(64, 64)):
     return [(least[0] + 3 * i, least[1] + 29 * i % 64) for i in range(count)]
 
 
-@pytest.mark.parametrize('name', ['STViT', 'T2T-ViT performer'])
+@pytest.mark.parametrize('name', ['STViT', long('T2T-ViT performer')])
 def test_few_graphs_serve_many_sizes_without_windows(name):
     """One for each answer to: does the patch divide the height, the width; and the first, which is of one size."""
     model, counter = build(name), CompileCounter()
@@ -127,7 +134,7 @@ def test_few_graphs_serve_many_sizes_without_windows(name):
     assert counter.frame_count <= 5
 
 
-@pytest.mark.parametrize('name', ['STViTR dense', 'STViTSwin 3D'])
+@pytest.mark.parametrize('name', ['STViTSwin 3D', long('STViTR dense')])
 def test_graphs_of_windows_end_at_the_compilers_limit(name):
     """Windows have a graph for each size, never one with open sizes; past the limit the rest runs uncompiled."""
     model, counter, (*frames, _, _) = build(name), CompileCounter(), BACKBONES[name][2]

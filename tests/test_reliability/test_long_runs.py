@@ -24,7 +24,6 @@ LIMITED = {'ONEDNN_PRIMITIVE_CACHE_CAPACITY': '16'}
     'kind,count',
     [
         ('infer', 250),
-        ('train', 250),
         *(pytest.param(*case, marks=pytest.mark.long) for case in (('infer', 2000), ('train', 500))),
     ],
 )

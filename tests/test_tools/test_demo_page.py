@@ -285,7 +285,7 @@ def test_wrong_arguments_are_told_in_one_line(given, line, capsys, monkeypatch, 
 
 
 def test_without_gradio_the_extra_is_named(capsys, monkeypatch):
-    monkeypatch.setattr('mmstvit.compat.requires._found', lambda package: package != 'gradio')
+    monkeypatch.setattr('mmstvit.compat.requires.is_found', lambda package: package != 'gradio')
     with pytest.raises(SystemExit) as end:
         main([])
     assert end.value.code == 2

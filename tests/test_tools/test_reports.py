@@ -221,7 +221,7 @@ def test_wrong_options(trained, detection, tmp_path, fails):
     command = (trained.config, trained.checkpoint, '--work-dir', tmp_path)
     head = 'model.head.type=MultiLabelLinearClsHead'
     assert 'one label to an image' in fails(main, *command, '--per-class', '--cfg-options', head)
-    assert 'name it *.json for the metrics' in fails(main, *command, '--out', 'predictions.txt')
+    assert 'name it *.json or *.csv' in fails(main, *command, '--out', 'predictions.txt')
     command = (detection.config, detection.checkpoint, '--work-dir', tmp_path)
     assert '--confusion-matrix is for classifiers' in fails(main, *command, '--confusion-matrix')
     other = 'test_evaluator.type=VOCMetric'
