@@ -1,5 +1,6 @@
 """The tutorials of the site, executed as they stand: every shell line, every piece of Python, every file they write."""
 
+import doctest
 import os
 import shlex
 import subprocess
@@ -46,13 +47,32 @@ LONG = ('pictures', 'token_budget')
     'tutorial',
     [pytest.param(path, id=path.stem, marks=[pytest.mark.long] if path.stem in LONG else []) for path in TUTORIALS],
 )
-def test_tutorial(tutorial, tmp_path, monkeypatch):
+def test_tutorial(tutorial, tmp_path, monkeypatch, capsys):
     for folder in ('configs', 'tools'):
         (tmp_path / folder).symlink_to(ROOT / folder)
     monkeypatch.chdir(tmp_path)
+    printed = None
+
+    def evaluate_python(example):
+        nonlocal printed
+        capsys.readouterr()
+        run_python(example)
+        lines = capsys.readouterr().out.splitlines(keepends=True)
+        printed = ''.join(line for line in lines if ' - mmengine - ' not in line)
+
+    def evaluate_shell(example):
+        nonlocal printed
+        run_shell(example, monkeypatch)
+        printed = None  # with times and paths of the machine
+
+    def compare(example):
+        if printed is not None:
+            assert doctest.OutputChecker().check_output(example.parsed, printed, doctest.ELLIPSIS), printed
+
     parsers = [
-        CodeBlockParser('python', run_python),
-        CodeBlockParser('shell', lambda example: run_shell(example, monkeypatch)),
+        CodeBlockParser('python', evaluate_python),
+        CodeBlockParser('shell', evaluate_shell),
+        CodeBlockParser('text', compare),
     ]
     examples = list(Sybil(parsers, path=str(tutorial.parent), pattern='*.md').parse(tutorial).examples())
     assert len(examples) >= 3, 'nothing of this tutorial was found to be executed'
