@@ -74,11 +74,12 @@ def tune(
     """Find how many tokens each layer of a classifier should remove for it to be as fast as it must.
 
     Nothing is trained. The time of a block by its number of tokens is measured once (:class:`.BlockTimes`). What the
-    reduction of a layer costs is the KL divergence of the predictions from the dense network's when that layer alone reduces. Dynamic programming
-    (:func:`.front`) finds the schedule of each method with the least sum of costs; it assumes that costs of layers add
-    up, and that a layer's depends on the share of its tokens that it removes, as found with all tokens before it. The
-    methods' schedules are then compared as whole networks on the same images. Half of the images are for that; on the
-    other half the best is compared with the method's one number for all layers at about the same predicted time.
+    reduction of a layer costs is the KL divergence of the predictions from the dense network's when that layer alone
+    reduces. Dynamic programming (:func:`.front`) finds the schedule of each method with the least sum of costs; it
+    assumes that costs of layers add up, and that a layer's depends on the share of its tokens that it removes, as found
+    with all tokens before it. The methods' schedules are then compared as whole networks on the same images. Half of
+    the images are for that; on the other half the best is compared with the method's one number for all layers at about
+    the same predicted time.
 
     Args:
         model: a classifier of mmpretrain: a config, its name, or a work dir.
