@@ -23,8 +23,8 @@ from ..measure.networks import Network, network_of
 from ..measure.report import environment
 from ..measure.speed import benchmark
 from ..measure.timing import Timing
-from ..models import methods_for, reduce_
-from ..models.reduction import TokenReduction
+from ..models import reduce_
+from ..models.reduction import TokenReduction, methods_for
 from .configs import find_config, find_run
 from .models import chosen_device, get_model
 from .tuning_data import Judge, Samples, load_samples, read_classifier_config
@@ -32,7 +32,8 @@ from .tuning_report import write_report
 from .tuning_schedules import Schedules
 from .tuning_search import Plan, Target, within
 
-_NOT_BY_DEFAULT = ('Random', 'GridPool', 'ToMeSD')  # controls, and one for maps, which keeps the number of tokens
+_NOT_BY_DEFAULT = ('Random', 'ToMeSD')  # a control, and one for maps, which keeps the number of tokens
+_NEVER = ('GridPool',)  # where tokens lie in a layer depends on all layers before it
 _POINTS = 5  # of each method in the plot
 _WITHIN = 0.05  # that predicted and measured time may differ by
 
@@ -145,7 +146,7 @@ def _methods(model: torch.nn.Module, wanted: Sequence[str] | None) -> list[str]:
         transformer_of(model)
     except ValueError as error:
         raise UsageError(one_line(error)) from error
-    known = {name.lower(): name for name in methods_for(model)}
+    known = {name.lower(): name for name in methods_for(model) if name not in _NEVER}
     if wanted is None:
         return [name for name in known.values() if name not in _NOT_BY_DEFAULT]
     for name in wanted:

@@ -52,7 +52,8 @@ class BlockTimes:
         if r == 0:
             return float(np.interp(count, self.tokens, self.plain))
         light, heavy = (float(np.interp(count, self.tokens, seconds)) for seconds in (self.light, self.heavy))
-        return light + (heavy - light) * (r - 1) / max(count // 2 - 1, 1)
+        half = float(np.interp(count, self.tokens, [n // 2 for n in self.tokens]))  # as the times are: of odd ones less
+        return light + (heavy - light) * (r - 1) / max(half - 1, 1)
 
     def extra(self, count: int, r: int) -> float:
         """Return the seconds that a block adds to the network, in comparison with the block without any reduction."""
