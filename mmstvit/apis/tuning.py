@@ -105,7 +105,7 @@ def tune(
     target, progress = Target.parse(target), progress or Progress(disable=True)
     if batch_size < 1 or images < 2:
         raise UsageError('the batch size must be at least 1, and the number of images at least 2')
-    timing = timing or Timing(chosen_device(None), rounds=7, min_time=0.05)
+    timing = timing or Timing(chosen_device(None), rounds=7, min_time=0.1)
     name, checkpoint = find_run(str(model), None if checkpoint is None else str(checkpoint))
     path, cfg = find_config(name), read_classifier_config(name)
     built = get_model(cfg, checkpoint or True, timing.device, trust_checkpoint)

@@ -4,7 +4,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class BlockTimes:
         light: seconds of a block that removes one token.
         heavy: seconds of a block that removes half of its tokens.
         dense: seconds of the network without reduction.
+        scale: by which what blocks take less must be multiplied for what networks take less.
         each: seconds that the network takes longer for each block that reduces than its blocks tell, e.g. to give
             patches the values of their tokens at the end; may be negative.
     """
@@ -42,6 +43,7 @@ class BlockTimes:
     light: list[float]
     heavy: list[float]
     dense: float
+    scale: float = 1.0
     each: float = 0.0
 
     def block(self, count: int, r: int) -> float:
@@ -57,7 +59,7 @@ class BlockTimes:
 
     def extra(self, count: int, r: int) -> float:
         """Return the seconds that a block adds to the network, in comparison with the block without any reduction."""
-        return self.block(count, r) - self.plain[-1] + (self.each if r else 0.0)
+        return self.scale * (self.block(count, r) - self.plain[-1]) + (self.each if r else 0.0)
 
     def network(self, counts: Sequence[int], amounts: Sequence[int]) -> float:
         """Return the seconds of a network.
@@ -113,10 +115,12 @@ def measure_block_times(
     timer: Callable[[Callable[[], Any], int], float] | None = None,
     done: Callable[[], Any] = lambda: None,
 ) -> BlockTimes:
-    """Time the blocks of a network at a few numbers of tokens, and the network as it is and slightly reduced.
+    """Time the blocks of a network at a few numbers of tokens, and the network with and without reduction.
 
-    All have their turn in each round, forwards in one and backwards in the next, and medians are taken. Blocks of one
-    kind are run one after the other, each on the same tokens, so that weights come from memory as in the network.
+    All have their turn in each round, forwards in one and backwards in the next; medians are taken of the ratios to the
+    network without reduction in the same round. Blocks of one kind are run one after the other, each on the same
+    tokens, so that weights come from memory as in the network. Two reduced networks, a little in each block and by half
+    in the first, correct what the blocks tell.
 
     Args:
         network: with a model that :func:`mmstvit.reduce_` takes, not reduced, on the device.
@@ -132,31 +136,51 @@ def measure_block_times(
     blocks, first = recorded_blocks(job)
     layers, grid = len(blocks), tuple(first.layout.grid)
     count = math.prod(grid)
-    amounts = [max(1, count // (2 * layers))] * layers
-    reduced = reduce_(copy.deepcopy(network.model), method, r=amounts)
-    slightly = Job(Network('reduced', network.toolbox, reduced, network.size), shape, batch, timing)
+    known = [[max(1, count // (2 * layers))] * layers, [max(1, count // 2)] + [0] * (layers - 1)]
+    runs = [job.run]
+    for amounts in known:
+        reduced = reduce_(copy.deepcopy(network.model), method, r=amounts)
+        runs.append(Job(replace(network, model=reduced), shape, batch, timing).run)
     points = _tokens_by_number(functools.partial(steps_of, method, network=plain), layers, blocks[0], first)
-    runs = [job.run, slightly.run]
     for n, tokens in points.items():
         for r in (0, 1, max(1, n // 2)):
             runs.append(_run_of(steps_of(method, [r] * layers, plain), blocks, tokens))
     timers = [functools.partial(timer, run) for run in runs]
     times = [runs_a_round(seconds, timing.min_time) for seconds in timers]
     rounds = interleave(timers, times, timing.rounds, done)
-    dense, whole, *each = (Spread.of(seconds).median for seconds in rounds)
-    of_block = [seconds / layers for seconds in each]
+    dense = Spread.of(rounds[0]).median
+    ratios = [Spread.of([t / base for t, base in zip(own, rounds[0], strict=True)]).median for own in rounds]
+    of_block = [dense * ratio / layers for ratio in ratios[1 + len(known) :]]
     table = BlockTimes(count, list(points), of_block[0::3], of_block[1::3], of_block[2::3], dense)
-    entering, n = [], count
-    for step in steps_of(method, amounts, plain):
-        entering.append(n)
-        n = step.counts(n, grid).after
-    correction = (whole - table.network(entering, amounts)) / layers
-    return BlockTimes(**{**vars(table), 'each': correction})
+    entering = [_entering(steps_of(method, amounts, plain), grid) for amounts in known]
+    return _corrected(table, entering, known, [dense * ratio for ratio in ratios[1 : 1 + len(known)]])
+
+
+def _entering(steps: Sequence[Step], grid: Size) -> list[int]:
+    """Return how many tokens enter each block."""
+    counts = [math.prod(grid)]
+    for step in steps:
+        counts.append(step.counts(counts[-1], grid).after)
+    return counts[:-1]
+
+
+def _corrected(
+    table: BlockTimes, entering: Sequence[list[int]], amounts: Sequence[list[int]], seconds: Sequence[float]
+) -> BlockTimes:
+    """Choose ``scale`` and ``each`` so that the seconds of known networks are predicted, as near to 1 and 0 as can be."""
+    off, left = [], []
+    for counts, own, taken in zip(entering, amounts, seconds, strict=True):
+        predicted = table.network(counts, own)
+        # In shares of the dense network, so that both are numbers of the same size.
+        off.append([predicted / table.dense - 1, sum(r > 0 for r in own)])
+        left.append((taken - predicted) / table.dense)
+    (scale, each), *_ = np.linalg.lstsq(np.array(off), np.array(left), rcond=0.01)
+    return replace(table, scale=1 + float(scale), each=float(each) * table.dense)
 
 
 def turns(timing: Timing) -> int:
     """Return how often :func:`measure_block_times` calls ``done``."""
-    return timing.rounds * (2 + 3 * (1 + len(_SHARES)))
+    return timing.rounds * (3 + 3 * (1 + len(_SHARES)))
 
 
 def _run_of(steps: Sequence[Step], blocks: Sequence[Any], tokens: Tokens) -> Callable[[], None]:
