@@ -167,7 +167,7 @@ def _entering(steps: Sequence[Step], grid: Size) -> list[int]:
 def _corrected(
     table: BlockTimes, entering: Sequence[list[int]], amounts: Sequence[list[int]], seconds: Sequence[float]
 ) -> BlockTimes:
-    """Choose ``scale`` and ``each`` so that the seconds of known networks are predicted, as near to 1 and 0 as can be."""
+    """Choose ``scale`` and ``each`` so that the seconds of known networks are predicted, by least squares."""
     off, left = [], []
     for counts, own, taken in zip(entering, amounts, seconds, strict=True):
         predicted = table.network(counts, own)
