@@ -117,7 +117,8 @@ def tune(
     given = dict(model=str(model), checkpoint=checkpoint, data=str(data), target=str(target), methods=methods)
     task = _Task(network_of(cfg, path.stem, built), samples, target, batch_size, timing, state, progress)
     result = state.once('results', f'{target} {",".join(methods)}', lambda: _result(task, methods))
-    result = {**given, 'batch_size': batch_size, 'out': str(out), **result}
+    given.update(batch_size=batch_size, most_images=images, device=str(timing.device), out=str(out))
+    result = {**given, **result}
     write_report(out, result, path)
     return result
 

@@ -55,14 +55,19 @@ def command(result: dict[str, Any]) -> str:
     if result['checkpoint']:
         words += ['--checkpoint', result['checkpoint']]
     words += ['--methods', ','.join(name.lower() for name in result['methods'])]
-    words += ['--batch-size', str(result['batch_size']), '--images', str(sum(result['images'].values()))]
+    setting = result['environment']
+    numbers = {'--batch-size': result['batch_size'], '--images': result['most_images'], '--rounds': setting['rounds']}
+    for option, value in {**numbers, '--min-time': setting['min_time'], '--device': result['device']}.items():
+        words += [option, str(value)]
+    if setting['threads']:
+        words += ['--threads', str(setting['threads'])]
     return shlex.join(words)
 
 
 def card(result: dict[str, Any]) -> str:
     """Return the model card, in Markdown."""
     setting, images, method = result['environment'], result['images'], result['method']
-    threads = f', {setting["threads"]} threads' if setting['threads'] else ''
+    threads = f', threads: {setting["threads"]}' if setting['threads'] else ''
     commit = f' ({setting["commit"]})' if setting['commit'] else ''
     rows = [
         _row('dense', result['dense']),
@@ -72,8 +77,8 @@ def card(result: dict[str, Any]) -> str:
     lines = [
         f'# {Path(result["model"]).stem}, {result["target"]} by {method}',
         '',
-        f'{result["measured_times_as_fast"]:.2f} times as fast as the dense network, with its weights; nothing was',
-        'trained. Made by',
+        f'{result["measured_times_as_fast"]:.2f} times as fast as the dense network, with its weights.',
+        'Nothing was trained. Made by',
         '',
         '```shell',
         command(result),
@@ -85,9 +90,9 @@ def card(result: dict[str, Any]) -> str:
         '',
         f'Milliseconds are of a batch of {result["batch_size"]} ({setting["input"]} each), medians of',
         f'{setting["rounds"]} rounds in turn. Of this schedule the measured time differs by',
-        f'{result["difference"]:+.1%} from the predicted one,',
-        f'{"within" if result["as_predicted"] else "not within"} 5 %; that of the dense network by',
-        f'{result["dense"]["difference"]:+.1%}, which is how much the machine changed in between.',
+        f'{result["difference"]:+.1%} from the predicted one, {"" if result["as_predicted"] else "not "}within 5 %;',
+        f'that of the dense network by {result["dense"]["difference"]:+.1%}, by which the machine changed in between.',
+        '',
         f'Agreement is the share of {images["held_out"]} held-out images whose best class is that of the dense',
         f'network; the schedule was searched on {images["searched"]} others. It {result["verdict"]} one number for all',
         'layers at about the same predicted time, by agreement.',

@@ -26,6 +26,7 @@ class BlockTimes:
     """Seconds of one block by its number of tokens, prefix tokens not counted, and of the rest of the network.
 
     Attributes:
+        layers: blocks of the network.
         count: tokens of an image before any reduction.
         tokens: numbers of tokens that were timed, ascending.
         plain: seconds of a block without reduction, one for each of ``tokens``.
@@ -37,6 +38,7 @@ class BlockTimes:
             patches the values of their tokens at the end; may be negative.
     """
 
+    layers: int
     count: int
     tokens: list[int]
     plain: list[float]
@@ -58,8 +60,13 @@ class BlockTimes:
         return light + (heavy - light) * (r - 1) / max(half - 1, 1)
 
     def extra(self, count: int, r: int) -> float:
-        """Return the seconds that a block adds to the network, in comparison with the block without any reduction."""
-        return self.scale * (self.block(count, r) - self.plain[-1]) + (self.each if r else 0.0)
+        """Return the seconds that a block adds to the network, in comparison with the block without any reduction.
+
+        No block is taken to save more of its part of the network than one with the fewest tokens that were timed.
+        """
+        most = self.dense / self.layers * (1 - min(self.plain[0] / self.plain[-1], 1.0))
+        seconds = self.scale * (self.block(count, r) - self.plain[-1]) + (self.each if r else 0.0)
+        return max(seconds, -most)
 
     def network(self, counts: Sequence[int], amounts: Sequence[int]) -> float:
         """Return the seconds of a network.
@@ -151,7 +158,7 @@ def measure_block_times(
     dense = Spread.of(rounds[0]).median
     ratios = [Spread.of([t / base for t, base in zip(own, rounds[0], strict=True)]).median for own in rounds]
     of_block = [dense * ratio / layers for ratio in ratios[1 + len(known) :]]
-    table = BlockTimes(count, list(points), of_block[0::3], of_block[1::3], of_block[2::3], dense)
+    table = BlockTimes(layers, count, list(points), of_block[0::3], of_block[1::3], of_block[2::3], dense)
     entering = [_entering(steps_of(method, amounts, plain), grid) for amounts in known]
     return _corrected(table, entering, known, [dense * ratio for ratio in ratios[1 : 1 + len(known)]])
 

@@ -243,6 +243,19 @@ def test_images_of_a_folder_have_no_top1(files, tmp_path, capsys):
     assert f'{100 * result["agreement"]:.1f}%' in shown and str(out) in shown
 
 
+def test_all_methods_on_a_network_of_mmpretrain(tmp_path):
+    text = CLASS_TOKEN.replace('patch_size=8', "_delete_=True, type='VisionTransformer', img_size=32, patch_size=8")
+    config, weights = saved(
+        tmp_path, text.replace("with_cls_token=True, out_type='cls_token', ", ''), tuple('0123456789')
+    )
+    result = tune(config, config, '0.6macs', weights, batch_size=4, images=4, timing=QUICK, out=tmp_path / 'out')
+    tried = {'ToMe', 'PiToMe', 'DPCKNN', 'TopK', 'EViT', 'ATS', 'RepresentationShift'}
+    assert set(result['divergence_of_methods']) == {point['method'] for point in result['pareto']} == tried
+    assert result['method'] == min(tried, key=result['divergence_of_methods'].get)
+    model = get_model(tmp_path / 'out' / 'config.py', weights)
+    assert model.backbone.reduction.tokens == result['tokens'] and model.backbone.reduction.share <= 0.6
+
+
 @pytest.mark.parametrize('text', ['0ms', '0x', '1x', 'fast', '', '2', '-3x', '1.2macs', '0macs', 'nanx', '1e9x', '2 y'])
 def test_bad_targets_are_refused(text):
     with pytest.raises(UsageError):
