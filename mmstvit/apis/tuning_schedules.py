@@ -47,7 +47,7 @@ class Schedules:
 
         Args:
             method: a name of ``METHODS``.
-            by_macs: whether multiply-adds are the resource, and not the seconds beyond those of the dense network.
+            by_macs: whether multiply-adds are the resource, and not the seconds beyond those without reduction.
         """
         costs, table, layers = self.costs.get(method), self.times[method], self.network.num_layers
         finest, shares = max(1, self.count // _FINEST), [r / self.count for r in self.amounts]
@@ -100,7 +100,7 @@ class Schedules:
         seconds = dense / target.value if target.kind == 'x' else target.value / 1000
         if seconds >= dense:
             raise UsageError(f'target {target}: the network as it is takes {1000 * dense:.4g} ms: give a shorter time')
-        return seconds - dense
+        return seconds - self.times[method].stepped
 
     def reachable(self, methods: Sequence[str], target: Target) -> list[str]:
         """Return the methods that can keep a target at all.
@@ -113,8 +113,7 @@ class Schedules:
         found = [method for method in methods if least[method] <= self.limit(method, target)]
         if not found:
             method = min(least, key=least.get)
-            dense = self.times[method].dense
-            seconds = dense + least[method]
+            dense, seconds = self.times[method].dense, self.times[method].stepped + least[method]
             least_macs = f'{least[method] / self.dense_multiply_adds:.3g} of the multiply-adds'
             best = least_macs if by_macs else f'{1000 * seconds:.4g} ms, {dense / seconds:.3g}x'
             raise UsageError(f'target {target} is out of reach: the least is {best}, by {method}')

@@ -32,7 +32,9 @@ class BlockTimes:
         plain: seconds of a block without reduction, one for each of ``tokens``.
         light: seconds of a block that removes one token.
         heavy: seconds of a block that removes half of its tokens.
-        dense: seconds of the network without reduction.
+        dense: seconds of the network as it is.
+        stepped: seconds of the network run by steps that reduce nothing: other libraries compute their blocks in ways
+            of their own.
         scale: by which what blocks take less must be multiplied for what networks take less.
         each: seconds that the network takes longer for each block that reduces than its blocks tell, e.g. to give
             patches the values of their tokens at the end; may be negative.
@@ -45,6 +47,7 @@ class BlockTimes:
     light: list[float]
     heavy: list[float]
     dense: float
+    stepped: float
     scale: float = 1.0
     each: float = 0.0
 
@@ -60,11 +63,11 @@ class BlockTimes:
         return light + (heavy - light) * (r - 1) / max(half - 1, 1)
 
     def extra(self, count: int, r: int) -> float:
-        """Return the seconds that a block adds to the network, in comparison with the block without any reduction.
+        """Return the seconds that a block adds to the network, in comparison with a step that reduces nothing.
 
         No block is taken to save more of its part of the network than one with the fewest tokens that were timed.
         """
-        most = self.dense / self.layers * (1 - min(self.plain[0] / self.plain[-1], 1.0))
+        most = self.stepped / self.layers * (1 - min(self.plain[0] / self.plain[-1], 1.0))
         seconds = self.scale * (self.block(count, r) - self.plain[-1]) + (self.each if r else 0.0)
         return max(seconds, -most)
 
@@ -75,7 +78,7 @@ class BlockTimes:
             counts: tokens that enter each block.
             amounts: tokens that each block removes.
         """
-        return self.dense + sum(self.extra(n, r) for n, r in zip(counts, amounts, strict=True))
+        return self.stepped + sum(self.extra(n, r) for n, r in zip(counts, amounts, strict=True))
 
 
 class _Recorder(SelfAttention):
@@ -144,10 +147,10 @@ def measure_block_times(
     layers, grid = len(blocks), tuple(first.layout.grid)
     count = math.prod(grid)
     known = [[max(1, count // (2 * layers))] * layers, [max(1, count // 2)] + [0] * (layers - 1)]
-    runs = [job.run]
-    for amounts in known:
-        reduced = reduce_(copy.deepcopy(network.model), method, r=amounts)
-        runs.append(Job(replace(network, model=reduced), shape, batch, timing).run)
+    models = [network.model, copy.deepcopy(network.model)]
+    transformer_of(models[1]).run([SelfAttention() for _ in range(layers)])
+    models += [reduce_(copy.deepcopy(network.model), method, r=amounts) for amounts in known]
+    runs = [Job(replace(network, model=model), shape, batch, timing).run for model in models]
     points = _tokens_by_number(functools.partial(steps_of, method, network=plain), layers, blocks[0], first)
     for n, tokens in points.items():
         for r in (0, 1, max(1, n // 2)):
@@ -157,10 +160,11 @@ def measure_block_times(
     rounds = interleave(timers, times, timing.rounds, done)
     dense = Spread.of(rounds[0]).median
     ratios = [Spread.of([t / base for t, base in zip(own, rounds[0], strict=True)]).median for own in rounds]
-    of_block = [dense * ratio / layers for ratio in ratios[1 + len(known) :]]
-    table = BlockTimes(layers, count, list(points), of_block[0::3], of_block[1::3], of_block[2::3], dense)
+    _, stepped, *reduced = (dense * ratio for ratio in ratios[: len(models)])
+    of_block = [dense * ratio / layers for ratio in ratios[len(models) :]]
+    table = BlockTimes(layers, count, list(points), of_block[0::3], of_block[1::3], of_block[2::3], dense, stepped)
     entering = [_entering(steps_of(method, amounts, plain), grid) for amounts in known]
-    return _corrected(table, entering, known, [dense * ratio for ratio in ratios[1 : 1 + len(known)]])
+    return _corrected(table, entering, known, reduced)
 
 
 def _entering(steps: Sequence[Step], grid: Size) -> list[int]:
@@ -178,16 +182,16 @@ def _corrected(
     off, left = [], []
     for counts, own, taken in zip(entering, amounts, seconds, strict=True):
         predicted = table.network(counts, own)
-        # In shares of the dense network, so that both are numbers of the same size.
-        off.append([predicted / table.dense - 1, sum(r > 0 for r in own)])
-        left.append((taken - predicted) / table.dense)
+        # In shares of the whole, so that both are numbers of the same size.
+        off.append([predicted / table.stepped - 1, sum(r > 0 for r in own)])
+        left.append((taken - predicted) / table.stepped)
     (scale, each), *_ = np.linalg.lstsq(np.array(off), np.array(left), rcond=0.01)
-    return replace(table, scale=1 + float(scale), each=float(each) * table.dense)
+    return replace(table, scale=1 + float(scale), each=float(each) * table.stepped)
 
 
 def turns(timing: Timing) -> int:
     """Return how often :func:`measure_block_times` calls ``done``."""
-    return timing.rounds * (3 + 3 * (1 + len(_SHARES)))
+    return timing.rounds * (4 + 3 * (1 + len(_SHARES)))
 
 
 def _run_of(steps: Sequence[Step], blocks: Sequence[Any], tokens: Tokens) -> Callable[[], None]:

@@ -84,9 +84,9 @@ def test_predicted_time_is_that_of_the_clock(files, method, options, alone):
     clock = counting_clock(model, attention=3.0, mlp=2.0, stem=50.0, alone=alone)
     turns = []
     table = measure_block_times(network, (3, 32, 32), 2, method, QUICK, clock, lambda: turns.append(1))
-    assert table.dense == pytest.approx(50 + 4 * 17 * (3 + 2)) and table.count == 16
+    assert table.dense == pytest.approx(50 + 4 * 17 * (3 + 2)) and table.count == 16 and table.stepped == table.dense
     assert 16 in table.tokens and table.tokens == sorted(table.tokens)
-    assert len(turns) == 3 + 3 * len(table.tokens) <= 3 + 3 * 6
+    assert len(turns) == 4 + 3 * len(table.tokens) <= 4 + 3 * 6
     assert table.scale == pytest.approx(1 / alone) and table.each == pytest.approx(0, abs=1e-9)
 
     reduce_(model, method, **options)
