@@ -91,7 +91,7 @@ def tune(
         batch_size: images that are run together.
         out: folder for the results, by default ``work_dirs/<config name>/tune``.
         images: how many are used, at the most.
-        timing: how networks are timed, and where; by default in float32 on a GPU where there is one.
+        timing: where networks are timed and how often, in float32; by default on a GPU where there is one.
         trust_checkpoint: as of :func:`mmstvit.get_model`.
         progress: where progress is shown.
 
@@ -106,6 +106,8 @@ def tune(
     if batch_size < 1 or images < 2:
         raise UsageError('the batch size must be at least 1, and the number of images at least 2')
     timing = timing or Timing(chosen_device(None), rounds=7, min_time=0.1)
+    if (timing.part, timing.dtype, timing.compile, timing.train_step) != ('model', 'float32', False, False):
+        raise UsageError('whole networks are tuned, in float32, as they are: leave dtype, part and the like out')
     name, checkpoint = find_run(str(model), None if checkpoint is None else str(checkpoint))
     path, cfg = find_config(name), read_classifier_config(name)
     built = get_model(cfg, checkpoint or True, timing.device, trust_checkpoint)

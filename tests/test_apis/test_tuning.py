@@ -289,6 +289,15 @@ def test_what_cannot_be_is_told_in_a_line(files, tmp_path, fails):
     assert 'no config' in fails(main, *command, '--data', tmp_path / 'absent', '--target', '2x')
 
 
+def test_settings_that_would_have_no_effect(files):
+    for timing in (Timing('cpu', dtype='bfloat16'), Timing('cpu', compile=True), Timing('cpu', train_step=True)):
+        with pytest.raises(UsageError, match='float32'):
+            tune(files[0], files[0], '2x', files[1], timing=timing)
+    for options in (dict(images=1), dict(batch_size=0), dict(methods=[]), dict(methods=['GridPool'])):
+        with pytest.raises(UsageError):
+            tune(files[0], files[0], '2x', files[1], timing=QUICK, **options)
+
+
 def test_networks_that_cannot_be_reduced(files, run, tmp_path, fails):
     quick = ['--device', 'cpu', '--target', '2x', '--data', files[0], '--out', tmp_path / 'out']
     config, weights = saved(tmp_path, TINY, tuple('0123456789'))
