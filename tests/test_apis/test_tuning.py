@@ -228,6 +228,28 @@ def test_another_target_measures_only_the_result(run, files, monkeypatch):
     assert measured == ['TopK']
 
 
+def test_an_interrupted_run_goes_on_where_it_ended(files, tmp_path, monkeypatch):
+    config, weights = files
+    options = dict(methods=['topk'], batch_size=4, images=4, timing=QUICK, out=tmp_path)
+    costs, layers = tuning._layer_costs, []
+
+    def interrupted(judge, method, layer, *rest):
+        if layer == 2 and 2 not in layers:
+            layers.append(layer)
+            raise KeyboardInterrupt
+        layers.append(layer)
+        return costs(judge, method, layer, *rest)
+
+    monkeypatch.setattr(tuning, '_layer_costs', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(config, config, '0.7macs', weights, **options)
+    assert not (tmp_path / 'schedule.json').exists()
+    table = json.loads((tmp_path / 'state.json').read_text())['times']
+    result = tune(config, config, '0.7macs', weights, **options)
+    assert layers == [0, 1, 2, 2, 3] and result['multiply_adds'] <= 0.7
+    assert json.loads((tmp_path / 'state.json').read_text())['times'] == table
+
+
 def test_images_of_a_folder_have_no_top1(files, tmp_path, capsys):
     write_folders(tmp_path)
     config, weights = files
