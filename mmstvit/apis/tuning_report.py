@@ -95,7 +95,7 @@ def card(result: dict[str, Any]) -> str:
         '',
         f'Agreement is the share of {images["held_out"]} held-out images whose best class is that of the dense',
         f'network; the schedule was searched on {images["searched"]} others. It {result["verdict"]} one number for all',
-        'layers at about the same predicted time, by agreement.',
+        f'layers at about the same predicted time, by agreement: {agreeing(result)}.',
         '',
         f'- reduction: `{method}`, {_text(result["options"])}',
         f'- tokens that leave each block: {", ".join(map(str, result["tokens"]))}',
@@ -108,6 +108,13 @@ def card(result: dict[str, Any]) -> str:
         f'![Time and agreement]({PLOT})',
     ]
     return '\n'.join(lines) + '\n'
+
+
+def agreeing(result: dict[str, Any]) -> str:
+    """Say on how many held-out images the schedule, and one number for all layers, agree with the dense network."""
+    number = result['images']['held_out']
+    ours, theirs = (round(number * one['agreement']) for one in (result, result['constant']))
+    return f'{ours} of {number} images against {theirs}'
 
 
 def _text(options: dict[str, Any]) -> str:

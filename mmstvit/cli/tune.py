@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..apis.models import chosen_device
 from ..apis.tuning import tune
-from ..apis.tuning_report import CARD, CONFIG
+from ..apis.tuning_report import CARD, CONFIG, agreeing
 from ..apis.weights import check_checkpoint
 from ..console import console, print_table
 from ..errors import UsageError, one_line_errors
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
         f'(that of the dense network by {result["dense"]["difference"]:+.1%})',
         soft_wrap=True,
     )
-    screen.print(f'it {result["verdict"]} one number for all layers, by agreement', soft_wrap=True)
+    screen.print(f'it {result["verdict"]} one number for all layers, by agreement: {agreeing(result)}', soft_wrap=True)
     screen.print(f'{result["out"]}: {CONFIG} is the network, {CARD} its card', soft_wrap=True)
 
 
