@@ -38,6 +38,7 @@ _LAZY = {
     'convert_published_state_dict': 'mmstvit.converters',
     'reduce_': 'mmstvit.models.reduction',
     'restore_': 'mmstvit.models.reduction',
+    'tune': 'mmstvit.apis.tuning',
 }
 
 __all__ = ['__version__', *_LAZY]

@@ -17,6 +17,7 @@ COMMANDS = {
     'demo': ('.demo', 'a page in the browser to try models on'),
     'flops': ('.flops', 'count multiply-adds, parameters and tokens'),
     'benchmark': ('.benchmark', 'time networks side by side'),
+    'tune': ('.tune', 'find which tokens to leave out for a network to be as fast as it must'),
     'show-tokens': ('.show_tokens', 'draw what each semantic token stands for'),
     'show-cam': ('.show_cam', 'draw what speaks for a class'),
     'convert': ('.convert', 'convert published weights'),

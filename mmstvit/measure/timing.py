@@ -103,24 +103,11 @@ class Job:
 
     def seconds(self, times: int) -> float:
         """Return the mean time of ``times`` runs."""
-        with _no_garbage_collection():
-            if self.timing.on_gpu:
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                start.record()
-                for _ in range(times):
-                    self.run()
-                end.record()
-                end.synchronize()
-                return start.elapsed_time(end) / 1000 / times
-            begin = time.perf_counter()
-            for _ in range(times):
-                self.run()
-            return (time.perf_counter() - begin) / times
+        return seconds_of(self.run, times, self.device)
 
     def times_a_round(self) -> int:
         """Warm up, and find how many runs take the least time of a round."""
-        warm_up = [self.seconds(1) for _ in range(WARM_UP)]
-        return max(1, round(self.timing.min_time / warm_up[-1] + 0.5))
+        return runs_a_round(self.seconds, self.timing.min_time)
 
     def memory(self) -> int | None:
         """Return the bytes of weights, buffers and optimizer state, and the most that tensors take on top.
@@ -139,6 +126,40 @@ class Job:
         if self.timing.compile:
             self.called._compiled_call_impl = None
             torch.compiler.reset()
+
+
+def seconds_of(run: Callable[[], Any], times: int, device: torch.device) -> float:
+    """Return the mean seconds of so many runs on a device.
+
+    Args:
+        run: what is timed.
+        times: runs.
+        device: where ``run`` computes.
+    """
+    with _no_garbage_collection():
+        if device.type == 'cuda':
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            for _ in range(times):
+                run()
+            end.record()
+            end.synchronize()
+            return start.elapsed_time(end) / 1000 / times
+        begin = time.perf_counter()
+        for _ in range(times):
+            run()
+        return (time.perf_counter() - begin) / times
+
+
+def runs_a_round(seconds: Callable[[int], float], min_time: float) -> int:
+    """Warm up, and return how many runs take the least time of a round.
+
+    Args:
+        seconds: takes a number of runs and gives the seconds of one.
+        min_time: seconds of a round, at the least.
+    """
+    warm_up = [seconds(1) for _ in range(WARM_UP)]
+    return max(1, round(min_time / warm_up[-1] + 0.5))
 
 
 @contextlib.contextmanager

@@ -38,12 +38,14 @@ def multiply_adds(network: Network, steps: Sequence[Step], grid: Size | None = N
         steps: one for each of its blocks.
         grid: image tokens along each axis; by default those of the network.
     """
+    return [block_multiply_adds(network, counts) for counts in _counts(network, steps, grid)]
+
+
+def block_multiply_adds(network: Network, counts: Counts) -> int:
+    """Return the multiply-adds of one block for one image with so many tokens in it, see :func:`multiply_adds`."""
     width, hidden = network.embed_dims, round(network.mlp_ratio * network.embed_dims)
-    numbers = []
-    for counts in _counts(network, steps, grid):
-        n, m = network.num_prefix + counts.attention, network.num_prefix + counts.mlp
-        numbers.append(4 * n * width**2 + 2 * n**2 * width + 2 * m * width * hidden)
-    return numbers
+    n, m = network.num_prefix + counts.attention, network.num_prefix + counts.mlp
+    return 4 * n * width**2 + 2 * n**2 * width + 2 * m * width * hidden
 
 
 def _counts(network: Network, steps: Sequence[Step], grid: Size | None) -> list[Counts]:

@@ -1,0 +1,155 @@
+"""Images that a schedule is searched on, and what a network with fewer tokens predicts of them."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from torch import Tensor, nn
+
+from ..engine.datasets import build_dataset
+from ..errors import UsageError, one_line
+from ..models import reduce_, restore_
+from .configs import find_config
+from .files import IMAGES, find_inputs
+from .inputs import INPUT_ERRORS
+from .models import toolbox_of
+from .pipelines import test_dataset_of
+from .scopes import toolbox_scope
+
+
+class Samples(NamedTuple):
+    """Images as a network gets them.
+
+    Attributes:
+        images: (n, C, H, W), on the CPU.
+        labels: (n,), ``None`` where they are not known.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+
+    def part(self, start: int, step: int) -> 'Samples':
+        """Return every ``step``-th sample, from ``start`` on."""
+        labels = None if self.labels is None else self.labels[start::step]
+        return Samples(self.images[start::step], labels)
+
+
+def read_classifier_config(path: str) -> Config:
+    """Read the config of a classifier of mmpretrain, by its path or name.
+
+    Raises:
+        UsageError: it is none.
+    """
+    file = find_config(path)
+    try:
+        cfg = Config.fromfile(file)
+        scope = toolbox_of(cfg)
+    except Exception as error:  # a config is a program: it may raise anything
+        raise UsageError(f'{file} is no valid config: {one_line(error)} ({type(error).__name__})') from error
+    if scope != 'mmpretrain':
+        raise UsageError(f'{file} is of {scope}: only classifiers of mmpretrain can be tuned')
+    return cfg
+
+
+def load_samples(model: nn.Module, data: str, most: int) -> Samples:
+    """Read images, drawn at random with a fixed seed where there are more than are wanted.
+
+    Args:
+        model: of :func:`mmstvit.get_model`, whose test pipeline prepares the files of a folder.
+        data: a folder of images, or a config, whose test data set is taken with its pipeline and labels.
+        most: how many, at the most.
+
+    Raises:
+        UsageError: there are fewer than two, one cannot be read, or their sizes differ.
+    """
+    with toolbox_scope('mmpretrain'):
+        folder = Path(data).is_dir() and not list(Path(data).glob('*.py'))  # else the work dir of a training
+        samples = _from_folder(model, data, most) if folder else _from_config(data, most)
+        sizes = {tuple(sample['inputs'].shape) for sample in samples}
+        if len(sizes) > 1:
+            raise UsageError(f'{data}: the test pipeline gives images of several sizes, {sorted(sizes)[:2]} among them')
+        batch = default_collate(samples)
+        images = model.data_preprocessor(batch, False)['inputs'].cpu()
+    labels = [sample['data_samples'].get('gt_label') for sample in samples]
+    known = all(label is not None and label.numel() == 1 for label in labels)
+    return Samples(images, torch.cat([label.flatten() for label in labels]) if known else None)
+
+
+def _drawn(number: int, most: int, data: str) -> list[int]:
+    if number < 2:
+        raise UsageError(f'{data} has {number} images: half of them are searched on, so give two at the least')
+    return torch.randperm(number, generator=torch.Generator().manual_seed(0))[:most].tolist()
+
+
+def _from_folder(model: nn.Module, folder: str, most: int) -> list[dict[str, Any]]:
+    from .images import CheckedInferencer
+
+    files, pipeline = find_inputs([folder], IMAGES), CheckedInferencer(model).pipeline
+    samples = []
+    for i in _drawn(len(files), most, folder):
+        try:
+            samples.append(pipeline(str(files[i])))
+        except INPUT_ERRORS as error:
+            line = one_line(error)
+            raise UsageError(line if str(files[i]) in line else f'{files[i]}: {line}') from error
+    return samples
+
+
+def _from_config(path: str, most: int) -> list[dict[str, Any]]:
+    dataset = build_dataset(test_dataset_of(read_classifier_config(path)))
+    return [dataset[i] for i in _drawn(len(dataset), most, path)]
+
+
+class Judge:
+    """Compares a network whose tokens are reduced with itself without reduction, on some images.
+
+    Args:
+        model: a classifier; it is reduced for the time of a comparison alone.
+        samples: what it is judged on.
+        batch_size: images that are run together.
+
+    Raises:
+        UsageError: its head gives no tensor of logits.
+    """
+
+    def __init__(self, model: nn.Module, samples: Samples, batch_size: int) -> None:
+        self.model, self.samples, self.batch_size = model, samples, batch_size
+        self.dense = self.logits()
+
+    def logits(self) -> Tensor:
+        """Return what the network gives as it is now, (n, classes), float64."""
+        device, outputs = next(self.model.parameters()).device, []
+        for images in self.samples.images.split(self.batch_size):
+            with torch.inference_mode():
+                logits = self.model(images.to(device), mode='tensor')
+            if not isinstance(logits, Tensor) or logits.shape[:1] != (len(images),) or logits.dim() != 2:
+                raise UsageError('the head of this network gives no tensor of shape (batch, classes)')
+            outputs.append(logits.double().cpu())
+        return torch.cat(outputs)
+
+    def divergence(self, logits: Tensor) -> float:
+        """Return the mean Kullback-Leibler divergence of predictions from the dense network's, in nats."""
+        dense, other = self.dense.log_softmax(-1), logits.log_softmax(-1)
+        return float((dense.exp() * (dense - other)).sum(-1).mean())
+
+    def of_options(self, method: str, options: dict[str, Any]) -> dict[str, float | None]:
+        """Judge a reduction: ``divergence``, ``agreement`` and ``top1``, the latter two from 0 to 1.
+
+        Args:
+            method: a name of ``METHODS``.
+            options: of the method.
+        """
+        reduce_(self.model, method, **options)
+        try:
+            return self.of_logits(self.logits())
+        finally:
+            restore_(self.model)
+
+    def of_logits(self, logits: Tensor) -> dict[str, float | None]:
+        """Judge logits (n, classes), see :meth:`of_options`."""
+        labels, predicted = self.samples.labels, logits.argmax(-1)
+        agreement = float((predicted == self.dense.argmax(-1)).double().mean())
+        top1 = None if labels is None else float((predicted == labels).double().mean())
+        return dict(divergence=self.divergence(logits), agreement=agreement, top1=top1)

@@ -1,0 +1,135 @@
+"""Schedules of a network by its methods: what they may be, what they take, and how one number for all layers does."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import UsageError
+from ..layers.steps import SelfAttention, Step, build_steps
+from ..layers.steps.base import Network, ReducingStep
+from ..layers.steps.schedule import block_multiply_adds, multiply_adds, tokens_per_block
+from ..measure.block_times import BlockTimes, steps_of
+from .tuning_search import Choice, Plan, Target, cost_of, front
+
+SHARES = (1 / 8, 1 / 4, 1 / 2)  # of its tokens, that a layer removes when its cost is found
+_FINEST = 32  # a layer removes multiples of this part of all tokens
+
+
+@dataclass
+class Schedules:
+    """What is known of a network.
+
+    Attributes:
+        network: its sizes.
+        grid: image tokens along each axis.
+        times: of each method, of its blocks.
+        costs: of each method, for each layer one at each of ``SHARES``.
+    """
+
+    network: Network
+    grid: tuple[int, ...]
+    times: dict[str, BlockTimes] = field(default_factory=dict)
+    costs: dict[str, list[list[float]]] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Tokens of an image before any reduction."""
+        return math.prod(self.grid)
+
+    @property
+    def amounts(self) -> list[int]:
+        """Tokens that ``SHARES`` of all are."""
+        return [max(1, round(share * self.count)) for share in SHARES]
+
+    def choices(self, method: str, by_macs: bool = False) -> Callable[[int, int], Iterable[Choice]]:
+        """Return what each layer can do; costs that are not known yet are 0.
+
+        Args:
+            method: a name of ``METHODS``.
+            by_macs: whether multiply-adds are the resource, and not the seconds beyond those without reduction.
+        """
+        costs, table, layers = self.costs.get(method), self.times[method], self.network.num_layers
+        finest, shares = max(1, self.count // _FINEST), [r / self.count for r in self.amounts]
+        steps = {r: steps_of(method, [r] * layers, self.network) for r in (0, *range(finest, self.count, finest))}
+
+        def choose(layer: int, n: int) -> Iterable[Choice]:
+            for r in (r for r in steps if r <= n // 2):
+                counts = steps[r][layer].counts(n, self.grid)
+                if r and set(counts) == {n}:
+                    continue  # it has no effect
+                resource = block_multiply_adds(self.network, counts) if by_macs else table.extra(n, r)
+                yield Choice(r, counts.after, resource, cost_of(shares, costs[layer], r / n) if costs and r else 0.0)
+
+        return choose
+
+    def plans(self, method: str, by_macs: bool = False) -> list[Plan]:
+        """Return the front of a method's schedules, see :func:`.front`."""
+        return front(self.network.num_layers, self.count, self.choices(method, by_macs))
+
+    def describe(self, method: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Return a schedule by its options, the tokens that leave each block, and what it takes by what is known."""
+        steps = build_steps(dict(type=method, **options), self.network)
+        table, after = self.times[method], tokens_per_block(self.network, steps, self.grid)
+        entering = [self.count, *after[:-1]]
+        seconds = table.network(entering, [_removed(step, n, self.grid) for step, n in zip(steps, entering)])
+        return dict(
+            method=method,
+            options=options,
+            tokens=after,
+            multiply_adds=sum(multiply_adds(self.network, steps, self.grid)) / self.dense_multiply_adds,
+            predicted_ms=1000 * seconds,
+            predicted_times_as_fast=table.dense / seconds,
+        )
+
+    @property
+    def dense_multiply_adds(self) -> int:
+        """Those of all blocks without reduction."""
+        steps = [SelfAttention() for _ in range(self.network.num_layers)]
+        return sum(multiply_adds(self.network, steps, self.grid))
+
+    def limit(self, method: str, target: Target) -> float:
+        """Return how much of the resource of :meth:`choices` a schedule may take.
+
+        Raises:
+            UsageError: the network as it is takes no more.
+        """
+        if target.kind == 'macs':
+            return target.value * self.dense_multiply_adds
+        dense = self.times[method].dense
+        seconds = dense / target.value if target.kind == 'x' else target.value / 1000
+        if seconds >= dense:
+            raise UsageError(f'target {target}: the network as it is takes {1000 * dense:.4g} ms: give a shorter time')
+        return seconds - self.times[method].stepped
+
+    def reachable(self, methods: Sequence[str], target: Target) -> list[str]:
+        """Return the methods that can keep a target at all.
+
+        Raises:
+            UsageError: none can.
+        """
+        by_macs = target.kind == 'macs'
+        least = {method: min(plan.resource for plan in self.plans(method, by_macs)) for method in methods}
+        found = [method for method in methods if least[method] <= self.limit(method, target)]
+        if not found:
+            method = min(least, key=least.get)
+            dense, seconds = self.times[method].dense, self.times[method].stepped + least[method]
+            least_macs = f'{least[method] / self.dense_multiply_adds:.3g} of the multiply-adds'
+            best = least_macs if by_macs else f'{1000 * seconds:.4g} ms, {dense / seconds:.3g}x'
+            raise UsageError(f'target {target} is out of reach: the least is {best}, by {method}')
+        return found
+
+    def constant(self, method: str, milliseconds: float) -> dict[str, Any]:
+        """Describe the method's schedule of one number whose predicted time is nearest to that.
+
+        The number is ``r`` where the method by default reduces in all layers, and else ``keep_rate``.
+        """
+        everywhere = all(isinstance(step, ReducingStep) for step in build_steps(dict(type=method, r=1), self.network))
+        values = range(1, self.count // 2 + 1) if everywhere else [i / 100 for i in range(2, 100)]
+        described = [self.describe(method, {'r' if everywhere else 'keep_rate': value}) for value in values]
+        return min(described, key=lambda one: abs(one['predicted_ms'] - milliseconds))
+
+
+def _removed(step: Step, count: int, grid: tuple[int, ...]) -> int:
+    """Return how many of so many tokens a step removes; a token that is fused of them does not count."""
+    return count - step.kept(count, grid) if isinstance(step, ReducingStep) else 0

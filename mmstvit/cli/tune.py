@@ -1,0 +1,115 @@
+"""A network as fast as it must be, by removing tokens: ``mmstvit tune``."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ..apis.models import chosen_device
+from ..apis.tuning import tune
+from ..apis.tuning_report import CARD, CONFIG, agreeing
+from ..apis.weights import check_checkpoint
+from ..console import console, print_table
+from ..errors import UsageError, one_line_errors
+from ..measure.networks import quieten
+from ..measure.timing import Timing
+from .arguments import (
+    add_checkpoint_argument,
+    add_device_argument,
+    add_threads_argument,
+    add_trust_argument,
+    set_threads,
+)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the arguments."""
+    parser = argparse.ArgumentParser(
+        description='Find how many tokens each layer of a plain vision transformer should remove for it to be as fast '
+        'as it must, on this machine and with the weights that it has. It takes minutes; a second run with the same '
+        'settings goes on where the first one ended.',
+        epilog='example: mmstvit tune vit-tiny_digits --checkpoint work_dirs/vit/epoch_40.pth --data vit-tiny_digits '
+        '--target 2x --out tuned',
+    )
+    parser.add_argument(
+        'model', metavar='MODEL', help='a classifier: a name of `mmstvit list`, a config, or a work dir'
+    )
+    add_checkpoint_argument(parser)
+    parser.add_argument(
+        '--data',
+        required=True,
+        metavar='FOLDER|CONFIG',
+        help='images, of which no labels are needed, or a config, whose test data set is taken',
+    )
+    parser.add_argument(
+        '--target',
+        required=True,
+        help="2x (times as fast), 10ms (of a batch) or 0.5macs (share of the blocks' multiply-adds)",
+    )
+    parser.add_argument('--methods', metavar='NAME,...', help='e.g. tome,evit; default all that the model takes')
+    parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='default %(default)s')
+    parser.add_argument('--images', type=int, default=128, metavar='N', help='at the most; default %(default)s')
+    parser.add_argument('--out', metavar='DIR', help='default work_dirs/<config name>/tune')
+    parser.add_argument('--rounds', type=int, default=7, metavar='N', help='of timing; default %(default)s')
+    parser.add_argument(
+        '--min-time',
+        type=float,
+        default=0.1,
+        metavar='SECONDS',
+        help='the least time that something is run for in a round, default %(default)s',
+    )
+    add_device_argument(parser)
+    add_threads_argument(parser)
+    add_trust_argument(parser)
+    return parser.parse_args(argv)
+
+
+def figures(result: dict) -> Table:
+    """Make the table of the dense network, the schedule and one number for all layers."""
+    table = Table('network', title=f'batch {result["batch_size"]}, {result["images"]["held_out"]} held-out images')
+    for head in ('predicted ms', 'measured ms', 'times as fast', 'agreement', 'top-1'):
+        table.add_column(head, justify='right')
+    number = ', '.join(f'{key}={value}' for key, value in result['constant']['options'].items())
+    rows = {'dense': result['dense'], f'{result["method"]}, tuned': result}
+    for name, one in {**rows, f'{result["method"]}, {number}': result['constant']}.items():
+        numbers = [one[key] for key in ('predicted_ms', 'measured_ms', 'measured_times_as_fast')]
+        shares = ['' if one[key] is None else f'{one[key]:.1%}' for key in ('agreement', 'top1')]
+        table.add_row(name, *(f'{number:.2f}' for number in numbers), *shares)
+    return table
+
+
+def run(args: argparse.Namespace) -> None:
+    """Tune, and print what comes out."""
+    check_checkpoint(args.checkpoint)
+    timing = Timing(chosen_device(args.device), rounds=args.rounds, min_time=args.min_time)
+    if timing.on_gpu and args.threads is not None:
+        raise UsageError('--threads is of a CPU: leave it out, or give --device cpu')
+    set_threads(args.threads)
+    methods = None if args.methods is None else [name.strip() for name in args.methods.split(',')]
+    given = (args.model, args.data, args.target, args.checkpoint, methods, args.batch_size, args.out, args.images)
+    stderr, screen = Console(stderr=True), console()
+    with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
+        result = tune(*given, timing, args.trust_checkpoint, progress)
+    print_table(screen, figures(result))
+    amounts = ', '.join(map(str, result['tokens']))
+    how = 'within' if result['as_predicted'] else 'not within'
+    screen.print(f'tokens that leave each block: {amounts}', soft_wrap=True)
+    screen.print(
+        f'the measured time differs by {result["difference"]:+.1%} from the predicted one, {how} 5 % '
+        f'(that of the dense network by {result["dense"]["difference"]:+.1%})',
+        soft_wrap=True,
+    )
+    screen.print(f'it {result["verdict"]} one number for all layers, by agreement: {agreeing(result)}', soft_wrap=True)
+    screen.print(f'{result["out"]}: {CONFIG} is the network, {CARD} its card', soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own messages
+    with one_line_errors():
+        args = parse_args(argv)
+        quieten()
+        run(args)
