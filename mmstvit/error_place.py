@@ -12,6 +12,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from torch import nn
 
+from .registry import type_name
+
 
 def place_of(error: BaseException) -> str | None:
     """Return the key in the config and the class of what raised, or the class alone; ``None`` if it is not known."""
@@ -19,7 +21,7 @@ def place_of(error: BaseException) -> str | None:
     building = [frame.f_locals.get('cfg') for frame in frames if frame.f_code.co_name == 'build_from_cfg']
     building = [part for part in building if isinstance(part, dict) and part.get('type')]
     if building:
-        return _named(_key_of(building[-1], frames), _type_name(building[-1]))
+        return _named(_key_of(building[-1], frames), type_name(building[-1]))
     transform = getattr(sys.modules.get('mmcv.transforms'), 'BaseTransform', ())
     kinds = {'transform': transform, 'metric': BaseMetric, 'hook': Hook, 'data set': BaseDataset, 'layer': nn.Module}
     for frame in reversed(frames):
@@ -36,15 +38,10 @@ def _named(key: str | None, cls: str) -> str:
     return f'{key} ({cls})' if key else cls
 
 
-def _type_name(part: dict) -> str:
-    kind = part.get('type')
-    return getattr(kind, '__name__', str(kind)).split('.')[-1]
-
-
 def _key_of(part: dict, frames: list[FrameType]) -> str | None:
     """The dotted name of a part of the config of the command: that of its type, where several have it the equal one."""
     whole = next((frame.f_locals['cfg'] for frame in frames if isinstance(frame.f_locals.get('cfg'), Config)), {})
-    alike = [(key, other) for key, other in _parts(whole) if _type_name(other) == _type_name(part)]
+    alike = [(key, other) for key, other in _parts(whole) if type_name(other) == type_name(part)]
     equal = [key for key, other in alike if other == part]
     return equal[0] if equal else alike[0][0] if len(alike) == 1 else None
 

@@ -57,6 +57,11 @@ def type_name(config: dict) -> str:
     return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
+def entries_of(value: Any) -> list:
+    """Return the entries of a setting of a config that may be one or many; ``None`` has none."""
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
 def is_type(kind: Any, cls: type, registry: Registry, scope: str | None = None) -> bool:
     """Whether a config's ``type`` stands for a class or one derived from it."""
     found = resolve_type(kind, registry, scope)

@@ -53,6 +53,9 @@ train_cfg = dict(max_epochs=4)
 default_hooks = dict(logger=dict(interval=10))
 """
 
+# The same without semantic tokens.
+DENSE = TINY.replace('stgm_layer=1,', 'stgm_layer=4,').replace('semantic_grid=(2, 2)', 'semantic_grid=None')
+
 DETECTION = """
 _base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
 model = dict(

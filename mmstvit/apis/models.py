@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..compat.requires import require
-from ..errors import UsageError, suggest
+from ..errors import UsageError, one_line, suggest
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..model_index import model_index
 from ..registry import resolve_type
@@ -53,6 +53,20 @@ def toolbox_of(cfg: Config) -> str:
         raise ValueError(f"the config's default_scope is {scope!r}, it must be one of {tuple(TOOLBOXES)}")
     require(scope, TOOLBOXES[scope], f'a config whose default_scope is {scope}')
     return scope
+
+
+def read_valid_config(path: Path) -> Config:
+    """Read a config of one of the three toolboxes from its file.
+
+    Raises:
+        UsageError: it is none, or its toolbox is not installed.
+    """
+    try:
+        cfg = Config.fromfile(path)
+        toolbox_of(cfg)
+    except Exception as error:  # a config is a program: it may raise anything
+        raise UsageError(f'{path} is no valid config: {one_line(error)} ({type(error).__name__})') from error
+    return cfg
 
 
 def published_weights(model: str | PathLike | Config) -> str:

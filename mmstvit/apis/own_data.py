@@ -17,7 +17,7 @@ from ..engine.schedules import scale_minimum, shorten_warm_up
 from ..errors import UsageError
 from ..io.files import write_whole
 from ..paths import is_address
-from ..registry import type_name
+from ..registry import entries_of, type_name
 from .files import IMAGES, VIDEOS
 
 _LEAST_BATCHES = 10  # of an epoch, by default: few images make small batches
@@ -162,7 +162,7 @@ def _limited(topk: Any, number: int) -> Any:
 
 
 def _fit_metrics(evaluator: Any, number: int, dataset: dict) -> None:
-    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]:
+    for metric in entries_of(evaluator):
         if 'topk' in metric:
             metric['topk'] = _limited(metric['topk'], number)
         if type_name(metric) == 'AccMetric':

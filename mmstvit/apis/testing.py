@@ -16,7 +16,7 @@ from ..compat.requires import require
 from ..engine.datasets import innermost
 from ..errors import UsageError
 from ..io.files import json_types
-from ..registry import is_type, resolve_type, type_name
+from ..registry import entries_of, is_type, resolve_type, type_name
 from .results import of_scores, record
 from .rows import RowFile, write_csv
 
@@ -94,17 +94,12 @@ def add_reports(cfg: Config, out: str | None, per_class: bool, matrix: bool) -> 
         _add_metric(cfg, type=kind, out_file_path=str(out))
 
 
-def _metrics(cfg: Config) -> list[dict]:
-    evaluators = cfg.test_evaluator
-    return [*evaluators] if isinstance(evaluators, (list, tuple)) else [evaluators]
-
-
 def _name(metric: Any) -> str:
     return type_name(metric) if isinstance(metric, dict) else ''
 
 
 def _add_metric(cfg: Config, **metric: Any) -> None:
-    cfg.test_evaluator = [*_metrics(cfg), ConfigDict(metric)]
+    cfg.test_evaluator = [*entries_of(cfg.test_evaluator), ConfigDict(metric)]
 
 
 def _collect_classes(cfg: Config, matrix: bool) -> None:
@@ -112,7 +107,7 @@ def _collect_classes(cfg: Config, matrix: bool) -> None:
     if cfg.default_scope == 'mmdet':
         if matrix:
             raise UsageError('--confusion-matrix is for classifiers: leave it out, --per-class gives the AP of classes')
-        metrics = [metric for metric in _metrics(cfg) if _name(metric) == 'CocoMetric']
+        metrics = [metric for metric in entries_of(cfg.test_evaluator) if _name(metric) == 'CocoMetric']
         if not metrics:
             raise UsageError('--per-class needs a CocoMetric as test_evaluator in mmdet')
         for metric in metrics:
@@ -130,7 +125,7 @@ def _collect_classes(cfg: Config, matrix: bool) -> None:
 
 def _matrix_key(cfg: Config) -> str | None:
     """Return the name of the confusion matrix among the metrics."""
-    own = [metric for metric in _metrics(cfg) if _name(metric) == 'ConfusionMatrix']
+    own = [metric for metric in entries_of(cfg.test_evaluator) if _name(metric) == 'ConfusionMatrix']
     return f'{own[0].get("prefix") or _MATRIX}/result' if own else None
 
 

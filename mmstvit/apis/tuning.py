@@ -24,7 +24,7 @@ from ..measure.report import environment
 from ..measure.speed import benchmark
 from ..measure.timing import Timing
 from ..models import reduce_
-from ..models.reduction import TokenReduction, methods_for
+from ..models.reduction import methods_for, reduction_of
 from .configs import find_config, find_run
 from .models import chosen_device, get_model
 from .tuning_data import Judge, Samples, load_samples, read_classifier_config
@@ -143,7 +143,7 @@ def _settings(
 
 
 def _methods(model: torch.nn.Module, wanted: Sequence[str] | None) -> list[str]:
-    if any(isinstance(getattr(module, 'reduction', None), TokenReduction) for module in model.modules()):
+    if reduction_of(model) is not None:
         raise UsageError('the tokens of this model are reduced already: give the config of the dense one')
     try:
         transformer_of(model)

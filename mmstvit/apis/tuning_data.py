@@ -14,7 +14,7 @@ from ..models import reduce_, restore_
 from .configs import find_config
 from .files import IMAGES, find_inputs
 from .inputs import INPUT_ERRORS
-from .models import toolbox_of
+from .models import read_valid_config
 from .pipelines import test_dataset_of
 from .scopes import toolbox_scope
 
@@ -43,13 +43,9 @@ def read_classifier_config(path: str) -> Config:
         UsageError: it is none.
     """
     file = find_config(path)
-    try:
-        cfg = Config.fromfile(file)
-        scope = toolbox_of(cfg)
-    except Exception as error:  # a config is a program: it may raise anything
-        raise UsageError(f'{file} is no valid config: {one_line(error)} ({type(error).__name__})') from error
-    if scope != 'mmpretrain':
-        raise UsageError(f'{file} is of {scope}: only classifiers of mmpretrain can be tuned')
+    cfg = read_valid_config(file)
+    if cfg.default_scope != 'mmpretrain':
+        raise UsageError(f'{file} is of {cfg.default_scope}: only classifiers of mmpretrain can be tuned')
     return cfg
 
 

@@ -89,13 +89,15 @@ def add_threads_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--threads', type=int, metavar='N', help='of a CPU; default as PyTorch chooses')
 
 
-def set_threads(threads: int | None) -> None:
+def set_threads(threads: int | None, on_gpu: bool = False) -> None:
     """Set the number of threads of PyTorch.
 
     Raises:
-        UsageError: it is less than one.
+        UsageError: it is less than one, or what is run is on a GPU.
     """
     if threads is not None:
+        if on_gpu:
+            raise UsageError('--threads is of a CPU: leave it out, or give --device cpu')
         if threads < 1:
             raise UsageError('--threads must be at least 1')
         torch.set_num_threads(threads)

@@ -72,8 +72,6 @@ def _add_timing_arguments(parser: argparse.ArgumentParser) -> None:
 def timing_of(args: argparse.Namespace) -> Timing:
     """Return how networks are to be run; raise ``UsageError`` for an option that does not fit."""
     timing = Timing(args.device, args.part, args.dtype, args.compile, args.train_step, args.rounds, args.min_time)
-    if timing.on_gpu and args.threads is not None:
-        raise UsageError('--threads is of a CPU: leave it out, or give --device cpu')
     for name, endings in dict(json=('.json',), csv=('.csv',), plot=('.png', '.svg', '.pdf')).items():
         output_file(getattr(args, name), f'--{name}', endings)
     return timing
@@ -98,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args = parse_args(argv)
         timing = timing_of(args)
         quieten()
-        set_threads(args.threads)
+        set_threads(args.threads, timing.on_gpu)
         networks, stderr = load_networks(args, timing), Console(stderr=True)
         baseline = len(networks) - 1 if args.baseline else 0
         with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..console import console
+from ..console import console, print_table
 from ..engine.data_check import DataCheck, Split, check_config, objects_to_find
 from ..engine.data_report import size_range
 from ..errors import UsageError, one_line_errors
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.work_dir = str(out)  # where the log of what is built goes
         check = check_config(cfg, args.trust_data)
         if check.splits:
-            console().print(table_of(check))
+            print_table(console(), table_of(check))
         for split in check.splits:
             if split.inputs is not None:
                 draw(split, check, args.num, out)

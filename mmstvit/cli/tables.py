@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..apis.results import as_line
 from ..apis.rows import name_of
-from ..console import console
+from ..console import console, print_table
 
 ROWS = 40  # of the table; of more files the classes are counted
 
@@ -52,7 +52,7 @@ class Tally:
     def print(self) -> None:
         """Print the table, the time, and how many could not be read."""
         seconds = time.perf_counter() - self._begin
-        console().print(summary(self._rows, self._counted, self.what))
+        print_table(console(), summary(self._rows, self._counted, self.what))
         line = f'{self._number} {self.what} in {seconds:.1f} s, {self._number / seconds:.1f} a second'
         print(line + (f'; {self.failed} could not be read' if self.failed else ''))
 

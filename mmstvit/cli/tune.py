@@ -13,7 +13,7 @@ from ..apis.tuning import tune
 from ..apis.tuning_report import CARD, CONFIG, agreeing
 from ..apis.weights import check_checkpoint
 from ..console import console, print_table
-from ..errors import UsageError, one_line_errors
+from ..errors import one_line_errors
 from ..measure.networks import quieten
 from ..measure.timing import Timing
 from .arguments import (
@@ -85,9 +85,7 @@ def run(args: argparse.Namespace) -> None:
     """Tune, and print what comes out."""
     check_checkpoint(args.checkpoint)
     timing = Timing(chosen_device(args.device), rounds=args.rounds, min_time=args.min_time)
-    if timing.on_gpu and args.threads is not None:
-        raise UsageError('--threads is of a CPU: leave it out, or give --device cpu')
-    set_threads(args.threads)
+    set_threads(args.threads, timing.on_gpu)
     methods = None if args.methods is None else [name.strip() for name in args.methods.split(',')]
     given = (args.model, args.data, args.target, args.checkpoint, methods, args.batch_size, args.out, args.images)
     stderr, screen = Console(stderr=True), console()

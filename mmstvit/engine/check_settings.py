@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import UsageError
+from ..registry import entries_of
 
 
 def _is_int(value: Any, least: int) -> bool:
@@ -59,8 +60,7 @@ def check_settings(cfg: Config, loaders: Sequence[str]) -> None:
     for loader in loaders:
         if isinstance(cfg.get(loader), dict) and not cfg[loader].get('dataset'):
             raise UsageError(f'{loader} has no dataset')
-    schedulers = cfg.get('param_scheduler')
-    for i, scheduler in enumerate(schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]):
+    for i, scheduler in enumerate(entries_of(cfg.get('param_scheduler'))):
         milestones = scheduler.get('milestones') if isinstance(scheduler, dict) else None
         if milestones is not None:
             _check_milestones(f'param_scheduler.{i}.milestones', milestones)
@@ -69,7 +69,7 @@ def check_settings(cfg: Config, loaders: Sequence[str]) -> None:
     evaluators = [(key, cfg.get(key)) for key in ('val_evaluator', 'test_evaluator')]
     for key, evaluator in evaluators:
         topk = evaluator.get('topk') if isinstance(evaluator, dict) else None
-        if topk is not None and not all(_is_int(k, 1) for k in (topk if isinstance(topk, (list, tuple)) else [topk])):
+        if not all(_is_int(k, 1) for k in entries_of(topk)):
             raise UsageError(f'{key}.topk={topk!r} must be integers of at least 1')
 
 
@@ -97,7 +97,7 @@ def _check_scaling(key: str, settings: Any) -> None:
         values = settings.get(name)
         if values is None or isinstance(values, dict):
             continue
-        values = values if isinstance(values, (list, tuple)) else [values]
+        values = entries_of(values)
         if not all(map(_is_number, values)):
             raise UsageError(f'{key}.{name}={settings[name]!r} must be numbers, one a channel')
         if name == 'std' and not all(value > 0 for value in values):

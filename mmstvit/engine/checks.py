@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import UsageError, suggest, unknown_type
-from ..registry import resolve_type
+from ..registry import entries_of, resolve_type
 from .class_names import check_configured_names, class_names
 from .datasets import innermost
 from .folders import shown
@@ -24,11 +24,6 @@ HEADS = re.compile(
 )
 _AVERAGES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 _RECALLS = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
-
-
-def _list(value: Any) -> list:
-    """The entries of a setting that may be one or many."""
-    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
 # ------------------------------------------------------------------------------------------------- before building
@@ -70,7 +65,7 @@ def check_schedules(schedulers: Any, max_epochs: int | None, max_iters: int | No
     for name, length in dict(max_epochs=max_epochs, max_iters=max_iters).items():
         if isinstance(length, int) and length < 1:
             raise UsageError(f'train_cfg.{name}={length}: nothing would be trained; it must be at least 1')
-    for i, scheduler in enumerate(_list(schedulers)):
+    for i, scheduler in enumerate(entries_of(schedulers)):
         if not isinstance(scheduler, dict):
             continue
         by_epoch = scheduler.get('by_epoch', True)
@@ -84,7 +79,7 @@ def check_schedules(schedulers: Any, max_epochs: int | None, max_iters: int | No
         if 'end' in scheduler:
             raise UsageError(f'{what} and ends at {end}: its end must be larger')
         raise UsageError(
-            f'{what}, and the training ends at train_cfg.{key}={length}: {_shorter(_list(schedulers), i, length)}'
+            f'{what}, and the training ends at train_cfg.{key}={length}: {_shorter(entries_of(schedulers), i, length)}'
         )
 
 
@@ -104,9 +99,9 @@ def _shorter(schedulers: list, late: int, length: int) -> str:
 # ---------------------------------------------------------------------------------------------------------- metrics
 def _check_save_best(cfg: Config) -> None:
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    wanted = [name for name in _list(hook.get('save_best')) if name != 'auto']
+    wanted = [name for name in entries_of(hook.get('save_best')) if name != 'auto']
     known: list[str] = []
-    for evaluator in _list(cfg.get('val_evaluator')):
+    for evaluator in entries_of(cfg.get('val_evaluator')):
         names = _metric_names(evaluator, cfg.get('default_scope'))
         if names is None:
             return
@@ -130,18 +125,18 @@ def _metric_names(evaluator: Any, scope: str | None) -> list[str] | None:
 
 
 def _top(numbers: Any) -> list[str]:
-    return [f'top{k}' for k in _list(numbers)]
+    return [f'top{k}' for k in entries_of(numbers)]
 
 
 def _accuracy(evaluator: dict) -> list[str]:
-    thresholds = _list(evaluator.get('thrs', 0.0)) or [None]
+    thresholds = entries_of(evaluator.get('thrs', 0.0)) or [None]
     ends = [''] if len(thresholds) == 1 else ['_no-thr' if t is None else f'_thr-{t:.2f}' for t in thresholds]
     return [name + end for name in _top(evaluator.get('topk', 1)) for end in ends]
 
 
 def _acc_metric(evaluator: dict) -> list[str]:
     names = []
-    for metric in _list(evaluator.get('metric_list', ('top_k_accuracy', 'mean_class_accuracy'))):
+    for metric in entries_of(evaluator.get('metric_list', ('top_k_accuracy', 'mean_class_accuracy'))):
         options = (evaluator.get('metric_options') or {}).get('top_k_accuracy') or {}
         by_name = dict(top_k_accuracy=_top(options.get('topk', (1, 5))), mean_class_accuracy=['mean1'])
         names += by_name.get(metric, [metric])
@@ -150,13 +145,13 @@ def _acc_metric(evaluator: dict) -> list[str]:
 
 def _coco_metric(evaluator: dict) -> list[str]:
     items, names = evaluator.get('metric_items'), []
-    for metric in _list(evaluator.get('metric', 'bbox')):
+    for metric in entries_of(evaluator.get('metric', 'bbox')):
         if evaluator.get('classwise') or metric == 'proposal_fast':
             return []
         if metric == 'proposal':
-            names += _list(items) or _RECALLS
+            names += entries_of(items) or _RECALLS
         else:
-            names += [f'{metric}_{item}' for item in _list(items) or _AVERAGES]
+            names += [f'{metric}_{item}' for item in entries_of(items) or _AVERAGES]
     return names
 
 
@@ -219,10 +214,10 @@ def check_classes(model: nn.Module, loops: Iterable[Any], training: bool) -> Non
                 raise UsageError(f'{head}.num_classes={number} and {name}.num_classes={heads[name]} must be the same')
         for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
             if type(metric).__name__ == 'Accuracy' and heads:
-                _check_topk(max(_list(getattr(metric, 'topk', 0))), heads[name], "the evaluator's topk")
+                _check_topk(max(entries_of(getattr(metric, 'topk', 0))), heads[name], "the evaluator's topk")
     head = getattr(model, 'head', None)
     if getattr(head, 'cal_acc', False) and heads:
-        _check_topk(max(_list(head.topk)), heads[name], 'model.head.topk')
+        _check_topk(max(entries_of(head.topk)), heads[name], 'model.head.topk')
 
 
 def _check_topk(largest: int, number: int, what: str) -> None:

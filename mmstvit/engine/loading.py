@@ -16,6 +16,7 @@ from ..converters.published import unwrap
 from ..converters.wrappers import choice
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError
+from ..registry import entries_of
 
 # Shares of the weights that must fit: for a test of the model's, since one of mostly random numbers means nothing; for
 # training of the model's or the file's, since it may begin from a part, e.g. a backbone below a large new head.
@@ -130,8 +131,7 @@ def skip_pretrained(model: torch.nn.Module | dict, start: str) -> None:
     """
     model = model if isinstance(model, dict) else unwrap(model)
     for owner, name in ((model, 'the model'), (_get(model, 'backbone'), 'the backbone')):
-        given = _get(owner, 'init_cfg')
-        parts = list(given) if isinstance(given, (list, tuple)) else [given]
+        parts = entries_of(_get(owner, 'init_cfg'))
         files = [
             part for part in parts if isinstance(part, dict) and part.get('type') in ('Pretrained', PretrainedInit)
         ]

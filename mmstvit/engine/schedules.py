@@ -11,7 +11,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
 from torch.optim import SGD
 
-from ..registry import type_name
+from ..registry import entries_of, type_name
 
 _WITH_RATIO = ('CosineAnnealingLR', 'CosineRestartLR')
 # What changes while a schedule runs; the rest is what a config says.
@@ -39,7 +39,7 @@ def fit_schedules(cfg: Config, before: Config) -> None:
     counted = isinstance(old, int) and isinstance(new, int) and 0 < new != old > 0
     if not counted or given != before.get('param_scheduler'):
         return
-    schedules = list(given) if isinstance(given, (list, tuple)) else [given]
+    schedules = entries_of(given)
     if not schedules or not all(isinstance(schedule, dict) for schedule in schedules):
         return
     scaled = [s for s in (_scaled(schedule, old, new) for schedule in schedules) if s is not None]
@@ -51,8 +51,7 @@ def fit_schedules(cfg: Config, before: Config) -> None:
 def shorten_warm_up(cfg: Config, iterations: int) -> None:
     """Let a warm-up that is given in iterations take no more than a tenth of a training of so many."""
     most = max(iterations // 10, 1)
-    given = cfg.get('param_scheduler')
-    for schedule in given if isinstance(given, (list, tuple)) else [given]:
+    for schedule in entries_of(cfg.get('param_scheduler')):
         if not isinstance(schedule, dict) or type_name(schedule) not in ('LinearLR', 'ConstantLR'):
             continue
         if not schedule.get('by_epoch', True) and most < schedule.get('end', 0):
@@ -65,8 +64,7 @@ def scale_minimum(cfg: Config, rate: float) -> None:
 
     Where the batch is small it could be above the scaled learning rate.
     """
-    given = cfg.get('param_scheduler')
-    for schedule in given if isinstance(given, (list, tuple)) else [given]:
+    for schedule in entries_of(cfg.get('param_scheduler')):
         if isinstance(schedule, dict) and schedule.get('eta_min') and type_name(schedule) in _WITH_RATIO:
             schedule['eta_min_ratio'] = schedule.pop('eta_min') / rate
 
@@ -98,9 +96,8 @@ def follow_config(runner: Runner) -> None:
 
     mmengine restores schedules as they were, with the length of the first training.
     """
-    resumed, configs = runner.param_schedulers, runner.cfg.get('param_scheduler')
-    configs = list(configs) if isinstance(configs, (list, tuple)) else [configs]
-    if not isinstance(resumed, list) or not all(isinstance(config, dict) for config in configs):
+    resumed, configs = runner.param_schedulers, entries_of(runner.cfg.get('param_scheduler'))
+    if not isinstance(resumed, list) or not configs or not all(isinstance(config, dict) for config in configs):
         return
     groups = runner.optim_wrapper.param_groups
     names = {scheduler.param_name for scheduler in resumed}

@@ -13,6 +13,7 @@ import torch
 from ..functional.windows import Size
 from ..layers.adapters import transformer_of
 from ..layers.steps import SelfAttention, Step, build_steps
+from ..layers.steps.schedule import tokens_per_block
 from ..layers.tokens import Tokens
 from ..models import reduce_
 from .networks import Network
@@ -163,16 +164,8 @@ def measure_block_times(
     _, stepped, *reduced = (dense * ratio for ratio in ratios[: len(models)])
     of_block = [dense * ratio / layers for ratio in ratios[len(models) :]]
     table = BlockTimes(layers, count, list(points), of_block[0::3], of_block[1::3], of_block[2::3], dense, stepped)
-    entering = [_entering(steps_of(method, amounts, plain), grid) for amounts in known]
+    entering = [[count, *tokens_per_block(plain, steps_of(method, amounts, plain), grid)[:-1]] for amounts in known]
     return _corrected(table, entering, known, reduced)
-
-
-def _entering(steps: Sequence[Step], grid: Size) -> list[int]:
-    """Return how many tokens enter each block."""
-    counts = [math.prod(grid)]
-    for step in steps:
-        counts.append(step.counts(counts[-1], grid).after)
-    return counts[:-1]
 
 
 def _corrected(

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from ..apis.configs import find_config
-from ..apis.models import TOOLBOXES, get_model, toolbox_of
+from ..apis.models import TOOLBOXES, get_model, read_valid_config, toolbox_of
 from ..apis.pipelines import channels_of, test_dataset_of
 from ..compat.requires import require
 from ..errors import UsageError, one_line, suggest
@@ -95,12 +95,7 @@ def _load_network(spec: str) -> Network:
         path = _config_of_package(package, name)
     else:
         path = find_config(spec)
-    try:
-        cfg = Config.fromfile(path)
-        toolbox_of(cfg)
-    except Exception as error:  # a config is a program: it may raise anything
-        raise UsageError(f'{path} is no valid config: {one_line(error)} ({type(error).__name__})') from error
-    network = network_of(cfg, spec if name else path.stem)
+    network = network_of(read_valid_config(path), spec if name else path.stem)
     network.top1 = _top1(path)
     return network
 

@@ -8,6 +8,7 @@ import torch
 from rich.progress import Progress
 
 from ..errors import UsageError
+from ..models.reduction import reduction_of
 from .complexity import count
 from .inputs import Inputs
 from .networks import Network, input_shape
@@ -109,7 +110,7 @@ def _measure(
 
 def _reduction_of(network: Network) -> dict[str, Any] | None:
     """Return how the tokens of a network are reduced, if they are."""
-    reduction = getattr(network.model, 'reduction', None)
+    reduction = reduction_of(network.model)
     if reduction is None:
         return None
     return {name: getattr(reduction, name) for name in ('method', 'options', 'tokens', 'share')}

@@ -17,6 +17,12 @@ from ..registry import MODELS
 _TRAINED = ('STGM',)
 
 
+def reduction_of(model: nn.Module) -> 'TokenReduction | None':
+    """Return the reduction of a model, or of the part of it that is reduced; ``None`` where none is."""
+    found = (getattr(module, 'reduction', None) for module in model.modules())
+    return next((reduction for reduction in found if isinstance(reduction, TokenReduction)), None)
+
+
 def methods_for(model: nn.Module) -> tuple[str, ...]:
     """Return the names of the methods that :func:`reduce_` can apply to a model, none where it cannot be reduced."""
     try:

@@ -17,7 +17,7 @@ from ..functional.reduction import Reduction, compose
 from ..layers.encoder import Encoder
 from ..layers.steps import ReducingStep, Step, ToMeSD
 from ..layers.tokens import Tokens
-from ..models.reduction import TokenReduction
+from ..models.reduction import reduction_of
 from .panels import grid_of_panels, outlined, scaled, side_by_side
 from .recording import network_input
 
@@ -134,13 +134,9 @@ class _Recorder:
 
 def _steps_of(model: nn.Module) -> list[tuple[int, Step]]:
     """Return the steps that reduce tokens, with the numbers of their blocks."""
-    for module in model.modules():
-        if isinstance(getattr(module, 'reduction', None), TokenReduction):
-            steps = module.reduction.transformer.steps
-        elif isinstance(module, Encoder):
-            steps = module.steps
-        else:
-            continue
+    reduction = reduction_of(model)
+    encoders = [module for module in model.modules() if isinstance(module, Encoder)]
+    for steps in [reduction.transformer.steps] if reduction else [encoder.steps for encoder in encoders]:
         reducing = [(i, step) for i, step in enumerate(steps, 1) if isinstance(step, ReducingStep)]
         if reducing:
             return reducing

@@ -97,6 +97,19 @@ def test_csv_of_reduced_networks(tiny_config, tmp_path):
     assert 0 < float(reduced['budget']) < 1 and float(reduced['infer_gmacs']) < float(plain['infer_gmacs'])
 
 
+def test_reductions_of_configs_are_told(tmp_path):
+    """A backbone that the config reduces, as one that is reduced by name."""
+    config = tmp_path / 'reduced.py'
+    config.write_text(
+        "_base_ = ['mmstvit::digits/vit-tiny_digits.py']\n"
+        "model = dict(backbone=dict(_delete_=True, type='mmstvit.Reduced', backbone=_base_.model.backbone,\n"
+        "    reduce=dict(type='ToMe', r=2)))\n"
+    )
+    networks = [load_network(spec) for spec in ('digits/vit-tiny_digits.py+tome:r=2', str(config))]
+    named, configured = benchmark(networks, Timing(rounds=1, min_time=0), batch_sizes=[1])['results']
+    assert configured['reduction'] == named['reduction'] and named['reduction']['options'] == dict(r=2)
+
+
 def test_called_from_python(tiny_config):
     networks = [load_network(str(tiny_config)), load_network('digits/vit-tiny_digits.py')]
     timing = Timing(part=None, rounds=2, min_time=0)

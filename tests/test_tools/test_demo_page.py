@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv.video import VideoReader
-from run_helpers import ROOT, TINY, free_port, saved, tool_env
+from run_helpers import DENSE, ROOT, TINY, free_port, saved, tool_env
 
 from mmstvit import inference_model
 from mmstvit.cli.demo import main
@@ -33,7 +33,6 @@ from mmstvit.errors import UsageError
 from mmstvit.measure.complexity import count
 
 DIGITS = tuple('0123456789')
-DENSE = TINY.replace('stgm_layer=1,', 'stgm_layer=4,').replace('semantic_grid=(2, 2)', 'semantic_grid=None')
 BROKEN = b'\x89PNG\r\n\x1a\n and then nothing that belongs into one'
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
-from run_helpers import TINY, saved
+from run_helpers import DENSE, saved
 
 from mmstvit import get_model, inference_model, reduce_
 from mmstvit.apis.scopes import toolbox_scope
@@ -120,8 +120,7 @@ def test_predictions_as_lines(colours, tmp_path):
 
 def test_predictions_of_a_reduced_network(tmp_path):
     """As those of the same weights after `reduce_`, and refused where nothing can be reduced."""
-    dense = TINY.replace('stgm_layer=1,', 'stgm_layer=4,').replace('semantic_grid=(2, 2)', 'semantic_grid=None')
-    config, weights = saved(tmp_path, dense.replace('indices=150', 'indices=20'), tuple('0123456789'))
+    config, weights = saved(tmp_path, DENSE.replace('indices=150', 'indices=20'), tuple('0123456789'))
     model, plain = get_model(config, weights), get_model(config, weights)
     data = Config.fromfile(config).test_dataloader.dataset
     reduce_(model, 'tome', r=4)

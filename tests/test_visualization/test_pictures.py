@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from run_helpers import TINY, run_here, saved
+from run_helpers import DENSE, TINY, run_here, saved
 
 from mmstvit import get_model, reduce_
 from mmstvit.cli.show_tokens import main
@@ -253,8 +253,7 @@ def test_a_single_input_has_no_contact_sheet(network, tmp_path, monkeypatch):
 
 def test_command_draws_groups_of_reduced_networks(network, tmp_path, monkeypatch, fails):
     _, _, _, images = network
-    dense = TINY.replace('stgm_layer=1,', 'stgm_layer=4,').replace('semantic_grid=(2, 2)', 'semantic_grid=None')
-    config, checkpoint = saved(tmp_path, dense, tuple('0123456789'))
+    config, checkpoint = saved(tmp_path, DENSE, tuple('0123456789'))
     out, reduced = tmp_path / 'groups.npz', ['--reduce', 'tome:r=2']
     run(monkeypatch, config, checkpoint, *images, *reduced, '--show-dir', str(tmp_path), '--out', str(out))
     assert {path.name for path in tmp_path.glob('seven*.png')} == {'seven.png', 'seven_2.png'}
