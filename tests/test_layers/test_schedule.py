@@ -15,6 +15,7 @@ REDUCING = [method for method in METHODS if method != 'STGM']
 # Of each method an amount, and the tokens of 80 that leave each block.
 COUNTS = {
     'ToMe': (dict(r=3), [77, 74, 71, 68, 65, 62, 59, 56]),
+    'ATM': (dict(r=6, to=0), [74, 69, 65, 62, 59, 57, 56, 56]),
     'PiToMe': (dict(keep_rate=0.9), [72, 65, 59, 54, 49, 45, 41, 37]),
     'DPCKNN': (dict(keep_rate=0.5), [80, 80, 40, 40, 20, 20, 10, 10]),
     'GridPool': (dict(keep_rate=0.5), [80, 80, 42, 42, 20, 20, 12, 12]),

@@ -133,6 +133,7 @@ def test_blocks_are_run_as_their_library_does(build, options):
 
 METHODS = {
     'ToMe': dict(r=8),
+    'ATM': dict(r=8),
     'PiToMe': dict(r=8),
     'DPCKNN': dict(keep_rate=0.7),
     'ToMeSD': dict(keep_rate=0.5),
