@@ -180,7 +180,7 @@ class Attention(nn.Module):
             kv = [self._project(part, slice(self.embed_dims, None)) for part in context]
             q, (k, v) = x, layout.arrange(kv, x.shape[1]).chunk(2, dim=-1)
         bias = self._bias(layout, q)
-        if bias is not None and bias.shape[0] > 1:
+        if bias is not None and bias.shape[0] > 1 and shape[0] > 1:
             bias = bias.repeat(shape[0], 1, 1, 1)
         if key_bias is not None:
             key_bias = key_bias[:, None, None].to(q.dtype)  # (B, keys) -> (B, 1, 1, keys)
