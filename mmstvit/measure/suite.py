@@ -39,9 +39,9 @@ class _ByWay(nn.Module):
         super().__init__()
         self.model, self.way = model, way
 
-    def forward(self, x: torch.Tensor) -> Any:
+    def forward(self, *args: Any, **options: Any) -> Any:
         with proportional_by(self.way):
-            return self.model(x)
+            return self.model(*args, **options)
 
 
 def load(spec: str) -> Network:

@@ -163,7 +163,7 @@ def _differs(rows: Sequence[dict], dtype: str) -> str:
     row = next((row for row in rows if row['dtype'] == dtype), {})
     if 'value' not in row:
         return row.get('error', UNTESTED)
-    limit = f' (limit {row["limit"]:.0e})' if 'limit' in row else ''
+    limit = f' (limit {row["limit"]:g})' if 'limit' in row else ''
     return f'{row["value"]:.1e}{limit}' + (' **too much**' if 'error' in row else '')
 
 
