@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import sys
 
 from ..console import console
 from ..errors import UsageError
@@ -74,7 +73,9 @@ def run(args: argparse.Namespace) -> None:
         if args.page:
             write_page(report, args.page)
 
-    command = shlex.join(['mmstvit', 'benchmark', *sys.argv[1:]])
+    # As anyone would run it: where files went here is of no use to others.
+    only = ['--only', *args.only] if args.only else []
+    command = shlex.join(['mmstvit', 'benchmark', '--suite', '--minutes', f'{minutes:g}', *only])
     report = run_suite(entries(suite.timing.on_gpu, args.only or ()), suite, minutes, path, written, command)
     failed = sum('error' in row for entry in report['entries'].values() for row in entry['rows'])
     console().print(

@@ -91,6 +91,7 @@ def page(report: dict) -> Iterator[str]:
             yield from _speeds([entry for entry in of_section if _names(entry) == names])
         if of_section and section == 'proportional':
             yield from fastest_ways(of_section)
+    yield from _masked(list(entries))
     yield from _parity(list(entries))
     yield from _failures(report)
     if not on_gpu:
@@ -141,6 +142,16 @@ def fastest_ways(entries: Sequence[dict]) -> Iterator[str]:
                 f'- {network}, {best["dtype"]}, batch {entry["batch"]}: `{way}` is the fastest, '
                 f'{ratio["median"]:.2f} ({ratio["low"]:.2f} - {ratio["high"]:.2f}) times as fast as the mask.'
             )
+
+
+def _masked(entries: Sequence[dict]) -> Iterator[str]:
+    """Yield which networks in lower precision took another kernel than the fast ones, which take no mask."""
+    rows = [row for entry in entries for row in entry['rows'] if row.get('kernel') and row['dtype'] != 'float32']
+    found = {row['network']: row['kernel'] for row in rows if 'efficient' in row['kernel'] or 'math' in row['kernel']}
+    if found:
+        yield from ('', '## Masks that rule the flash kernel out', '')
+        yield 'Relative positions, hidden windows and sizes of tokens are masks. Calls by kernel in one run of:'
+        yield from ('', *(f'- {network}: {kernel}' for network, kernel in found.items()))
 
 
 def _parity(entries: Sequence[dict]) -> Iterator[str]:
