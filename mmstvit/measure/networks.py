@@ -32,7 +32,8 @@ class Network:
 
     Attributes:
         label: how it is called in tables.
-        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmaction'``, ``'timm'`` or ``'onnx'``.
+        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmaction'``, ``'timm'``, ``'onnx'``, or ``'mmstvit'``, a bare
+            backbone of here.
         model: the toolbox's model.
         size: of its input: ``(height, width)``, for clips ``(frames, height, width)``.
         top1: its top-1 accuracy on its data set in per cent, where a metafile has it.
