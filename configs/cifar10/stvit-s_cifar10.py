@@ -2,5 +2,4 @@
 _base_ = ['./stvit-t_cifar10.py']
 
 model = dict(backbone=dict(arch='small'), head=dict(in_channels=384))
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
 train_cfg = dict(max_epochs=40)

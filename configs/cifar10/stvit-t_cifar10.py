@@ -26,7 +26,7 @@ model = dict(
 )
 
 train_dataloader = dict(batch_size=512)
-optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0, optimizer=dict(lr=2e-3))
+optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0)
 warm_up = 5
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=warm_up, convert_to_iter_based=True),

@@ -80,23 +80,21 @@ def epochs_within(
         Epochs of each config.
 
     Raises:
-        UsageError: so few that a training would end in its warm-up.
+        UsageError: a training would end in its warm-up.
     """
     wanted = {config: cfgs[config].train_cfg.max_epochs for config in paces}
     # A test begins as a training does.
     starts = sum(2 * paces[run.config].start for run in runs) / jobs
     work = sum(wanted[run.config] * paces[run.config].epoch for run in runs) / jobs
     factor = min(1.0, max(0.0, (SHARE * seconds - starts) / work))
-    epochs = {config: int(number * factor) for config, number in wanted.items()}
-    for config, number in epochs.items():
-        least = 1 + max((scheduler.get('begin', 0) for scheduler in cfgs[config].param_scheduler), default=0)
-        if number < least:
-            raise UsageError(
-                f'{seconds / 60:.1f} minutes leave {number} epochs for {config}, and its warm-up alone takes '
-                f'{least - 1}: give {(starts + work * least / wanted[config]) / SHARE / 60:.1f} minutes or more, or '
-                'choose fewer runs with --only'
-            )
-    return epochs
+    least = {config: 1 + max(s.get('begin', 0) for s in cfgs[config].param_scheduler) for config in paces}
+    needed = max(least[config] / wanted[config] for config in paces)
+    if factor < needed:
+        raise UsageError(
+            f'{seconds / 60:.1f} minutes are too few for {len(runs)} trainings, some would end in their warm-up: give '
+            f'{(starts + work * needed) / SHARE / 60:.1f} minutes or more, or choose fewer runs with --only'
+        )
+    return {config: int(number * factor + 1e-6) for config, number in wanted.items()}
 
 
 def as_json(paces: Mapping[str, Pace], jobs: int, device: str) -> dict:
