@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmpretrain.models import ImageClassifier
 from torch import Tensor
@@ -33,8 +34,8 @@ class DistilledClassifier(ImageClassifier):
         neck: as of ``ImageClassifier``.
         head: as of ``ImageClassifier``.
         teacher_ckpt: the dense network's checkpoint, a path or URL.
-        teacher_config: the dense network's config, a path or a name of the model index; ``None`` for this very network
-            without its reduction.
+        teacher_config: the dense network's config, a path or a name of the model index, or its ``model`` as a dict;
+            ``None`` for this very network without its reduction.
         budget: (least, most) share of the multiply-adds of the dense layers, of which one is drawn for each training
             step, so that one checkpoint serves all of them; ``None`` for the amount of the config throughout.
         learn: what is learnt: ``'all'``, or ``'norms'``, weights and biases of the norm layers alone.
@@ -54,7 +55,7 @@ class DistilledClassifier(ImageClassifier):
         neck: dict | None = None,
         head: dict | None = None,
         teacher_ckpt: str | None = None,
-        teacher_config: str | None = None,
+        teacher_config: str | dict | None = None,
         budget: Sequence[float] | None = None,
         learn: str = 'all',
         logit_weight: float = 1.0,
@@ -118,7 +119,11 @@ class DistilledClassifier(ImageClassifier):
 
         device = next(self.parameters()).device
         if self.teacher_config:
-            teacher = get_model(self.teacher_config, self.teacher_ckpt, device)
+            config = self.teacher_config
+            if isinstance(config, dict):
+                config = Config(dict(default_scope='mmpretrain', model=copy.deepcopy(config)))
+                config.model.data_preprocessor = copy.deepcopy(self.data_preprocessor)
+            teacher = get_model(config, self.teacher_ckpt, device)
         else:
             teacher = copy.deepcopy(self)
             teacher._configured = None

@@ -56,7 +56,7 @@ def test_budgets_are_kept_and_used(method, budget):
 
 
 def test_budget_finds_the_number():
-    """Of ToMe the fewest tokens within the budget: r differs by one between blocks at the most, the first remove more."""
+    """Of ToMe the fewest that are removed within it: one more in the first blocks where they cannot be divided."""
     budget = sum(multiply_adds(NETWORK, build_steps(dict(type='ToMe', r=4), NETWORK))) / DENSE
     counts = tokens_per_block(NETWORK, build_steps(dict(type='ToMe', budget=budget), NETWORK))
     assert counts == [80 - 4 * (i + 1) for i in range(8)]

@@ -173,6 +173,8 @@ def test_teacher_of_another_config(dense, tmp_path):
     model.load_state_dict(torch.load(dense[1])['state_dict'], strict=False)
     found = losses(model)
     assert found['loss_tokens'] > 0
+    model.teacher_config, model._teacher = dict(config(dense[0]).model), ()
+    assert torch.equal(losses(model)['loss_tokens'], found['loss_tokens'])
     sum(found.values()).backward()
     assert all(p.grad is not None and p.grad.any() for p in model.backbone.parameters())
     other = config(dense[0])
