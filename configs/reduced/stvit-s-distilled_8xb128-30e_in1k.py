@@ -1,4 +1,4 @@
-# STViT-S distilled from the DeiT-S that it begins from: the two layers of the STGM begin as those they take the place of.
+# STViT-S distilled from the DeiT-S that it begins from: the layers of the STGM begin as those they take the place of.
 _base_ = ['../stvit/stvit-s-ft_8xb128-30e_in1k.py']
 
 model = dict(
