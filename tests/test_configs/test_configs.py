@@ -151,6 +151,13 @@ def undecayed(model):
     return names
 
 
+def random_teacher(cfg, path):
+    """A checkpoint of the dense network: no weights can be downloaded here."""
+    state = get_model(cfg).state_dict()
+    torch.save({'state_dict': {name: value for name, value in state.items() if 'steps.' not in name}, 'meta': {}}, path)
+    return str(path)
+
+
 # One at full size for each backbone and recipe; what the other forms of it are built of is trained in tests of models.
 DOSE = (
     'vit-tiny_cifar10',
@@ -178,6 +185,8 @@ def test_training_step(config, data, tmp_path, monkeypatch):
     small = {'batch_size': 2, 'num_workers': 0, 'persistent_workers': False}
     options = {f'{split}_dataloader.{key}': small[key] for split in ('train', 'val') for key in small}
     cfg = read(config, tmp_path, **options)
+    if 'teacher_ckpt' in cfg.model:
+        cfg.model.teacher_ckpt = random_teacher(cfg, tmp_path / 'teacher.pth')
     runner = Runner.from_cfg(cfg)
     loop = runner.build_train_loop(runner._train_loop)
     runner._train_loop = loop
