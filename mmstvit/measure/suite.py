@@ -152,7 +152,7 @@ class Suite:
         return network, cost
 
     def _built(self, spec: str) -> Network:
-        """Build a network on the device; reduced ones are copies of the plain one, whose weights take seconds to draw."""
+        """Build a network on the device; reduced ones are copies of the plain one, which takes seconds to make."""
         spec, _, way = spec.partition('@')
         name, _, reduction = spec.partition('+')
         if name not in self.plain:
