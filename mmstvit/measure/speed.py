@@ -82,7 +82,7 @@ def measure(
     batch: int,
     timing: Timing,
     progress: Progress,
-    look: Callable[[Job], dict] = lambda job: {},
+    look: Callable[..., dict] = lambda job: {},
 ) -> list[dict]:
     """Time all networks at one batch size; one entry each, ready for JSON but for the costs.
 

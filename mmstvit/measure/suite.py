@@ -1,10 +1,10 @@
 """Run the suite: each entry becomes rows, written at once; what fails is a row with its error, and the run goes on."""
 
 import contextlib
+import copy
 import datetime
 import gc
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +21,11 @@ from ..functional.attention import proportional_by
 from ..io.files import write_json
 from . import parity
 from .kernels import attention_kernels, text_of
-from .networks import Network, input_shape, load_network
+from .networks import Network, input_shape, load_network, reduce_network
 from .report import environment
 from .speed import costs, measure
 from .suite_entries import BARE, Entry
+from .time_limit import OutOfTime, at_most
 from .timing import DTYPES, Job, Timing
 
 ROUNDS, MIN_TIME = 7, 0.05  # of each network and entry: quartiles of seven, and half a second at the least
@@ -44,16 +45,12 @@ class _ByWay(nn.Module):
             return self.model(*args, **options)
 
 
-def load(spec: str) -> Network:
-    """Build a network of an entry, see :class:`.Entry`."""
-    spec, _, way = spec.partition('@')
-    if spec in BARE:
-        kind, options, size = BARE[spec]
-        return Network(spec, 'mmstvit', getattr(models, kind)(**options).eval(), size)
-    network = load_network(spec)
-    if way:
-        network.model, network.label = _ByWay(network.model, way), f'{network.label}@{way}'
-    return network
+def load(name: str) -> Network:
+    """Build a network of an entry that is not reduced, see :class:`.Entry`."""
+    if name in BARE:
+        kind, options, size = BARE[name]
+        return Network(name, 'mmstvit', getattr(models, kind)(**options).eval(), size)
+    return load_network(name)
 
 
 class Suite:
@@ -67,6 +64,7 @@ class Suite:
 
     def __init__(self, device: str, rounds: int = ROUNDS, min_time: float = MIN_TIME) -> None:
         self.timing = Timing(device, rounds=rounds, min_time=min_time)
+        self.plain: dict[str, Network] = {}
         self.networks: dict[str, tuple[Network, dict]] = {}
 
     def rows(self, entry: Entry) -> list[dict]:
@@ -103,7 +101,7 @@ class Suite:
     def _told(self, row: dict) -> Iterator[None]:
         try:
             yield
-        except (_OutOfTime, KeyboardInterrupt):
+        except (OutOfTime, KeyboardInterrupt):
             raise
         except Exception as error:  # whatever it is, the others are measured
             row['error'] = told(error)
@@ -112,7 +110,7 @@ class Suite:
         """Time the networks of an entry in turn; where that fails, each beside the peer alone, to find which."""
         try:
             return self._in_turn(entry, entry.networks)
-        except (_OutOfTime, KeyboardInterrupt):
+        except (OutOfTime, KeyboardInterrupt):
             raise
         except Exception as error:  # as above
             message = told(error)
@@ -147,16 +145,30 @@ class Suite:
     def _network(self, name: str, part: str) -> tuple[Network, dict]:
         """Return a network on the device, in float32 and without gradients, and what it costs."""
         if name not in self.networks:
-            network = load(name)
-            network.model.to(self.timing.device)
+            network = self._built(name)
             self.networks[name] = network, costs(network, input_shape(network, None), part, self.timing.device)
         network, cost = self.networks[name]
         network.model.float().zero_grad(set_to_none=True)
         return network, cost
 
+    def _built(self, spec: str) -> Network:
+        """Build a network on the device; reduced ones are copies of the plain one, which takes seconds to make."""
+        spec, _, way = spec.partition('@')
+        name, _, reduction = spec.partition('+')
+        if name not in self.plain:
+            self.plain[name] = load(name)
+            self.plain[name].model.to(self.timing.device)
+        if not reduction:
+            return self.plain[name]
+        network = reduce_network(copy.deepcopy(self.plain[name]), reduction)
+        if way:
+            network.model, network.label = _ByWay(network.model, way), f'{network.label}@{way}'
+        return network
+
     def forget(self) -> None:
         """Free all networks, and what the device keeps."""
         self.networks.clear()
+        self.plain.clear()
         gc.collect()
         if self.timing.on_gpu and not self.in_error():
             torch.cuda.empty_cache()
@@ -190,29 +202,6 @@ def _precision(timing: Timing) -> str:
 def told(error: BaseException) -> str:
     """Return an error in one short line, with its type."""
     return f'{type(error).__name__}: {one_line(error)}'[:WORDS]
-
-
-class _OutOfTime(BaseException):
-    """The time of an entry is over; no handler of ordinary errors is to take it."""
-
-
-@contextlib.contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """Interrupt what takes longer, where the system has such a clock (not on Windows)."""
-    if not hasattr(signal, 'SIGALRM'):
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise _OutOfTime
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def run_suite(
@@ -257,7 +246,7 @@ def run_suite(
         try:
             with at_most(limit):
                 rows = suite.rows(entry)
-        except _OutOfTime:
+        except OutOfTime:
             suite.forget()
             if limit == left:
                 break

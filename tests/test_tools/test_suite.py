@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import time
 
 import pytest
@@ -20,7 +21,7 @@ from mmstvit.measure.suite_entries import BARE, SECTIONS, Entry, entries, gpu_en
 from mmstvit.measure.suite_report import COLUMNS, UNTESTED, page, write_csv
 from mmstvit.measure.timing import Job, Timing
 
-DENSE, REDUCED = 'ViT', 'ViT+ToMe'
+DENSE, REDUCED = 'ViT', 'ViT+tome:r=8'
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_an_earlier_run_is_gone_on_with_and_failures_come_last(quick, tmp_path, 
         run_suite(wanted, quick, 1, path)
 
 
-@pytest.mark.skipif(not hasattr(suite.signal, 'SIGALRM'), reason='needs a clock that interrupts')
+@pytest.mark.skipif(not hasattr(signal, 'SIGALRM'), reason='needs a clock that interrupts')
 def test_an_entry_that_hangs_is_given_up(quick, tmp_path, monkeypatch):
     def rows(self, wanted):
         if wanted.networks[0] == 'a':
