@@ -56,7 +56,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'some back by distillation, and write a page. What is finished is not repeated: the same command goes on.'
     )
     parser.add_argument('--config', default='configs/cifar10/deit-t_cifar10.py', help='of the dense one, %(default)s')
-    parser.add_argument('--teachers', nargs='+', required=True, metavar='CHECKPOINT', help='of the dense one, by seed')
+    parser.add_argument('--teachers', nargs='+', default=[], metavar='CHECKPOINT', help='of the dense one, by seed')
     parser.add_argument('--stvit-config', metavar='CONFIG', help='of the STViT that is distilled from the dense one')
     parser.add_argument('--stvit-scratch', nargs='+', default=[], metavar='CHECKPOINT', help='of it, without a teacher')
     parser.add_argument(
@@ -147,12 +147,12 @@ def plan(args: argparse.Namespace, dense: Config, folder: Path) -> dict[str, Rec
         for seed, teacher in enumerate(teachers):
             model = dict(backbone=reduced(method, 0.5), budget=tuple(args.elastic))
             add(f'{method}_{ELASTIC}', dense, teacher, seed, **model)
-        for budget in args.separate:
-            for seed, teacher in enumerate(teachers):
-                add(f'{method}_{budget}', dense, teacher, seed, backbone=reduced(method, budget))
         if args.stvit_config and method == args.recover[0]:
             for seed, teacher in enumerate(teachers):
                 add('STViT', read_config(args.stvit_config, args), teacher, seed, teacher_config=dense_path)
+        for budget in args.separate:
+            for seed, teacher in enumerate(teachers):
+                add(f'{method}_{budget}', dense, teacher, seed, backbone=reduced(method, budget))
     return runs
 
 
@@ -176,8 +176,11 @@ def measure(args: argparse.Namespace, report: Callable[[str], None]) -> tuple[di
         measured.times(args.teachers[0], args.batch_sizes, args.dtype, args.rounds)
     runs, failures = plan(args, dense, folder), {}
     if not args.no_training:
-        with exclusive(args.out) as lock:
-            failures = Crew(args.out, args.jobs, report, lock).carry_out(list(runs.values()))
+        try:
+            with exclusive(args.out) as lock:
+                failures = Crew(args.out, args.jobs, report, lock).carry_out(list(runs.values()))
+        except KeyboardInterrupt:
+            failures = {'trainings': 'interrupted, the same command goes on; what is finished is measured now'}
     for name, run in runs.items():
         files = sorted((args.out / 'runs' / name).glob('epoch_*.pth'), key=lambda path: path.stat().st_mtime)
         if not (args.out / 'results' / f'{name}.json').is_file() or not files:
@@ -198,6 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     with one_line_errors():
         args = parse_args(argv)
+        if not (args.teachers or args.page_only):
+            raise UsageError('--teachers must name the checkpoints of the dense network')
         if args.page and args.page.suffix != '.md':
             raise UsageError(f'--page {args.page}: name it *.md')
         failures = {}
