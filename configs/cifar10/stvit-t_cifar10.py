@@ -26,7 +26,7 @@ model = dict(
 )
 
 # Batches of one size: another would be compiled again.
-train_dataloader = dict(batch_size=512, drop_last=True)
+train_dataloader = dict(batch_size=512, drop_last=True, num_workers=2, persistent_workers=True)
 optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0)
 warm_up = 5
 param_scheduler = [

@@ -25,7 +25,7 @@ BUDGETS = (1.0, 0.85, 0.7, 0.5, 0.35)
 CONTROLS = ('Random', 'GridPool')
 _KEEPS_ALL = ('ToMeSD',)  # it shortens attention and leaves the number of tokens
 _MODES = {'ToMe, mlerp': dict(mode='mlerp'), 'ToFu': dict(mode='tofu')}
-_BATCH = 1000
+_BATCH = 2000
 
 
 def variants(model: nn.Module) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -1,19 +1,7 @@
 # AdamW, a short warm-up, cosine to zero; the configs choose the epochs.
-optim_wrapper = dict(
-    # fused: the rules below make a group of each parameter, and unfused AdamW would run a dozen kernels for each.
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        flat_decay_mult=0.0,
-        custom_keys={
-            '.cls_token': dict(decay_mult=0.0),
-            '.pos_embed': dict(decay_mult=0.0),
-            '.global_centers': dict(decay_mult=0.0),
-            '.relative_position_bias_table': dict(decay_mult=0.0),
-        },
-    ),
-)
+# Weight decay is the same for all parameters: rules make a group of each, and so many steps of the optimizer that a GPU
+# would wait for them.
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=2, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, begin=2, convert_to_iter_based=True),
