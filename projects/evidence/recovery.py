@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mmstvit.apis.models import chosen_device, read_valid_config
@@ -163,7 +162,6 @@ def measure(args: argparse.Namespace, report: Callable[[str], None]) -> tuple[di
     folder.mkdir(parents=True, exist_ok=True)
     dense.dump(folder / 'dense.py')
     device = chosen_device(None)
-    torch.set_float32_matmul_precision('high')
     measured = Measured(args.out / 'recovery.json', folder / 'dense.py', device, args.most_images, report)
     measured.note(
         epochs=args.epochs,
