@@ -25,7 +25,8 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.2), dict(type='CutMix', alpha=1.0)], probs=[0.25, 0.25]),
 )
 
-train_dataloader = dict(batch_size=512)
+# Batches of one size: another would be compiled again.
+train_dataloader = dict(batch_size=512, drop_last=True)
 optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0)
 warm_up = 5
 param_scheduler = [

@@ -48,6 +48,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--trial', action='store_true', help='with --tier gpu: train one epoch of each run to see how fast it goes'
     )
+    parser.add_argument(
+        '--compile', action='store_true', help='with --tier gpu: train with compiled backbones (a minute more at first)'
+    )
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings side by side, default %(default)s')
     parser.add_argument('--only', metavar='PATTERN', help='train only runs whose name has it; * and ? are wildcards')
     parser.add_argument(
@@ -86,9 +89,9 @@ def check_args(args: argparse.Namespace) -> None:
         raise UsageError('--only chooses what is trained: with --report-only or --page-only it has no effect')
     if args.measure_again and (args.page_only or args.list):
         raise UsageError('--measure-again has no effect with --page-only or --list')
-    for option, value in (('--data-root', args.data_root), ('--minutes', args.minutes), ('--trial', args.trial)):
-        if value and args.tier != 'gpu':
-            raise UsageError(f'{option} is for --tier gpu')
+    for option in ('data_root', 'minutes', 'trial', 'compile'):
+        if getattr(args, option) and args.tier != 'gpu':
+            raise UsageError(f'--{option.replace("_", "-")} is for --tier gpu')
     if args.tier == 'gpu' and (args.report_only or args.page_only or args.measure_again):
         raise UsageError('--tier gpu trains alone: leave --report-only, --page-only and --measure-again out')
     if args.minutes is not None and not args.minutes > 0:
@@ -179,14 +182,14 @@ def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
 
 def _crew(args: argparse.Namespace, lock: int) -> Crew:
     environment = {DATA_ROOT: str(args.data_root.resolve())} if args.data_root else None
-    return Crew(args.work_dir, args.jobs, say, lock, environment=environment)
+    return Crew(args.work_dir, args.jobs, say, lock, environment=environment, compiled=args.compile)
 
 
 def _paces(args: argparse.Namespace, crew: Crew, runs: Sequence[Run], again: bool) -> dict[str, Pace]:
     """How fast the runs go, from a trial of each that lacks one."""
-    kept, device = args.work_dir / 'trial.json', device_name()
-    paces = {} if again else from_json(read_json(kept), args.jobs, device)
-    missing = [run for run in runs if run.config not in paces]
+    kept, device = args.work_dir / 'trial.json', device_name() + ', compiled' * args.compile
+    paces = from_json(read_json(kept), args.jobs, device)
+    missing = [run for run in runs if again or run.config not in paces]
     if missing:
         say(f'a trial of an epoch: {len(missing)} trainings, {args.jobs} at a time, on {device}')
         paces |= mean_paces(crew.trial(missing))

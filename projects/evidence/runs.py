@@ -100,6 +100,7 @@ class Crew:
         lock: file that the trainings inherit, see :func:`exclusive`.
         interval: seconds between lines of progress.
         environment: further variables of the commands.
+        compiled: whether trainings compile the backbone.
     """
 
     def __init__(
@@ -110,9 +111,11 @@ class Crew:
         lock: int | None = None,
         interval: float = 60,
         environment: dict[str, str] | None = None,
+        compiled: bool = False,
     ) -> None:
         self.root, self.jobs, self.say, self.lock, self.interval = root, jobs, say, lock, interval
         self.environment = environment or {}
+        self.compiled = {'compile.target': 'backbone'} if compiled else {}
         self.threads = max(1, cores() // jobs)
         self.stopping = False
         self.processes: set[subprocess.Popen] = set()
@@ -161,7 +164,7 @@ class Crew:
         folder, start = self.root / 'trials' / run.name, time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)
         command = [sys.executable, package_data() / 'tools/train.py', config_path(run.config), '--no-validate']
-        command += ['--work-dir', folder, *option_args(run.overrides | TRIAL)]
+        command += ['--work-dir', folder, *option_args(run.overrides | self.compiled | TRIAL)]
         if self._call(command, folder / 'train.txt')[0]:
             raise UsageError(f'a trial of {run.name} failed: {last_line(folder / "train.txt")} (see {folder})')
         return pace_of(folder, time.monotonic() - start)
@@ -259,7 +262,8 @@ class Crew:
 
         tools, config = package_data() / 'tools', config_path(run.config)
         options = option_args(run.command_options)
-        train = [sys.executable, tools / 'train.py', config, '--work-dir', folder, '--resume', *options]
+        learned = option_args(run.command_options | self.compiled)
+        train = [sys.executable, tools / 'train.py', config, '--work-dir', folder, '--resume', *learned]
         # Where time is short, the test at the end is all that is needed.
         self._step([*train, '--no-validate'] if run.epochs else train, folder, 'train', state)
         last = folder / 'last_checkpoint'
@@ -281,7 +285,7 @@ class Crew:
             config_hash=config_hash,
             metrics=found,
             right=right,
-            command=as_typed([*train[:3], *options], place),
+            command=as_typed([*train[:3], *learned], place),
             test_command=as_typed([*test[:3], f'work_dirs/{run.config}/{checkpoint.name}', *options], place),
             commit=', '.join(state['commits']),
             seconds=round(state['seconds'], 1),
