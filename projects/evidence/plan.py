@@ -145,7 +145,12 @@ MINUTES = {
 
 
 def config_file(name: str) -> str:
-    """The file of a config below the checkout: what follows the last ``_`` of its name is its folder."""
+    """The file of a config below the checkout: what follows the last ``_`` of its name is its folder.
+
+    A path with a root, without ``.py``, stands for itself.
+    """
+    if name.startswith('/'):
+        return f'{name}.py'
     return f'configs/{name.rpartition("_")[2]}/{name}.py'
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from mmstvit.apis.models import chosen_device, read_valid_config
@@ -121,7 +120,8 @@ def recovery_config(cfg: Config, args: argparse.Namespace, teacher: str, seed: i
     cfg.load_from, cfg.randomness = teacher, dict(seed=seed)
     cfg.optim_wrapper.optimizer.lr *= args.lr_factor
     cfg.param_scheduler = [ConfigDict(type='CosineAnnealingLR', eta_min=0, by_epoch=True, convert_to_iter_based=True)]
-    cfg.train_cfg = ConfigDict(by_epoch=True, max_epochs=args.epochs, val_interval=args.epochs)
+    cfg.train_cfg = ConfigDict(by_epoch=True, max_epochs=args.epochs)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # the test at the end is all that is needed
     # An average over a longer training would stay at the teacher's weights.
     cfg.custom_hooks = [hook for hook in entries_of(cfg.get('custom_hooks')) if type_name(hook) != 'EMAHook']
     cfg.setdefault('default_hooks', ConfigDict()).setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
@@ -162,7 +162,6 @@ def measure(args: argparse.Namespace, report: Callable[[str], None]) -> tuple[di
     folder.mkdir(parents=True, exist_ok=True)
     dense.dump(folder / 'dense.py')
     device = chosen_device(None)
-    torch.set_float32_matmul_precision('high')
     measured = Measured(args.out / 'recovery.json', folder / 'dense.py', device, args.most_images, report)
     measured.note(
         epochs=args.epochs,

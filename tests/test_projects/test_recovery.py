@@ -10,6 +10,7 @@ from mmstvit import get_model
 from mmstvit.models.reduction import reduction_of
 from projects.evidence import recovery, recovery_report
 from projects.evidence.recovery_measure import Measured, variants
+from projects.evidence.store import config_path
 
 pytest.importorskip('mmpretrain')
 
@@ -41,6 +42,7 @@ def test_configs_of_recoveries(dense):
     runs = recovery.plan(args, cfg, folder)
     assert list(runs) == ['ToMe_elastic_0', 'STViT_0', 'ToMe_0.7_0', 'ToMe_0.5_0']
     assert all(run.name == name and run.overrides == {} for name, run in runs.items())
+    assert config_path(runs['STViT_0'].config) == folder / 'STViT_0.py'
     own = recovery.read_config(f'{runs["ToMe_elastic_0"].config}.py', args)
     assert own.model.budget == (0.35, 1.0) and own.model.teacher_ckpt == own.load_from == str(dense / 'dense.pth')
     assert own.optim_wrapper.optimizer.lr == pytest.approx(0.2 * cfg.optim_wrapper.optimizer.lr)
