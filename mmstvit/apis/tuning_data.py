@@ -70,7 +70,8 @@ def load_samples(model: nn.Module, data: str, most: int) -> Samples:
         images = model.data_preprocessor(batch, False)['inputs'].cpu()
     labels = [sample['data_samples'].get('gt_label') for sample in samples]
     known = all(label is not None and label.numel() == 1 for label in labels)
-    return Samples(images, torch.cat([label.flatten() for label in labels]) if known else None)
+    # The preprocessor has moved the labels to the model's device too.
+    return Samples(images, torch.cat([label.flatten().cpu() for label in labels]) if known else None)
 
 
 def _drawn(number: int, most: int, data: str) -> list[int]:
