@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import suggest
 from ..io.checkpoints import trust_checkpoints
 from ..models import STViT, STViTR, STViTSwin, T2TViT
+from ..models.backbones.base import Backbone
 from .weights import load_weights, read_weights
 
 # Name -> backbone and its settings. Others, such as stochastic depth, belong to a recipe and are given as arguments.
@@ -118,12 +119,17 @@ def create_model(
         finally:
             handle.remove()
         return model
+    init_weights(backbone)
+    return model
+
+
+def init_weights(backbone: Backbone) -> None:
+    """Initialise a backbone, without the line that mmengine logs for each parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel(logging.WARNING)  # mmengine names each parameter that it initialises
+    logger.setLevel(logging.WARNING)
     backbone.init_weights()
     logger.setLevel(level)
-    return model
 
 
 def _leave_other_classes(model: Classifier, state_dict: dict, prefix: str, *_: Any) -> None:
