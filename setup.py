@@ -33,8 +33,8 @@ DET = [
 ]
 VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'einops', 'scipy']
 ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
-# Hugging Face's models; their files load without.
-HF = ['transformers']
+# Hugging Face's models, whose files load without, and folders of pretrained networks.
+HF = ['huggingface-hub', 'transformers']
 DEPLOY = ['onnx', 'onnxruntime', 'onnxscript']
 # grad-cam brings opencv-python-headless, beside opencv-python: both must be of one version.
 VIS = ['grad-cam>=1.5', 'tensorboard']

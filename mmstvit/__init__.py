@@ -39,6 +39,8 @@ _LAZY = {
     'reduce_': 'mmstvit.models.reduction',
     'restore_': 'mmstvit.models.reduction',
     'tune': 'mmstvit.apis.tuning',
+    'save_pretrained': 'mmstvit.hub',
+    'from_pretrained': 'mmstvit.hub',
 }
 
 __all__ = ['__version__', *_LAZY]

@@ -1,5 +1,6 @@
 """Classification networks as plain PyTorch modules, without a toolbox: ``create_model``, in timm's manner."""
 
+import copy
 import logging
 from collections import OrderedDict
 from functools import partial
@@ -34,13 +35,15 @@ class Classifier(nn.Module):
     Args:
         backbone: one of this package's.
         num_classes: outputs; 0 for features without a classifier.
+        settings: by which :func:`create_model` builds it again.
 
     Attributes:
         num_features: channels of the features.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, settings: dict | None = None) -> None:
         super().__init__()
+        self.settings = copy.deepcopy(settings)
         self.backbone = backbone
         self.num_features = backbone.out_channels[-1]
         self.reset_classifier(num_classes)
@@ -110,7 +113,7 @@ def create_model(
         raise ValueError('pretrained=True: no file belongs to a name alone, give its path or URL')
     kind, settings = NETWORKS[name]
     backbone = kind(**{**settings, **kwargs})
-    model = Classifier(backbone, num_classes)
+    model = Classifier(backbone, num_classes, dict(name=name, **kwargs))
     if pretrained:
         handle = model.head._register_load_state_dict_pre_hook(partial(_leave_other_classes, model))
         try:
