@@ -11,7 +11,7 @@ import re
 import tempfile
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -22,7 +22,9 @@ from .io.checkpoints import load, save_safetensors
 from .models.reduction import reduce_, reduction_of
 from .version import __version__
 
-hub = require('huggingface_hub', 'hf', 'folders of pretrained networks')
+require('huggingface_hub', 'hf', 'folders of pretrained networks')
+
+from huggingface_hub import ModelHubMixin, hf_hub_download  # noqa: E402
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 _CARD = """---
@@ -47,7 +49,7 @@ What it was trained on, and how well it does, is not written here: please add it
 
 
 class Saved(
-    hub.ModelHubMixin,
+    ModelHubMixin,
     library_name='mmstvit',
     pipeline_tag='image-classification',
     tags=['image-classification', 'vision-transformer', 'token-reduction'],
@@ -81,13 +83,13 @@ class Saved(
         return super().generate_model_card(*args, **{**known, **kwargs})
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, config: dict | None = None, **download: Any) -> nn.Module:
+    def _from_pretrained(cls, *, model_id: str, config: dict | None = None, **download: Any) -> nn.Module:  # type: ignore[override]
         """Build the network of a folder or a repository; called by ``from_pretrained``, which reads the config."""
         if not isinstance(config, dict) or not config.keys() & {'name', 'architecture'}:
             raise UsageError(f'{model_id}: its {CONFIG} is missing or none of mmstvit or timm')
         weights = Path(model_id) / WEIGHTS
         if not Path(model_id).is_dir():
-            weights = Path(hub.hf_hub_download(model_id, WEIGHTS, **download))
+            weights = Path(hf_hub_download(model_id, WEIGHTS, **download))
         return _build(config, weights)
 
 
@@ -173,4 +175,4 @@ def from_pretrained(folder: str | PathLike, **options: Any) -> nn.Module:
     path = Path(folder).expanduser()
     if not path.is_dir() and not re.fullmatch(r'[\w-][\w.-]*(/[\w-][\w.-]*)?', str(folder)):
         raise UsageError(f'there is no folder {folder}, and a repository is named OWNER/NAME')
-    return Saved.from_pretrained(path if path.is_dir() else str(folder), **options)
+    return cast(nn.Module, Saved.from_pretrained(path if path.is_dir() else str(folder), **options))

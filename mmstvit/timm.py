@@ -115,7 +115,7 @@ class TimmClassifier(Classifier):
         """Recompute activations in the backward pass, or keep them."""
         for module in self.modules():
             if hasattr(module, 'with_cp'):
-                module.with_cp = enable
+                setattr(module, 'with_cp', enable)  # noqa: B010  for type checkers a module has modules alone
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that training does not decay, beside norms and biases."""
@@ -160,8 +160,8 @@ class TimmFeatures(nn.Module):
             if name.startswith('stvit_r_'):
                 options = {'dense': True, 'use_global': False, **options}
         chosen = default if out_indices is None else out_indices
-        indices = range(depth)[-chosen:] if isinstance(chosen, int) else [i + depth if i < 0 else i for i in chosen]
-        options['out_indices'] = indices = tuple(indices)
+        chosen = range(depth)[-chosen:] if isinstance(chosen, int) else chosen
+        options['out_indices'] = indices = tuple(i + depth if i < 0 else i for i in chosen)
         strides = _strides(name, in_chans, options)
         if strides != sorted(strides):
             raise ValueError(f'out_indices={indices} have strides {strides}: choose those of maps that do not grow')

@@ -18,7 +18,7 @@ from ..models.backbones.base import Backbone
 from .weights import load_weights, read_weights
 
 # Name -> backbone and its settings. Others, such as stochastic depth, belong to a recipe and are given as arguments.
-NETWORKS = {
+NETWORKS: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     **{f'stvit_{size}': (STViT, dict(arch=size)) for size in ('tiny', 'small', 'base')},
     **{f'stvit_swin_{size}': (STViTSwin, dict(arch=size)) for size in ('tiny', 'small', 'base')},
     **{f'stvit_r_swin_{size}': (STViTR, dict(arch=size, use_global=True)) for size in ('tiny', 'small', 'base')},
@@ -54,13 +54,13 @@ class Classifier(nn.Module):
             raise ValueError(f'num_classes={num_classes} must be at least 0')
         self.num_classes = num_classes
         if num_classes == 0:
-            self.head = nn.Identity()
+            self.head: nn.Module = nn.Identity()
             return
         linear = nn.Linear(self.num_features, num_classes).to(next(self.backbone.parameters()))
         trunc_normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
         # As mmpretrain's heads of transformers and of hierarchical networks name it.
-        inner = OrderedDict(layers=nn.Sequential(OrderedDict(head=linear)))
+        inner: OrderedDict[str, nn.Module] = OrderedDict(layers=nn.Sequential(OrderedDict(head=linear)))
         self.head = nn.Sequential(inner if isinstance(self.backbone, STViT) else OrderedDict(fc=linear))
 
     def get_classifier(self) -> nn.Module:

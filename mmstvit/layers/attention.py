@@ -186,7 +186,7 @@ class Attention(nn.Module):
             key_bias = key_bias[:, None, None].to(q.dtype)  # (B, keys) -> (B, 1, 1, keys)
             bias = key_bias if bias is None else bias + key_bias
         q, k, v = self._heads(q), self._heads(k), self._heads(v)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         return q, k, v, bias, shape
 
