@@ -35,7 +35,7 @@ class Classifier(nn.Module):
     Args:
         backbone: one of this package's.
         num_classes: outputs; 0 for features without a classifier.
-        settings: by which :func:`create_model` builds it again.
+        settings: by which :func:`mmstvit.create_model` builds it again.
 
     Attributes:
         num_features: channels of the features.

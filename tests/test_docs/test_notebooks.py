@@ -37,7 +37,7 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     printed = ''.join(out.get('text', '') for cell in cells for out in cell.outputs)
     assert '40 tokens' in printed and 'to the last bit: True' in printed
     (accuracy,) = [int(line.split('%')[0]) for line in printed.splitlines() if 'held-out digits are read' in line]
-    assert accuracy > 30
+    assert accuracy > 25
     (difference,) = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith('largest difference')]
     assert difference < 1e-4
     assert any('image/png' in out.get('data', {}) for cell in cells for out in cell.outputs)
