@@ -26,7 +26,7 @@ help:
 	@echo 'make evidence  train all pairs on the digits, measure, write docs/evidence.md (hours; may be interrupted)'
 	@echo 'make docs   build the site of documentation in docs/_build/html'
 	@echo 'make env    set up everything, run nothing'
-	@echo 'make test-matrix  the wheel on the Pythons of this machine, with the oldest and the newest PyTorch (an hour, 20 GB)'
+	@echo 'make test-matrix  the wheel on the Pythons of this machine, with the oldest and the newest PyTorch (20 GB)'
 	@echo 'make lint   ruff, codespell, mypy and hadolint'
 	@echo 'make clean  remove build files and caches (the environment and work_dirs/ stay)'
 	@echo

@@ -30,14 +30,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Write a published checkpoint of DeiT, ViT, DINOv2, Swin, STViT-R or T2T-ViT in the names of '
         'mmstvit. The layout is recognised by its names. Published files load unconverted too; this is for those who '
-        'want to look at them, cut them or hand them on. With --plain names stay, and of any checkpoint, that of a '
-        'training for instance, weights and names of classes are left: torch.load reads them without mmengine.',
-        epilog='examples: mmstvit convert stvit-r-swin-s.pth renamed.safetensors; '
+        "want to look at them, cut them or hand them on. With --plain any checkpoint, a training's for instance, is "
+        'written with nothing but weights, under the names that they have, and names of classes: plain torch.load '
+        'reads that.',
+        epilog='example: mmstvit convert stvit-r-swin-s.pth renamed.safetensors; '
         'mmstvit convert --plain work_dirs/digits/epoch_40.pth weights.pth',
     )
     parser.add_argument('src', metavar='SRC', help='the published file or its URL')
     parser.add_argument('dst', metavar='DST', help='the file to write; *.safetensors is written as that')
-    parser.add_argument('--plain', action='store_true', help='keep the names; leave weights and names of classes alone')
+    parser.add_argument('--plain', action='store_true', help='keep names; write weights and classes, nothing else')
     parser.add_argument('--overwrite', action='store_true', help='replace DST where it exists')
     add_trust_argument(parser)
     return parser.parse_args(argv)
