@@ -11,9 +11,10 @@ OPS ?=
 PYTEST_ARGS ?=
 EVIDENCE_ARGS ?=
 MATRIX_ARGS ?=
+GPU_REPORT_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-det demo-video test test-long test-matrix docs evidence env lint clean
+.PHONY: help demo demo-det demo-video test test-long test-matrix docs evidence gpu-report env lint clean
 
 PYTEST = OMP_NUM_THREADS=1 '$(VENV)/bin/python' -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
@@ -24,6 +25,7 @@ help:
 	@echo 'make test   run the tests'
 	@echo 'make test-long  run those that take hours by their nature'
 	@echo 'make evidence  train all pairs on the digits, measure, write docs/evidence.md (hours; may be interrupted)'
+	@echo 'make gpu-report  time networks beside their dense peers on the GPU of this machine, write docs/gpu_report.md'
 	@echo 'make docs   build the site of documentation in docs/_build/html'
 	@echo 'make env    set up everything, run nothing'
 	@echo 'make test-matrix  the wheel on the Pythons of this machine, with the oldest and the newest PyTorch (20 GB)'
@@ -33,7 +35,8 @@ help:
 	@echo 'PYTHON=$(PYTHON)  VENV=$(VENV)  the Python to start from and the folder of the environment'
 	@echo 'TORCH="torch==X torchvision==Y"  TORCH_INDEX=<package index>  choose the PyTorch build (a CPU-only one, another CUDA)'
 	@echo 'OPS=compiled  compile all of mmcv'"'"'s operators (needs a C++ compiler, 15 minutes or more)'
-	@echo 'PYTEST_ARGS="-k name"  given on to pytest;  EVIDENCE_ARGS="--jobs 2"  to make evidence;  MATRIX_ARGS="--python 3.12"  to make test-matrix'
+	@echo 'PYTEST_ARGS="-k name"  given on to pytest;  EVIDENCE_ARGS="--jobs 2"  given on to make evidence (--help tells)'
+	@echo 'MATRIX_ARGS="--python 3.12"  to make test-matrix;  GPU_REPORT_ARGS="--minutes 20"  to make gpu-report'
 
 demo: env
 	@'$(VENV)/bin/python' tools/demo.py
@@ -59,6 +62,9 @@ docs: env
 
 evidence: env
 	@'$(VENV)/bin/python' -m projects.evidence $(EVIDENCE_ARGS)
+
+gpu-report: env
+	@'$(VENV)/bin/python' -m mmstvit benchmark --suite --page docs/gpu_report.md $(GPU_REPORT_ARGS)
 
 env:
 	@command -v '$(PYTHON)' >/dev/null || { echo 'No $(PYTHON) here: install Python >= 3.10 or name one: make PYTHON=/path/to/python3'; exit 1; }

@@ -34,11 +34,12 @@ class PredictionRows(BaseMetric):
     Args:
         path: the file, ``*.jsonl``.
         scope: the toolbox.
+        several: whether an image has several labels.
     """
 
-    def __init__(self, path: str, scope: str) -> None:
+    def __init__(self, path: str, scope: str, several: bool = False) -> None:
         super().__init__()
-        self.path, self.scope = path, scope
+        self.path, self.scope, self.several = path, scope, several
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Turn the samples of a batch into rows."""
@@ -53,13 +54,12 @@ class PredictionRows(BaseMetric):
         classes = (self.dataset_meta or {}).get('classes')
         result = of_scores(sample['pred_score'].float(), classes)
         truth = sample['gt_label'].flatten().tolist()
-        if 'gt_score' in sample and self.scope == 'mmpretrain':  # several labels an image
+        if self.several:
             result['pred_labels'] = sample['pred_label'].tolist()
         row.update(record(result, 'mmpretrain', self))
-        several = 'pred_labels' in result
-        row['gt_label'] = truth if several else truth[0]
+        row['gt_label'] = truth if self.several else truth[0]
         named = [str(classes[label]) if classes else str(label) for label in truth]
-        row['gt_class'] = named if several else named[0]
+        row['gt_class'] = named if self.several else named[0]
         return json_types(row)
 
     def compute_metrics(self, results: list) -> dict:
@@ -70,28 +70,28 @@ class PredictionRows(BaseMetric):
         return {}
 
 
-def add_reports(cfg: Config, out: str | None, per_class: bool, matrix: bool) -> None:
+def add_reports(cfg: Config, outs: Sequence[str], per_class: bool, matrix: bool) -> None:
     """Let the test of a config collect what is to be reported.
 
     Args:
         cfg: of any toolbox; its ``test_evaluator`` is changed.
-        out: the file that is written, whose ending says what goes into it; one of ``OUTPUTS``.
+        outs: the files that are written, whose endings, of ``OUTPUTS``, say what goes into each.
         per_class: whether figures of each class are wanted.
         matrix: whether the confusion matrix is.
 
     Raises:
         UsageError: there is nothing of the kind for this config.
     """
-    suffix = Path(out).suffix if out else ''
     if per_class or matrix:
         _collect_classes(cfg, matrix)
-    if suffix == '.jsonl':
-        _keep_names(cfg)
-        _add_metric(cfg, type=PredictionRows, path=str(out), scope=cfg.default_scope)
-    elif suffix == '.pkl':
-        # mmdet's own packs masks as RLE; the others use mmengine's.
-        kind = 'mmdet.DumpDetResults' if cfg.default_scope == 'mmdet' else 'mmengine.DumpResults'
-        _add_metric(cfg, type=kind, out_file_path=str(out))
+    for out in outs:
+        if out.endswith('.jsonl'):
+            _keep_names(cfg)
+            _add_metric(cfg, type=PredictionRows, path=out, scope=cfg.default_scope, several=_has_several_labels(cfg))
+        elif out.endswith('.pkl'):
+            # mmdet's own packs masks as RLE; the others use mmengine's.
+            kind = 'mmdet.DumpDetResults' if cfg.default_scope == 'mmdet' else 'mmengine.DumpResults'
+            _add_metric(cfg, type=kind, out_file_path=out)
 
 
 def _name(metric: Any) -> str:
@@ -113,14 +113,19 @@ def _collect_classes(cfg: Config, matrix: bool) -> None:
         for metric in metrics:
             metric.classwise = True
         return
-    head = cfg.model.get('head') or {}
-    if cfg.default_scope == 'mmpretrain':
-        from mmpretrain.models import MultiLabelClsHead
-
-        if is_type(head.get('type'), MultiLabelClsHead, MODELS, cfg.default_scope):
-            raise UsageError('--per-class and --confusion-matrix are for networks that give one label to an image')
+    if _has_several_labels(cfg):
+        raise UsageError('--per-class and --confusion-matrix are for networks that give one label to an image')
     if _matrix_key(cfg) is None:
         _add_metric(cfg, type=f'{cfg.default_scope}.ConfusionMatrix')
+
+
+def _has_several_labels(cfg: Config) -> bool:
+    """Return whether the classifier of a config gives several labels to an image."""
+    if cfg.default_scope != 'mmpretrain':
+        return False
+    from mmpretrain.models import MultiLabelClsHead
+
+    return is_type((cfg.model.get('head') or {}).get('type'), MultiLabelClsHead, MODELS, cfg.default_scope)
 
 
 def _matrix_key(cfg: Config) -> str | None:

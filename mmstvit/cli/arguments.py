@@ -14,7 +14,10 @@ from ..apis.models import chosen_device
 from ..apis.weights import check_checkpoint
 from ..errors import UsageError
 from ..measure.networks import SPECS
+from ..measure.timing import DTYPES
 from ..models import reduce_by_text
+
+ROUNDS, MIN_TIME = 11, 0.3  # of a benchmark
 
 
 class _Options(DictAction):
@@ -103,9 +106,9 @@ def set_threads(threads: int | None, on_gpu: bool = False) -> None:
         torch.set_num_threads(threads)
 
 
-def add_network_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+def add_network_arguments(parser: argparse.ArgumentParser, what: str, nargs: str = '+') -> None:
     """Add networks by a short name, with ``what`` in their help, their input size, and a file for the figures."""
-    parser.add_argument('networks', nargs='+', metavar='CONFIG', help=f'{SPECS} {what}')
+    parser.add_argument('networks', nargs=nargs, metavar='CONFIG', help=f'{SPECS} {what}')
     parser.add_argument(
         '--shape',
         nargs='+',
@@ -115,6 +118,30 @@ def add_network_arguments(parser: argparse.ArgumentParser, what: str) -> None:
         'same inputs',
     )
     parser.add_argument('--json', metavar='FILE', help='write all figures there')
+
+
+def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the settings of :class:`.Timing`."""
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='all but float32 by autocast, or --cast')
+    parser.add_argument('--cast', action='store_true', help='cast the weights themselves, as GPUs serve networks')
+    parser.add_argument('--cuda-graph', action='store_true', help='capture the forward once, and run the CUDA graph')
+    parser.add_argument('--compile', action='store_true', help='torch.compile, for each batch size anew')
+    parser.add_argument(
+        '--train-step',
+        action='store_true',
+        help='time a training step of the whole network: forward, loss (of the config; of timm cross-entropy), '
+        'backward, AdamW; multiply-adds stay those of a forward',
+    )
+    parser.add_argument(
+        '--part', choices=('model', 'backbone'), help='what is run; default the backbone of detectors, else the model'
+    )
+    parser.add_argument('--rounds', type=int, metavar='N', help=f'default {ROUNDS}')
+    parser.add_argument(
+        '--min-time',
+        type=float,
+        metavar='SECONDS',
+        help=f'the least time that a network is run for in a round, default {MIN_TIME}',
+    )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,18 @@ from ..measure.networks import Network, load_network, quieten
 from ..measure.profile import profile_table
 from ..measure.report import draw, table, write_csv
 from ..measure.speed import benchmark
-from ..measure.timing import DTYPES, Timing
-from .arguments import add_device_argument, add_network_arguments, add_threads_argument, output_file, set_threads
+from ..measure.timing import Timing
+from .arguments import (
+    MIN_TIME,
+    ROUNDS,
+    add_device_argument,
+    add_network_arguments,
+    add_threads_argument,
+    add_timing_arguments,
+    output_file,
+    set_threads,
+)
+from .benchmark_suite import add_suite_arguments, check_suite, run
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,7 +40,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'detector by default the backbone, since the rest is the same in all.',
         epilog='example: mmstvit benchmark stvit-s_8xb128_in1k --batch-size 16 --threads 2',
     )
-    add_network_arguments(parser, 'onnx:FILE is a classifier or recogniser of export_onnx.py, run by ONNX Runtime.')
+    add_network_arguments(
+        parser, 'onnx:FILE is a classifier or recogniser of export_onnx.py, run by ONNX Runtime.', '*'
+    )
     parser.add_argument('--baseline', metavar='CONFIG', help='what they are compared with; default the first of them')
     parser.add_argument('--batch-size', nargs='+', type=int, default=[1, 8], metavar='N', help='default 1 and 8')
     parser.add_argument(
@@ -42,36 +54,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--plot', metavar='FILE', help='draw images per second against top-1 or multiply-adds')
     add_device_argument(parser)
     add_threads_argument(parser)
-    _add_timing_arguments(parser)
-    return parser.parse_args(argv)
-
-
-def _add_timing_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the settings of :class:`.Timing`."""
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='all but float32 by autocast')
-    parser.add_argument('--compile', action='store_true', help='torch.compile, for each batch size anew')
-    parser.add_argument(
-        '--train-step',
-        action='store_true',
-        help='time a training step of the whole network: forward, loss (of the config; of timm cross-entropy), '
-        'backward, AdamW; multiply-adds stay those of a forward',
-    )
-    parser.add_argument(
-        '--part', choices=('model', 'backbone'), help='what is run; default the backbone of detectors, else the model'
-    )
-    parser.add_argument('--rounds', type=int, default=11, metavar='N', help='default %(default)s')
-    parser.add_argument(
-        '--min-time',
-        type=float,
-        default=0.3,
-        metavar='SECONDS',
-        help='the least time that a network is run for in a round, default %(default)s',
-    )
+    add_timing_arguments(parser)
+    add_suite_arguments(parser)
+    args = parser.parse_args(argv)
+    check_suite(parser, args)
+    return args
 
 
 def timing_of(args: argparse.Namespace) -> Timing:
     """Return how networks are to be run; raise ``UsageError`` for an option that does not fit."""
-    timing = Timing(args.device, args.part, args.dtype, args.compile, args.train_step, args.rounds, args.min_time)
+    timing = Timing(
+        *(args.device, args.part, args.dtype, args.compile, args.train_step),
+        ROUNDS if args.rounds is None else args.rounds,
+        MIN_TIME if args.min_time is None else args.min_time,
+        cast=args.cast,
+        graph=args.cuda_graph,
+    )
     for name, endings in dict(json=('.json',), csv=('.csv',), plot=('.png', '.svg', '.pdf')).items():
         output_file(getattr(args, name), f'--{name}', endings)
     return timing
@@ -94,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own messages
     with one_line_errors():
         args = parse_args(argv)
+        if args.suite:
+            run(args)
+            return
         timing = timing_of(args)
         quieten()
         set_threads(args.threads, timing.on_gpu)

@@ -34,9 +34,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_run_arguments(parser)
     parser.add_argument(
         '--out',
+        action='append',
+        default=[],
         metavar='FILE',
         help='write the metrics to FILE.json, the figures of each class to FILE.csv, or the predictions to FILE.jsonl '
-        '(a line for each file, as of `mmstvit infer`) or FILE.pkl',
+        '(a line for each file, as of `mmstvit infer`) or FILE.pkl; may be given several times',
     )
     parser.add_argument(
         '--per-class', action='store_true', help='precision, recall, F1 and support of each class; the AP of detectors'
@@ -68,8 +70,9 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             raise UsageError(f'{args.config} has no {key}: it cannot be tested')
     cfg.load_from, cfg.resume = args.checkpoint, False
     drop_strategy(cfg)
-    output_file(args.out, '--out', OUTPUTS)
-    args.per_class = args.per_class or (args.out or '').endswith('.csv')
+    for out in args.out:
+        output_file(out, '--out', OUTPUTS)
+    args.per_class = args.per_class or any(out.endswith('.csv') for out in args.out)
     add_reports(cfg, args.out, args.per_class, args.confusion_matrix)
     if args.tta:
         augment_test(cfg)
@@ -93,11 +96,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         metrics = runner.test()
         if not is_main_process():
             return
-        if args.out is not None and args.out.endswith('.json'):
-            write_json(args.out, metrics)
+        for out in args.out:
+            if out.endswith('.json'):
+                write_json(out, metrics)
         if args.per_class or args.confusion_matrix:
             report = report_of(cfg, metrics, class_names(runner.test_dataloader.dataset))
             print_table(console(), figures_of_classes(report.rows))
-            table = args.out if (args.out or '').endswith('.csv') else None
-            written = write_reports(report, Path(runner.log_dir), table, args.confusion_matrix)
+            tables = [out for out in args.out if out.endswith('.csv')] or [None]
+            for table in tables:
+                written = write_reports(report, Path(runner.log_dir), table, args.confusion_matrix)
             print(*(f'{what}: {path}' for what, path in written.items()), sep='\n')

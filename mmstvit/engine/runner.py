@@ -16,6 +16,7 @@ from typing import Any
 from mmengine._strategy import BaseStrategy
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, find_latest_checkpoint
 from mmengine.runner import FlexibleRunner as _FlexibleRunner
 from mmengine.runner import Runner as _Runner
@@ -205,13 +206,22 @@ class _Checks:
 
 @RUNNERS.register_module()
 class Runner(_Checks, _Runner):
-    """mmengine's ``Runner`` with checks of files."""
+    """mmengine's ``Runner`` with checks of files.
+
+    ``compile=dict(target='backbone')`` in a config compiles the backbone alone, which takes tensors: the whole forward,
+    which ``compile=True`` stands for, takes the data samples too, and its graph grows with the batch.
+    """
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger, whose log file gets everything and the terminal what fits on a screen."""
         return shorten(super().build_logger(*args, **kwargs))
 
     def _maybe_compile(self, target: str) -> None:
+        chosen = self.cfg.get('compile')
+        if isinstance(chosen, dict) and chosen.get('target') == 'backbone':
+            model = self.model.module if is_model_wrapper(self.model) else self.model
+            model.backbone.compile(**{key: value for key, value in chosen.items() if key != 'target'})
+            return
         # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
         super()._maybe_compile('forward')
 

@@ -88,19 +88,29 @@ def cell_matching(metric: Tensor, grid: Size, r: int, num_prefix: int = 0) -> Re
         r: tokens to remove, at most the sources.
         num_prefix: tokens at the front that are never merged.
     """
-    device, total = metric.device, metric.shape[1]
+    device, count = metric.device, metric.shape[1] - num_prefix
     rows, columns = (torch.arange(n, device=device) % 2 == 0 for n in grid[-2:])
     first = (rows[:, None] & columns).expand(*grid).flatten()
-    count = total - num_prefix
     order = torch.arange(count, device=device) + count * ~first  # targets, then sources, each in their old order
-    order = num_prefix + order.argsort()
-    targets, sources = order[: cell_count(grid)], order[cell_count(grid) :]
-    closest, match = best_matches(metric[:, sources], metric[:, targets])
-    merged = closest.argsort(dim=-1) < r
-    prefix = torch.arange(num_prefix, device=device)
-    into = torch.where(merged, targets[match], sources)
-    target = torch.cat((torch.cat((prefix, targets)).expand(metric.shape[0], -1), into), dim=1)
-    return reduction_into(target[:, torch.cat((prefix, order)).argsort()], total - r)
+    order = order.argsort().expand(metric.shape[0], -1)
+    return _merge_into_first(metric, order, cell_count(grid), r, num_prefix)
+
+
+def size_matching(metric: Tensor, size: Tensor, r: int, num_prefix: int = 0) -> Reduction:
+    """Merge the r tokens of the smaller half that are most similar to one of the larger half.
+
+    Matching for the last layers of "Lossless Token Merging Even Without Fine-Tuning in Vision Transformers" (ATM),
+    arXiv 2505.15160: large tokens are never merged with each other. Of equal sizes the first counts as larger.
+
+    Args:
+        metric: (B, N, D), what similarity (the cosine) is taken of.
+        size: (B, N, 1), patches that each token stands for.
+        r: tokens to remove, at most half of those that are not prefix tokens.
+        num_prefix: tokens at the front that are never merged.
+    """
+    count = metric.shape[1] - num_prefix
+    order = size[:, num_prefix:, 0] * count - torch.arange(count, device=size.device)
+    return _merge_into_first(metric, order.argsort(dim=-1, descending=True), count - count // 2, r, num_prefix)
 
 
 def cell_count(grid: Size) -> int:
@@ -189,6 +199,15 @@ def grid_cells(grid: Size, cells: Size, batch: int, num_prefix: int, device: tor
         index = index[..., None] * m + torch.arange(n, device=device) * m // n
     destination = torch.cat((torch.arange(num_prefix, device=device), num_prefix + index.flatten()))
     return reduction_of(destination.expand(batch, -1), num_prefix + math.prod(cells))
+
+
+def _merge_into_first(metric: Tensor, order: Tensor, num_targets: int, r: int, num_prefix: int) -> Reduction:
+    """Merge r tokens of the last ones in an order (B, N) into their most similar one of the first ``num_targets``."""
+    targets, sources = order[:, :num_targets], order[:, num_targets:]
+    closest, match = best_matches(take(metric, num_prefix + sources), take(metric, num_prefix + targets))
+    into = torch.where(closest.argsort(dim=-1) < r, targets.gather(1, match), sources)
+    target = torch.cat((targets, into), dim=1).gather(1, order.argsort(dim=-1))
+    return reduction_into(_with_prefix(target, num_prefix), metric.shape[1] - r)
 
 
 def _distances(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
+from ..functional.attention import attend
 from ..functional.windows import Keys, Size, crop_to, pad_to, partition, reverse
 
 
@@ -89,6 +90,13 @@ def relative_position_index(table: Size, window: Size) -> Tensor:
     return index
 
 
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _index_on(table: Size, window: Size, device: torch.device) -> Tensor:
+    # A copy from the CPU in each layer would make a GPU wait, and cannot be captured in a CUDA graph.
+    return relative_position_index(table, window).to(device)
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention.
 
@@ -151,7 +159,7 @@ class Attention(nn.Module):
         bias = layout.bias
         if self.relative_position_bias_table is not None:
             window = self.relative_window if layout.windows is None else layout.windows.window
-            index = relative_position_index(self.relative_window, window).to(queries.device)
+            index = _index_on(self.relative_window, window, queries.device)
             relative = self.relative_position_bias_table[index].permute(2, 0, 1)[None]  # (1, heads, n, n)
             bias = relative if bias is None else bias + relative
         return None if bias is None else bias.to(queries.dtype)
@@ -165,7 +173,6 @@ class Attention(nn.Module):
         query: Tensor,
         context: Sequence[Tensor] | None,
         layout: AttentionLayout,
-        key_bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, torch.Size]:
         """Return q, k, v split into heads, the bias of the logits, and the shape of the partitioned query."""
         if context is not None:
@@ -180,11 +187,8 @@ class Attention(nn.Module):
             kv = [self._project(part, slice(self.embed_dims, None)) for part in context]
             q, (k, v) = x, layout.arrange(kv, x.shape[1]).chunk(2, dim=-1)
         bias = self._bias(layout, q)
-        if bias is not None and bias.shape[0] > 1:
+        if bias is not None and bias.shape[0] > 1 and shape[0] > 1:
             bias = bias.repeat(shape[0], 1, 1, 1)
-        if key_bias is not None:
-            key_bias = key_bias[:, None, None].to(q.dtype)  # (B, keys) -> (B, 1, 1, keys)
-            bias = key_bias if bias is None else bias + key_bias
         q, k, v = self._heads(q), self._heads(k), self._heads(v)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -232,8 +236,8 @@ class Attention(nn.Module):
             ``(B groups, heads, tokens, C / heads)``.
         """
         layout = layout or AttentionLayout()
-        q, k, v, bias, shape = self._prepare(query, context, layout, key_bias)
-        out = F.scaled_dot_product_attention(q, k, v, bias, self.attn_drop_rate if self.training else 0.0)
+        q, k, v, bias, shape = self._prepare(query, context, layout)
+        out = attend(q, k, v, bias, key_bias, self.attn_drop_rate if self.training else 0.0)
         out = out.transpose(1, 2).reshape(shape)  # (B G, heads, n, C / heads) -> the shape of the cut query
         if layout.windows is not None:
             out = layout.windows.merge(out)

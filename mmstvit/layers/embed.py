@@ -56,15 +56,22 @@ class ConvStem(nn.Module):
     Args:
         in_channels: channels of the image.
         embed_dims: channels C of the tokens; each convolution before the last has half the channels of the next.
-        num_convs: convolutions; the stride is 2 to the power of it.
+        num_convs: convolutions of stride 2; the stride of the stem is 2 to the power of it.
+        depth: convolutions at each resolution, the first of which has stride 2 and the others 1.
+
+    Raises:
+        ValueError: there would be no convolution.
     """
 
-    def __init__(self, in_channels: int, embed_dims: int, num_convs: int = 2) -> None:
+    def __init__(self, in_channels: int, embed_dims: int, num_convs: int = 2, depth: int = 1) -> None:
         super().__init__()
+        if num_convs < 1 or depth < 1:
+            raise ValueError(f'num_convs={num_convs} and depth={depth} must be at least 1')
         widths = [in_channels, *(embed_dims // 2 ** (num_convs - 1 - i) for i in range(num_convs))]
         layers = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.Hardswish()]
+            for channels, stride in ((before, 2), *[(after, 1)] * (depth - 1)):
+                layers += [nn.Conv2d(channels, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.Hardswish()]
         self.stride = 2**num_convs
         self.layers = nn.Sequential(*layers)
 

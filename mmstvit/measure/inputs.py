@@ -24,12 +24,20 @@ class Inputs:
         shape: (channels, ...) of one, see :func:`input_shape`.
         batch: number of them.
         device: where they are to be.
+        dtype: of images, where the weights are of another than float32.
     """
 
-    def __init__(self, network: Network, shape: Sequence[int], batch: int, device: str | torch.device = 'cpu') -> None:
+    def __init__(
+        self,
+        network: Network,
+        shape: Sequence[int],
+        batch: int,
+        device: str | torch.device = 'cpu',
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.network, self.model = network, network.model
         generator = torch.Generator().manual_seed(0)
-        images = torch.randn(batch, *shape, generator=generator).to(device)
+        images = torch.randn(batch, *shape, generator=generator).to(device, dtype)
         self.samples = None
         if network.toolbox == 'mmdet':
             self.samples = _scenes(batch, shape, device)
@@ -54,7 +62,7 @@ class Inputs:
         toolbox, model = self.network.toolbox, self.model
         if part == 'backbone':
             return model.backbone(self.images.flatten(0, 1) if toolbox == 'mmaction' else self.images)
-        if toolbox in ('timm', 'onnx'):
+        if toolbox in ('timm', 'onnx', 'mmstvit'):
             return model(self.images)
         if toolbox == 'mmaction':
             return model(self.images, mode='tensor', stage='head')

@@ -32,7 +32,8 @@ class Network:
 
     Attributes:
         label: how it is called in tables.
-        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmaction'``, ``'timm'`` or ``'onnx'``.
+        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmaction'``, ``'timm'``, ``'onnx'``, or ``'mmstvit'``, a bare
+            backbone of here.
         model: the toolbox's model.
         size: of its input: ``(height, width)``, for clips ``(frames, height, width)``.
         top1: its top-1 accuracy on its data set in per cent, where a metafile has it.
@@ -77,13 +78,21 @@ def load_network(spec: str) -> Network:
     """
     spec, _, reduction = spec.partition('+')
     network = _load_network(spec)
-    if reduction:
-        try:
-            reduce_by_text(network.model, reduction)
-        except ValueError as error:
-            raise UsageError(f'{spec}+{reduction}: {one_line(error)}') from error
-        network.label += f'+{reduction}'
-        network.top1 = None
+    return reduce_network(network, reduction) if reduction else network
+
+
+def reduce_network(network: Network, reduction: str) -> Network:
+    """Reduce the tokens of a network, in place, as :func:`.reduce_by_text` does.
+
+    Raises:
+        mmstvit.errors.UsageError: they cannot be reduced so.
+    """
+    try:
+        reduce_by_text(network.model, reduction)
+    except ValueError as error:
+        raise UsageError(f'{network.label}+{reduction}: {one_line(error)}') from error
+    network.label += f'+{reduction}'
+    network.top1 = None
     return network
 
 

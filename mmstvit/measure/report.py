@@ -98,28 +98,43 @@ def write_csv(report: dict, path: str) -> None:
         path: the file to write.
     """
     setting = report['environment']
-    rows = []
-    for row in report['results']:
-        reduction = row['reduction'] or dict(method='none', options={}, share=1.0, tokens=[])
-        rows.append(
-            dict(
-                model=row['network'].partition('+')[0],
-                method=reduction['method'],
-                options=', '.join(f'{name}={value}' for name, value in reduction['options'].items()),
-                budget=round(reduction['share'], 3),
-                tokens=' '.join(map(str, reduction['tokens'])),
-                infer_samples_per_sec=round(row['images_per_second']['median'], 2),
-                infer_step_time=round(1000 * row['seconds']['median'], 3),
-                infer_batch_size=row['batch_size'],
-                infer_img_size=setting['input'].rpartition(' ')[2],
-                infer_gmacs=row['multiply_adds'] and round(row['multiply_adds'] / 1e9, 3),
-                param_count=round(row['parameters'] / 1e6, 2),
-                times_as_fast=round(row['ratio']['median'], 3),
-                times_as_fast_low=round(row['ratio']['low'], 3),
-                times_as_fast_high=round(row['ratio']['high'], 3),
-                **{name: setting[name] for name in ('device', 'threads', 'dtype', 'compiled', 'torch')},
-            )
-        )
+    of_setting = {name: setting[name] for name in ('device', 'threads', 'dtype', 'compiled', 'torch')}
+    write_rows([{**timm_columns(row, setting['input']), **of_setting} for row in report['results']], path)
+
+
+def timm_columns(row: dict, shape: str) -> dict:
+    """Return the figures of a network at one batch size in the columns of timm's benchmark, and some more.
+
+    Args:
+        row: of the results of :func:`.benchmark`.
+        shape: of an input, as :func:`environment` has it.
+    """
+    reduction = row['reduction'] or dict(method='none', options={}, share=1.0, tokens=[])
+    return dict(
+        model=row['network'].partition('+')[0],
+        method=reduction['method'],
+        options=', '.join(f'{name}={value}' for name, value in reduction['options'].items()),
+        budget=round(reduction['share'], 3),
+        tokens=' '.join(map(str, reduction['tokens'])),
+        infer_samples_per_sec=round(row['images_per_second']['median'], 2),
+        infer_step_time=round(1000 * row['seconds']['median'], 3),
+        infer_batch_size=row['batch_size'],
+        infer_img_size=shape.rpartition(' ')[2],
+        infer_gmacs=row['multiply_adds'] and round(row['multiply_adds'] / 1e9, 3),
+        param_count=round(row['parameters'] / 1e6, 2),
+        times_as_fast=round(row['ratio']['median'], 3),
+        times_as_fast_low=round(row['ratio']['low'], 3),
+        times_as_fast_high=round(row['ratio']['high'], 3),
+    )
+
+
+def write_rows(rows: Sequence[dict], path: str | Path) -> None:
+    """Write rows as CSV, atomically.
+
+    Args:
+        rows: the first has all columns.
+        path: the file to write.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0])
     writer.writeheader()

@@ -1,6 +1,6 @@
 """Benchmark networks side by side: their times in turn, memory, multiply-adds and parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -60,7 +60,7 @@ def benchmark(
     known = [costs(network, shape, timing.part, timing.device) for network in networks]
     results = []
     for batch in batch_sizes:
-        rows = _measure(networks, baseline, shape, batch, timing, progress or Progress(disable=True))
+        rows = measure(networks, baseline, shape, batch, timing, progress or Progress(disable=True))
         for network, row, cost in zip(networks, rows, known, strict=True):
             # ONNX Runtime's parts are not those of a module.
             if profile and network.toolbox != 'onnx':
@@ -75,17 +75,34 @@ def default_part(networks: Sequence[Network], train_step: bool = False) -> str:
     return 'backbone' if detectors and not train_step else 'model'
 
 
-def _measure(
-    networks: Sequence[Network], baseline: int, shape: Sequence[int], batch: int, timing: Timing, progress: Progress
+def measure(
+    networks: Sequence[Network],
+    baseline: int,
+    shape: Sequence[int],
+    batch: int,
+    timing: Timing,
+    progress: Progress,
+    look: Callable[..., dict] = lambda job: {},
 ) -> list[dict]:
-    """Time all networks at one batch size; one entry each, ready for JSON but for the costs."""
+    """Time all networks at one batch size; one entry each, ready for JSON but for the costs.
+
+    Args:
+        networks: as of :func:`benchmark`, on the device.
+        baseline: as of :func:`benchmark`.
+        shape: (channels, ...) of an input.
+        batch: inputs of a run.
+        timing: how they are run; its ``part`` is not ``None``.
+        progress: where progress is shown.
+        look: takes each network's job before it is timed, and gives what else its entry has.
+    """
     task = progress.add_task(f'batch {batch}: warming up', total=len(networks) * (timing.rounds + 1))
-    jobs, times, memory = [], [], []
+    jobs, times, memory, seen = [], [], [], []
     for network in networks:
         job = Job(network, shape, batch, timing)
         jobs.append(job)
         times.append(job.times_a_round())
         memory.append(job.memory())
+        seen.append(look(job))
         progress.advance(task)
     progress.update(task, description=f'batch {batch}: timing')
     seconds = interleave([job.seconds for job in jobs], times, timing.rounds, lambda: progress.advance(task))
@@ -100,10 +117,11 @@ def _measure(
             runs_a_round=runs,
             rounds=own,
             peak_memory=peak,
+            **more,
             **{name: asdict(spread) for name, spread in summary.items()},
         )
-        for network, runs, own, peak, summary in zip(
-            networks, times, seconds, memory, summarise(seconds, batch, baseline), strict=True
+        for network, runs, own, peak, more, summary in zip(
+            networks, times, seconds, memory, seen, summarise(seconds, batch, baseline), strict=True
         )
     ]
 

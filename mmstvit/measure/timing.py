@@ -33,6 +33,9 @@ class Timing:
         train_step: whether a training step is timed: forward, loss, backward, AdamW.
         rounds: how often each network has its turn.
         min_time: the least seconds that a network is run for in a round.
+        cast: whether in lower precision the weights are cast, as GPUs serve networks, in the place of autocast, which
+            casts them in each run anew; the network stays cast.
+        graph: whether the forward is captured in a CUDA graph once, and that is run.
 
     Raises:
         mmstvit.errors.UsageError: a setting that does not fit the machine or the others.
@@ -45,6 +48,8 @@ class Timing:
     train_step: bool = False
     rounds: int = 11
     min_time: float = 0.3
+    cast: bool = False
+    graph: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r'cpu|cuda(:\d+)?', str(self.device)):
@@ -56,6 +61,10 @@ class Timing:
             raise UsageError('float16 is for GPUs, CPUs compute most of it in float32: give bfloat16 or a GPU')
         if self.train_step and self.part == 'backbone':
             raise UsageError('a training step is of the whole network, which has the loss: give no part, or the model')
+        if self.cast and (self.train_step or self.dtype == 'float32'):
+            raise UsageError('weights are cast to float16 or bfloat16, and in inference: training goes by autocast')
+        if self.graph and (self.train_step or self.compile or not self.on_gpu):
+            raise UsageError('a CUDA graph is of inference on a GPU that is not compiled')
 
     @property
     def on_gpu(self) -> bool:
@@ -75,7 +84,11 @@ class Job:
 
     def __init__(self, network: Network, shape: Sequence[int], batch: int, timing: Timing) -> None:
         self.network, self.timing, self.device = network, timing, torch.device(timing.device)
-        self.inputs = Inputs(network, shape, batch, self.device)
+        dtype = DTYPES[timing.dtype]
+        self.autocast = dtype is not torch.float32 and not timing.cast
+        if timing.cast:
+            network.model.to(dtype)
+        self.inputs = Inputs(network, shape, batch, self.device, dtype if timing.cast else None)
         network.model.train(timing.train_step)
         self.optimizer = self.scaler = None
         if timing.train_step:
@@ -85,11 +98,33 @@ class Job:
         self.called = network.part(timing.part)
         if timing.compile:
             self.called.compile(dynamic=False)
+        self.graph = None
+        if timing.graph:
+            self.run()  # libraries take their workspaces once
+            self.peak = peak_bytes(self.run, self.device)
+            self.graph = self._captured()
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """Capture a forward; on a stream of its own it warms up first, as PyTorch asks for."""
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self.run()
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            self.run()
+        return graph
 
     def run(self) -> None:
         """Run one forward, or one training step."""
-        dtype = DTYPES[self.timing.dtype]
-        autocast = torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)
+        if self.graph is not None:
+            self.graph.replay()
+            return
+        # Its cache of weights must not outlive the capture of a graph.
+        dtype, cached = DTYPES[self.timing.dtype], not self.timing.graph
+        autocast = torch.autocast(self.device.type, dtype, enabled=self.autocast, cache_enabled=cached)
         if self.optimizer is None:
             with torch.inference_mode(), autocast:
                 self.inputs.run(self.timing.part)
@@ -119,13 +154,16 @@ class Job:
         kept = [*self.network.model.parameters(), *self.network.model.buffers()]
         if self.optimizer is not None:
             kept += [x for state in self.optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
-        return sum(x.nbytes for x in kept) + peak_bytes(self.run, self.device)
+        # The tensors of a graph are taken when it is captured.
+        peak = self.peak if self.graph is not None else peak_bytes(self.run, self.device)
+        return sum(x.nbytes for x in kept) + peak
 
     def close(self) -> None:
         """Leave the network as it was, for the next batch size."""
         if self.timing.compile:
             self.called._compiled_call_impl = None
             torch.compiler.reset()
+        self.graph = None
 
 
 def seconds_of(run: Callable[[], Any], times: int, device: torch.device) -> float:

@@ -1,6 +1,7 @@
 """Train, measure and judge: ``make evidence`` or ``python -m projects.evidence``, see ``--help``."""
 
 import argparse
+import dataclasses
 import fnmatch
 import signal
 import sys
@@ -12,11 +13,12 @@ from typing import Any
 from mmstvit.errors import UsageError, one_line_errors
 
 from .measure import Measurements
-from .plan import SEEDS, Run, as_typed, option_args, plan
+from .pace import Pace, as_json, epochs_within, from_json, mean_paces
+from .plan import DATA_ROOT, SEEDS, TIERS, Run, as_typed, config_file, option_args, plan
 from .plots import plot_pairs, plot_study
 from .report import PAIRS_PLOT, STUDY_PLOT, render
-from .runs import Crew, Estimate, duration
-from .store import Busy, config_path, exclusive, read_json, read_runs, take_up, write_json
+from .runs import Crew, Estimate, device_name, duration
+from .store import Busy, config_path, exclusive, read_config, read_json, read_runs, take_up, write_json
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -26,6 +28,28 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'them, and write docs/evidence.md. What is finished is not repeated, what was interrupted goes on; so the same '
         'command may be given until nothing is left, in another checkout too: the JSON file beside the page has the '
         'results.',
+    )
+    parser.add_argument(
+        '--tier',
+        choices=TIERS,
+        default=TIERS[0],
+        help='quick: small networks on digits, for two cores, and the page; gpu: DeiT-T and S on CIFAR-10, for a GPU, '
+        'and the JSON file only; default %(default)s',
+    )
+    parser.add_argument(
+        '--data-root', type=Path, metavar='FOLDER', help='with --tier gpu: CIFAR-10 as train/<class> and test/<class>'
+    )
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        metavar='N',
+        help='with --tier gpu: shorten all trainings by one factor, so that they end in this time',
+    )
+    parser.add_argument(
+        '--trial', action='store_true', help='with --tier gpu: train one epoch of each run to see how fast it goes'
+    )
+    parser.add_argument(
+        '--compile', action='store_true', help='with --tier gpu: train with compiled backbones (a minute more at first)'
     )
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings side by side, default %(default)s')
     parser.add_argument('--only', metavar='PATTERN', help='train only runs whose name has it; * and ? are wildcards')
@@ -65,6 +89,15 @@ def check_args(args: argparse.Namespace) -> None:
         raise UsageError('--only chooses what is trained: with --report-only or --page-only it has no effect')
     if args.measure_again and (args.page_only or args.list):
         raise UsageError('--measure-again has no effect with --page-only or --list')
+    for option in ('data_root', 'minutes', 'trial', 'compile'):
+        if getattr(args, option) and args.tier != 'gpu':
+            raise UsageError(f'--{option.replace("_", "-")} is for --tier gpu')
+    if args.tier == 'gpu' and (args.report_only or args.page_only or args.measure_again):
+        raise UsageError('--tier gpu trains alone: leave --report-only, --page-only and --measure-again out')
+    if args.minutes is not None and not args.minutes > 0:
+        raise UsageError('--minutes must be more than 0')
+    if args.data_root and not all((args.data_root / part).is_dir() for part in ('train', 'test')):
+        raise UsageError(f'--data-root {args.data_root} must have the folders train and test')
     if args.out.suffix != '.md':
         raise UsageError(f'--out {args.out}: name it *.md')
 
@@ -96,7 +129,7 @@ def show(runs: Sequence[Run], root: Path, jobs: int) -> None:
             if run.name in done
             else f'about {duration(estimate.seconds(run))}'
         )
-        command = as_typed(['', 'tools/train.py', f'configs/digits/{run.config}.py', *option_args(run.overrides)], root)
+        command = as_typed(['', 'tools/train.py', config_file(run.config), *option_args(run.overrides)], root)
         print(f'{run.name}: {state}\n    {command}')
     left = estimate.remaining([run for run in runs if run.name not in done], [], jobs)
     print(f'{len(runs)} runs, {len(done)} finished; about {duration(left)} left, {jobs} at a time')
@@ -141,10 +174,61 @@ def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
     runs = chosen(plan(args.study_seeds), args.only)
     missing = [run for run in runs if not config_path(run.config).is_file()]
     for config in dict.fromkeys(run.config for run in missing):
-        say(f'configs/digits/{config}.py is not there')
+        say(f'{config_file(config)} is not there')
     with exclusive(args.work_dir) as lock:
         failures = Crew(args.work_dir, args.jobs, say, lock).carry_out(runs)
         return failures | _report(args)
+
+
+def _crew(args: argparse.Namespace, lock: int) -> Crew:
+    environment = {DATA_ROOT: str(args.data_root.resolve())} if args.data_root else None
+    return Crew(args.work_dir, args.jobs, say, lock, environment=environment, compiled=args.compile)
+
+
+def _paces(args: argparse.Namespace, crew: Crew, runs: Sequence[Run], again: bool) -> dict[str, Pace]:
+    """How fast the runs go, from a trial of each that lacks one."""
+    kept, device = args.work_dir / 'trial.json', device_name() + ', compiled' * args.compile
+    paces = from_json(read_json(kept), args.jobs, device)
+    missing = [run for run in runs if again or run.config not in paces]
+    if missing:
+        say(f'a trial of an epoch: {len(missing)} trainings, {args.jobs} at a time, on {device}')
+        paces |= mean_paces(crew.trial(missing))
+        write_json(kept, as_json(paces, args.jobs, device))
+    for config in dict.fromkeys(run.config for run in runs):
+        say(f'{config}: {paces[config].epoch:.2f} s an epoch, {paces[config].start:.0f} s for the rest')
+    return paces
+
+
+def _within(args: argparse.Namespace, crew: Crew, runs: Sequence[Run], began: float) -> list[Run]:
+    """The runs with so many epochs that they end in time; those once chosen stay, or twins would differ."""
+    kept = args.work_dir / 'epochs.json'
+    epochs = read_json(kept) or {}
+    if any(run.config not in epochs for run in runs):
+        paces = _paces(args, crew, runs, again=False)
+        left = 60 * args.minutes - (time.monotonic() - began)
+        cfgs = {run.config: read_config(run) for run in runs}
+        epochs |= epochs_within(left, runs, cfgs, paces, args.jobs)
+        write_json(kept, epochs)
+    say(', '.join(f'{config}: {epochs[config]} epochs' for config in dict.fromkeys(run.config for run in runs)))
+    return [dataclasses.replace(run, epochs=epochs[run.config]) for run in runs]
+
+
+def _train_on_gpu(args: argparse.Namespace) -> dict[str, str]:
+    """Train the networks of the tier, and write their results into the JSON file."""
+    began, runs = time.monotonic(), chosen(plan(tier='gpu'), args.only)
+    with exclusive(args.work_dir) as lock:
+        crew = _crew(args, lock)
+        if args.trial:
+            _paces(args, crew, runs, again=True)
+            return {}
+        todo = _within(args, crew, runs, began) if args.minutes else runs
+        failures = crew.carry_out(todo)
+    kept = args.out.with_suffix('.json')
+    evidence = read_json(kept) or dict(runs=[], measured={})
+    found = {run['name']: run for run in [*evidence['runs'], *read_runs(args.work_dir, plan(tier='gpu'), say)]}
+    write_json(kept, evidence | dict(runs=list(found.values())))
+    say(f'written: {kept}, after {duration(time.monotonic() - began)}')
+    return failures
 
 
 def run(args: argparse.Namespace) -> int:
@@ -158,7 +242,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.page_only:
         take_up(kept, args.work_dir)
     if args.list:
-        show(chosen(plan(args.study_seeds), args.only), args.work_dir, args.jobs)
+        show(chosen(plan(args.study_seeds, args.tier), args.only), args.work_dir, args.jobs)
         return 0
     if args.page_only:
         evidence = read_json(kept)
@@ -166,7 +250,10 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f'there are no results in {kept}: run without --page-only')
         write_page(evidence, args.out)
         return 0
-    failures = _report_alone(args) if args.report_only else _train_and_report(args)
+    if args.tier == 'gpu':
+        failures = _train_on_gpu(args)
+    else:
+        failures = _report_alone(args) if args.report_only else _train_and_report(args)
     if failures:
         say(f'{len(failures)} failed; the same command tries them again:')
         for name, text in failures.items():

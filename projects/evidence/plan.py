@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 SEEDS = (0, 1, 2)
+# quick: small networks on digits, for two cores; gpu: DeiT-T and S on CIFAR-10, for a GPU.
+TIERS = ('quick', 'gpu')
+# The variable by which the configs of CIFAR-10 find it.
+DATA_ROOT = 'CIFAR10'
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Pair:
 
     Attributes:
         title: what is compared.
-        semantic: names of configs in ``configs/digits``.
+        semantic: names of configs, see :func:`config_file`.
         dense: name of the baseline's.
         data: what they are trained and tested on.
         metrics: keys of the test's metrics, with their names and what makes them per cent.
@@ -64,13 +68,19 @@ PAIRS = (
 )
 
 
+GPU_PAIRS = (
+    Pair('STViT-T and DeiT-T', ('stvit-t_cifar10',), 'deit-t_cifar10', '10,000 test images of CIFAR-10'),
+    Pair('STViT-S and DeiT-S', ('stvit-s_cifar10',), 'deit-s_cifar10', '10,000 test images of CIFAR-10'),
+)
+
+
 @dataclass(frozen=True)
 class Factor:
     """One setting of the token-budget study, changed while all others stay as in the config.
 
     Attributes:
         title: what is changed.
-        config: name of the config in ``configs/digits``.
+        config: name of the config.
         option: the key of the setting.
         values: (label, value) of each trial; ``default`` is among the labels.
         default: the label of the config's own value.
@@ -113,7 +123,8 @@ STUDY = (
     Factor('shortcut', 'stvit-r_digits', 'model.backbone.shortcut', (('on', True), ('off', False)), 'on'),
 )
 
-# Minutes of a training and its test with one thread, for the first estimate; real ones take their place as they come.
+# Minutes of a training and its test with one thread (on a GPU beside five others), for the first estimate; real ones
+# take their place as they come.
 MINUTES = {
     'stvit-tiny_digits': 2,
     'vit-tiny_digits': 3,
@@ -126,7 +137,21 @@ MINUTES = {
     'mask-rcnn_swin_digits': 10,
     'stvit-swin3d_digits': 8,
     'swin3d_digits': 9,
+    'stvit-t_cifar10': 5,
+    'deit-t_cifar10': 6,
+    'stvit-s_cifar10': 6,
+    'deit-s_cifar10': 8,
 }
+
+
+def config_file(name: str) -> str:
+    """The file of a config below the checkout: what follows the last ``_`` of its name is its folder.
+
+    A path with a root, without ``.py``, stands for itself.
+    """
+    if name.startswith('/'):
+        return f'{name}.py'
+    return f'configs/{name.rpartition("_")[2]}/{name}.py'
 
 
 @dataclass(frozen=True)
@@ -134,14 +159,16 @@ class Run:
     """One training with its test.
 
     Attributes:
-        config: name of a config in ``configs/digits``.
+        config: name of a config.
         seed: of ``randomness.seed``.
         options: further overrides of the config.
+        epochs: in the place of the config's, where the time is limited.
     """
 
     config: str
     seed: int
     options: dict[str, Any] = field(default_factory=dict, hash=False)
+    epochs: int | None = None
 
     @property
     def trial(self) -> str:
@@ -155,8 +182,13 @@ class Run:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """All that differs from the config."""
+        """What differs from the config, but for the epochs."""
         return {'randomness.seed': self.seed, **self.options}
+
+    @property
+    def command_options(self) -> dict[str, Any]:
+        """All that differs from the config."""
+        return self.overrides | ({'train_cfg.max_epochs': self.epochs} if self.epochs else {})
 
     @property
     def minutes(self) -> float:
@@ -186,12 +218,17 @@ def as_typed(command: Sequence[str | Path], root: Path) -> str:
     return shlex.join(['python', *words[1:]])
 
 
-def plan(study_seeds: int = len(SEEDS)) -> list[Run]:
-    """All runs, each once: the pairs seed by seed, so that an early end leaves whole comparisons, then the study.
+def plan(study_seeds: int = len(SEEDS), tier: str = 'quick') -> list[Run]:
+    """All runs of a tier, each once: the pairs seed by seed, so that an early end leaves whole comparisons, then the
+    study.
 
     Args:
         study_seeds: how many of ``SEEDS`` each trial of the study gets.
+        tier: one of ``TIERS``; the study belongs to ``'quick'``.
     """
+    if tier == 'gpu':
+        # Networks of one size take equally long: side by side they end together.
+        return [Run(config, seed) for pair in GPU_PAIRS for seed in SEEDS for config in pair.configs]
     runs = [Run(config, seed) for seed in SEEDS for pair in PAIRS for config in pair.configs]
     for seed in SEEDS[:study_seeds]:
         for factor in STUDY:

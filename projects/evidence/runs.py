@@ -11,15 +11,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+import torch
+
+from mmstvit.errors import UsageError
 from mmstvit.measure.report import commit, cpu_name
 from mmstvit.paths import package_data
 
-from .plan import Run, as_typed, option_args
-from .store import config_path, fingerprint, finished, read_config, read_json, result_path, versions, write_json
+from .pace import TRIAL, Pace, pace_of
+from .plan import Run, as_typed, config_file, option_args
+from .store import (
+    config_path,
+    fingerprint,
+    finished,
+    pack_right,
+    read_config,
+    read_json,
+    result_path,
+    versions,
+    write_json,
+)
 
 
 class Stopped(Exception):
@@ -29,6 +43,11 @@ class Stopped(Exception):
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def device_name() -> str:
+    """What trains: the GPU where there is one, else the CPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
 
 
 class Estimate:
@@ -80,12 +99,23 @@ class Crew:
         say: takes a line of progress.
         lock: file that the trainings inherit, see :func:`exclusive`.
         interval: seconds between lines of progress.
+        environment: further variables of the commands.
+        compiled: whether trainings compile the backbone.
     """
 
     def __init__(
-        self, root: Path, jobs: int, say: Callable[[str], None], lock: int | None = None, interval: float = 60
+        self,
+        root: Path,
+        jobs: int,
+        say: Callable[[str], None],
+        lock: int | None = None,
+        interval: float = 60,
+        environment: dict[str, str] | None = None,
+        compiled: bool = False,
     ) -> None:
         self.root, self.jobs, self.say, self.lock, self.interval = root, jobs, say, lock, interval
+        self.environment = environment or {}
+        self.compiled = {'compile.target': 'backbone'} if compiled else {}
         self.threads = max(1, cores() // jobs)
         self.stopping = False
         self.processes: set[subprocess.Popen] = set()
@@ -99,7 +129,8 @@ class Crew:
         for run in runs:
             try:
                 cfg = read_config(run)
-                hashes[run], self.epochs[run] = fingerprint(cfg), (cfg.get('train_cfg') or {}).get('max_epochs', 0)
+                hashes[run] = fingerprint(cfg)
+                self.epochs[run] = run.epochs or (cfg.get('train_cfg') or {}).get('max_epochs', 0)
             except Exception as error:  # a config is a program: it may raise anything
                 failures[run.name] = f'{config_path(run.config)}: {error}'
                 self.say(f'FAILED {run.name}: {failures[run.name]}')
@@ -114,6 +145,29 @@ class Crew:
         waiting = [run for run in waiting if run.name not in failures]
         failures |= self._work(waiting, hashes, estimate, len(runs))
         return failures
+
+    def trial(self, runs: Sequence[Run]) -> list[tuple[Run, Pace]]:
+        """Train each run for one epoch, ``jobs`` at a time, to see how fast it goes.
+
+        Raises:
+            UsageError: one fails.
+        """
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures = {run: pool.submit(self._pace, run) for run in runs}
+            try:
+                return [(run, future.result()) for run, future in futures.items()]
+            except BaseException:
+                self._stop(list(futures.values()))
+                raise
+
+    def _pace(self, run: Run) -> Pace:
+        folder, start = self.root / 'trials' / run.name, time.monotonic()
+        shutil.rmtree(folder, ignore_errors=True)
+        command = [sys.executable, package_data() / 'tools/train.py', config_path(run.config), '--no-validate']
+        command += ['--work-dir', folder, *option_args(run.overrides | self.compiled | TRIAL)]
+        if self._call(command, folder / 'train.txt')[0]:
+            raise UsageError(f'a trial of {run.name} failed: {last_line(folder / "train.txt")} (see {folder})')
+        return pace_of(folder, time.monotonic() - start)
 
     def _prepare_data(self, runs: Sequence[Run]) -> dict[str, str]:
         """Make the data sets that the configs name a command for; it leaves alone what is there."""
@@ -177,7 +231,7 @@ class Crew:
         files = (self.root / 'runs' / run.name).glob('epoch_*.pth')
         return max([int(path.stem.rpartition('_')[2]) for path in files], default=0)
 
-    def _stop(self, futures: dict[Future, Run]) -> None:
+    def _stop(self, futures: Iterable[Future]) -> None:
         self.stopping = True
         for future in futures:
             future.cancel()
@@ -196,10 +250,10 @@ class Crew:
             raise Stopped
         folder = self.root / 'runs' / run.name
         state = read_json(folder / 'evidence.json') or {}
-        if state.get('config_hash') != config_hash and folder.exists():
-            shutil.rmtree(folder)  # of another config: its checkpoints are nothing to go on from
+        if (state.get('config_hash'), state.get('epochs')) != (config_hash, run.epochs) and folder.exists():
+            shutil.rmtree(folder)  # of another config or length: its checkpoints are nothing to go on from
             state = {}
-        state = {'config_hash': config_hash, 'seconds': 0.0, 'memory': 0, 'commits': [], **state}
+        state = {'config_hash': config_hash, 'seconds': 0.0, 'memory': 0, 'commits': [], 'epochs': run.epochs, **state}
         current = commit() or 'unknown'
         state['commits'] = [*(c for c in state['commits'] if c != current), current]
         write_json(folder / 'evidence.json', state)
@@ -207,31 +261,31 @@ class Crew:
             self.began[run] = time.monotonic(), self._epochs(run)
 
         tools, config = package_data() / 'tools', config_path(run.config)
-        options = option_args(run.overrides)
-        train = [sys.executable, tools / 'train.py', config, '--work-dir', folder, '--resume', *options]
-        self._step(train, folder, 'train', state)
+        options = option_args(run.command_options)
+        learned = option_args(run.command_options | self.compiled)
+        train = [sys.executable, tools / 'train.py', config, '--work-dir', folder, '--resume', *learned]
+        # Where time is short, the test at the end is all that is needed.
+        self._step([*train, '--no-validate'] if run.epochs else train, folder, 'train', state)
         last = folder / 'last_checkpoint'
         if not last.is_file():
             raise RuntimeError(f'training left no checkpoint, see {folder / "train.txt"}')
-        checkpoint, metrics = Path(last.read_text().strip()), folder / 'metrics.json'
-        metrics.unlink(missing_ok=True)
-        test = [sys.executable, tools / 'test.py', config, checkpoint, '--out', metrics]
-        self._step([*test, '--work-dir', folder / 'test', *options], folder, 'test', state)
-        found = read_json(metrics)
-        if not found:
-            raise RuntimeError(f'the test left no metrics, see {folder / "test.txt"}')
+        checkpoint = Path(last.read_text().strip())
+        test = [sys.executable, tools / 'test.py', config, checkpoint]
+        found, right = self._test([*test, '--work-dir', folder / 'test', *options], run, folder, state)
         for path in folder.glob('*.pth'):
             if path.name != checkpoint.name:
                 path.unlink()
         place = package_data()
         result = dict(
             name=run.name,
-            config=f'configs/digits/{run.config}.py',
+            config=config_file(run.config),
             options=run.options,
             seed=run.seed,
+            epochs=self.epochs.get(run),
             config_hash=config_hash,
             metrics=found,
-            command=as_typed([*train[:3], *options], place),
+            right=right,
+            command=as_typed([*train[:3], *learned], place),
             test_command=as_typed([*test[:3], f'work_dirs/{run.config}/{checkpoint.name}', *options], place),
             commit=', '.join(state['commits']),
             seconds=round(state['seconds'], 1),
@@ -239,10 +293,23 @@ class Crew:
             threads=self.threads,
             jobs=self.jobs,
             cpu=cpu_name(),
+            device=device_name(),
             versions=versions(),
         )
         write_json(result_path(self.root, run), result)
         return result
+
+    def _test(self, command: list, run: Run, folder: Path, state: dict) -> tuple[dict, str | None]:
+        """Test a trained run; its metrics, and of a classifier which samples it has right."""
+        metrics, rows = folder / 'metrics.json', folder / 'predictions.jsonl'
+        for path in (metrics, rows):
+            path.unlink(missing_ok=True)
+        outs = [metrics] if read_config(run).default_scope == 'mmdet' else [metrics, rows]
+        self._step([*command, *(word for out in outs for word in ('--out', out))], folder, 'test', state)
+        found = read_json(metrics)
+        if not found:
+            raise RuntimeError(f'the test left no metrics, see {folder / "test.txt"}')
+        return found, pack_right(rows) if rows in outs else None
 
     def _step(self, command: Sequence[str | Path], folder: Path, name: str, state: dict) -> None:
         """One command of a run; its time counts whether it ends well or not."""
@@ -259,7 +326,7 @@ class Crew:
     def _call(self, command: Sequence[str | Path], log: Path) -> tuple[int, int]:
         """Run a command with its output added to ``log``; its exit code and its peak memory in bytes."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        env = {**os.environ, 'OMP_NUM_THREADS': str(self.threads), 'OMP_WAIT_POLICY': 'PASSIVE'}
+        env = {**os.environ, **self.environment, 'OMP_NUM_THREADS': str(self.threads), 'OMP_WAIT_POLICY': 'PASSIVE'}
         env['MKL_NUM_THREADS'] = env['OMP_NUM_THREADS']
         with log.open('ab') as file:
             with self.guard:

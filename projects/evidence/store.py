@@ -1,5 +1,6 @@
 """What the evidence keeps: results of runs as JSON, each with the contents of its config as a hash."""
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -10,13 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 
 from mmstvit.errors import UsageError, one_line
 from mmstvit.io.files import write_whole
 from mmstvit.paths import package_data
 
-from .plan import Run
+from .plan import Run, config_file
 
 _PACKAGES = {
     'mmstvit': ('mmstvit',),
@@ -34,12 +36,12 @@ class Busy(UsageError):
 
 
 def config_path(name: str) -> Path:
-    """The file of a config of ``configs/digits``."""
-    return package_data() / 'configs' / 'digits' / f'{name}.py'
+    """The file of a config."""
+    return package_data() / config_file(name)
 
 
 def read_config(run: Run) -> Config:
-    """The config of a run, overrides and all.
+    """The config of a run with its overrides; the epochs of a limited time are not among them.
 
     Raises:
         UsageError: there is none.
@@ -81,6 +83,24 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return None
+
+
+def pack_right(rows: Path) -> str:
+    """Pack which samples a classifier has right, a bit each in the order of the data set, as base64.
+
+    Args:
+        rows: predictions as ``tools/test.py --out FILE.jsonl`` writes them.
+    """
+    with rows.open(encoding='utf-8') as lines:
+        found = [json.loads(line) for line in lines]
+    right = np.array([row['pred_label'] == row['gt_label'] for row in found])
+    return f'{len(right)}:{base64.b64encode(np.packbits(right)).decode()}'
+
+
+def unpack_right(packed: str) -> np.ndarray:
+    """Undo :func:`pack_right`: (samples,), bool."""
+    number, _, bits = packed.partition(':')
+    return np.unpackbits(np.frombuffer(base64.b64decode(bits), np.uint8), count=int(number)).astype(bool)
 
 
 def result_path(root: Path, run: Run) -> Path:

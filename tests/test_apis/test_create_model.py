@@ -62,7 +62,7 @@ def name_of(config):
 ORDINARY = [
     config
     for config in CLASSIFIERS
-    if 'digits' not in config and not re.search(r'-ft_|_36tok|384px|_published', config)
+    if 'digits' not in config and not re.search(r'-ft_|_36tok|384px|_published|reduced/', config)
 ]
 
 

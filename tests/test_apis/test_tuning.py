@@ -271,7 +271,7 @@ def test_all_methods_on_a_network_of_mmpretrain(tmp_path):
         tmp_path, text.replace("with_cls_token=True, out_type='cls_token', ", ''), tuple('0123456789')
     )
     result = tune(config, config, '0.6macs', weights, batch_size=4, images=4, timing=QUICK, out=tmp_path / 'out')
-    tried = {'ToMe', 'PiToMe', 'DPCKNN', 'TopK', 'EViT', 'ATS', 'RepresentationShift'}
+    tried = {'ToMe', 'ATM', 'PiToMe', 'DPCKNN', 'TopK', 'EViT', 'ATS', 'RepresentationShift'}
     assert set(result['divergence_of_methods']) == {point['method'] for point in result['pareto']} == tried
     assert result['method'] == min(tried, key=result['divergence_of_methods'].get)
     model = get_model(tmp_path / 'out' / 'config.py', weights)

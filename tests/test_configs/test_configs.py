@@ -37,6 +37,11 @@ def data(tmp_path_factory):
             place = folder / 'data' / 'imagenet' / split / f'n{i:08d}'
             place.mkdir(parents=True)
             (place / 'picture.JPEG').symlink_to(picture)
+    for split in ('train', 'test'):
+        for i in range(10):
+            place = folder / 'data' / 'cifar10' / split / str(i)
+            place.mkdir(parents=True)
+            (place / 'picture.jpg').symlink_to(picture)
     return folder
 
 
@@ -146,8 +151,17 @@ def undecayed(model):
     return names
 
 
+def random_teacher(cfg, path):
+    """A checkpoint of the dense network: no weights can be downloaded here."""
+    state = get_model(cfg).state_dict()
+    torch.save({'state_dict': {name: value for name, value in state.items() if 'steps.' not in name}, 'meta': {}}, path)
+    return str(path)
+
+
 # One at full size for each backbone and recipe; what the other forms of it are built of is trained in tests of models.
 DOSE = (
+    'vit-tiny_cifar10',
+    'stvit-tiny_cifar10',
     'stvit-t_8xb128_in1k',
     'stvit-t-ft_8xb128-30e_in1k',
     'stvit-swin-t_16xb64_in1k',
@@ -171,6 +185,8 @@ def test_training_step(config, data, tmp_path, monkeypatch):
     small = {'batch_size': 2, 'num_workers': 0, 'persistent_workers': False}
     options = {f'{split}_dataloader.{key}': small[key] for split in ('train', 'val') for key in small}
     cfg = read(config, tmp_path, **options)
+    if 'teacher_ckpt' in cfg.model:
+        cfg.model.teacher_ckpt = random_teacher(cfg, tmp_path / 'teacher.pth')
     runner = Runner.from_cfg(cfg)
     loop = runner.build_train_loop(runner._train_loop)
     runner._train_loop = loop
@@ -219,6 +235,13 @@ def test_inference_pipeline_is_the_one_of_the_test(config):
     assert any('Rand' in str(step['type']) for step in cfg.train_dataloader.dataset.pipeline)
 
 
+def test_images_that_are_kept_in_memory_are_the_same_each_time():
+    """Chance belongs behind the cache."""
+    for cfg in map(config_of, (config for config in CLASSIFIERS if '_cifar10' in config)):
+        steps = [str(step['type']) for step in cfg.train_dataloader.dataset.dataset.pipeline]
+        assert steps and not any('Rand' in step for step in steps)
+
+
 def test_fine_tuning_starts_from_deit():
     """At a URL of mmpretrain's DeiT of the same size, with its class token and its head."""
     for size, name in (('t', 'tiny'), ('s', 'small'), ('b', 'base')):
@@ -233,15 +256,18 @@ def test_fine_tuning_starts_from_deit():
 @pytest.mark.parametrize(
     'name,baseline,differing',
     [
-        ('stvit-tiny', 'vit-tiny', ('semantic_grid', 'stgm_layer')),
-        ('stvit-t2t', 't2t-vit', ('semantic_grid', 'stgm_layer')),
-        ('stvit-swin', 'swin', ('semantic_size',)),
-        ('stvit-r', 'swin', ('semantic_size', 'type', 'stem', 'layer_scale_init_value')),
+        ('stvit-tiny_digits', 'vit-tiny_digits', ('semantic_grid', 'stgm_layer')),
+        ('stvit-t2t_digits', 't2t-vit_digits', ('semantic_grid', 'stgm_layer')),
+        ('stvit-swin_digits', 'swin_digits', ('semantic_size',)),
+        ('stvit-r_digits', 'swin_digits', ('semantic_size', 'type', 'stem', 'layer_scale_init_value')),
+        ('stvit-tiny_cifar10', 'vit-tiny_cifar10', ('semantic_grid', 'stgm_layer')),
+        ('stvit-t_cifar10', 'deit-t_cifar10', ('semantic_grid',)),
+        ('stvit-s_cifar10', 'deit-s_cifar10', ('semantic_grid',)),
     ],
 )
 def test_dense_baseline_differs_in_the_tokens_alone(name, baseline, differing):
     """So that a comparison of the two is one of the method."""
-    one, other = (config_of(f'configs/digits/{n}_digits.py').to_dict() for n in (name, baseline))
+    one, other = (config_of(f'configs/{n.rpartition("_")[2]}/{n}.py').to_dict() for n in (name, baseline))
     assert other['model']['backbone'].get(differing[0]) is None and one['model']['backbone'][differing[0]]
     for cfg in (one, other):
         for option in differing:

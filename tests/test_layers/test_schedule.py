@@ -15,6 +15,7 @@ REDUCING = [method for method in METHODS if method != 'STGM']
 # Of each method an amount, and the tokens of 80 that leave each block.
 COUNTS = {
     'ToMe': (dict(r=3), [77, 74, 71, 68, 65, 62, 59, 56]),
+    'ATM': (dict(r=6, to=0), [74, 69, 65, 62, 59, 57, 56, 56]),
     'PiToMe': (dict(keep_rate=0.9), [72, 65, 59, 54, 49, 45, 41, 37]),
     'DPCKNN': (dict(keep_rate=0.5), [80, 80, 40, 40, 20, 20, 10, 10]),
     'GridPool': (dict(keep_rate=0.5), [80, 80, 42, 42, 20, 20, 12, 12]),
@@ -56,12 +57,12 @@ def test_budgets_are_kept_and_used(method, budget):
 
 
 def test_budget_finds_the_number():
-    """Of ToMe the smallest r within the budget."""
+    """Of ToMe the fewest that are removed within it: one more in the first blocks where they cannot be divided."""
     budget = sum(multiply_adds(NETWORK, build_steps(dict(type='ToMe', r=4), NETWORK))) / DENSE
     counts = tokens_per_block(NETWORK, build_steps(dict(type='ToMe', budget=budget), NETWORK))
     assert counts == [80 - 4 * (i + 1) for i in range(8)]
     less = tokens_per_block(NETWORK, build_steps(dict(type='ToMe', budget=budget - 1e-6), NETWORK))
-    assert less == [80 - 5 * (i + 1) for i in range(8)]
+    assert less == [80 - 4 * (i + 1) - 1 for i in range(8)]
 
 
 def test_numbers_are_those_of_deit():

@@ -3,7 +3,7 @@ import torch
 
 from mmstvit.functional.windows import adaptive_pool
 from mmstvit.layers.block import TransformerBlock
-from mmstvit.layers.embed import PatchEmbed
+from mmstvit.layers.embed import ConvStem, PatchEmbed
 from mmstvit.layers.encoder import Encoder
 from mmstvit.layers.layout import WholeImage
 from mmstvit.layers.steps import Network
@@ -93,3 +93,19 @@ def test_patches_need_not_be_square():
     image = torch.randn(1, 1, 4, 16)
     by_hand = image.reshape(2, 2, 2, 8).permute(0, 2, 1, 3).reshape(4, 16) @ embed.projection.weight.reshape(5, 16).T
     assert torch.allclose(embed(image).reshape(4, 5), by_hand + embed.projection.bias, atol=1e-6)
+
+
+def test_stem_of_several_convolutions_at_each_resolution():
+    """Strides, widths and the field of view are those of the definition."""
+    stem = ConvStem(3, 8, num_convs=2, depth=3).eval()
+    convs = [layer for layer in stem.layers if isinstance(layer, torch.nn.Conv2d)]
+    assert [conv.stride[0] for conv in convs] == [2, 1, 1, 2, 1, 1]
+    assert [(conv.in_channels, conv.out_channels) for conv in convs] == [(3, 4), (4, 4), (4, 4), (4, 8), (8, 8), (8, 8)]
+    image = torch.randn(1, 3, 64, 64, requires_grad=True)
+    tokens = stem(image)
+    assert tokens.shape == (1, 16, 16, 8) == (1, *stem.grid_of((64, 64)), 8)
+    tokens[0, 8, 8].sum().backward()
+    seen = image.grad[0].abs().sum((0, 2)).nonzero().flatten()
+    assert len(seen) == 1 + 2 * (1 + 2 + 2 + 2 + 4 + 4)  # each convolution adds its stride so far to either side
+    with pytest.raises(ValueError, match='must be at least 1'):
+        ConvStem(3, 8, depth=0)

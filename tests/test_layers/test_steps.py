@@ -17,6 +17,7 @@ SHORT = dict(ARCH, num_layers=4)  # which every method reduces too, and is trace
 OPTIONS = {
     'STGM': (dict(grid=(2, 3), layer=1), None),
     'ToMe': (dict(r=5), dict(r=0)),
+    'ATM': (dict(r=5), dict(r=0)),
     'PiToMe': (dict(keep_rate=0.9), dict(keep_rate=1)),
     'DPCKNN': (dict(keep_rate=0.6), dict(keep_rate=1.0)),
     'GridPool': (dict(keep_rate=0.6), dict(budget=1)),
@@ -27,7 +28,7 @@ OPTIONS = {
     'RepresentationShift': (dict(keep_rate=0.8), dict(keep_rate=[1] * 6)),
     'Random': (dict(keep_rate=0.7), dict(r=[0] * 6, fuse_last=True)),
 }
-MERGING = ('ToMe', 'PiToMe', 'DPCKNN', 'GridPool')  # methods whose tokens stand for a number of patches
+MERGING = ('ToMe', 'ATM', 'PiToMe', 'DPCKNN', 'GridPool')  # methods whose tokens stand for a number of patches
 DROPPING = ('TopK', 'ATS', 'RepresentationShift', 'Random')  # methods that lose patches
 IMAGE = torch.randn(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
 PATCHES = 8 * 10

@@ -13,6 +13,7 @@ from mmstvit.functional.matching import (
     density_peaks,
     energy_matching,
     grid_cells,
+    size_matching,
 )
 from mmstvit.functional.scores import place_numbers, sample_inverse
 from mmstvit.layers.block import TransformerBlock
@@ -207,6 +208,21 @@ def test_pitome(prefix, margin, r):
 
 
 @pytest.mark.parametrize('prefix', [0, 1])
+@pytest.mark.parametrize('total, r', [(20, 6), (9, 4), (9, 0)])
+def test_matching_by_size(prefix, total, r):
+    generator = torch.Generator().manual_seed(total + r)
+    metric = torch.randn(2, prefix + total, 4, generator=generator)
+    size = torch.randint(1, 4, (2, prefix + total, 1), generator=generator)
+    found = places(size_matching(metric, size.float(), r, prefix), prefix + total)
+    for b in range(2):
+        order = sorted(range(prefix, prefix + total), key=lambda i: (-int(size[b, i]), i))
+        large, small = order[: total - total // 2], order[total - total // 2 :]
+        cosine = {i: [float(cosine_similarity(metric[b, i], metric[b, j], dim=0)) for j in large] for i in small}
+        into = {i: large[cosine[i].index(max(cosine[i]))] for i in sorted(small, key=lambda i: -max(cosine[i]))[:r]}
+        assert groups(found[b]) == groups(torch.tensor([into.get(i, i) for i in range(prefix + total)]))
+
+
+@pytest.mark.parametrize('prefix', [0, 1])
 @pytest.mark.parametrize('total, count', [(20, 7), (20, 20), (4, 2), (9, 1)])
 def test_density_peaks(prefix, total, count):
     x = torch.randn(2, prefix + total, 6, generator=torch.Generator().manual_seed(total))
@@ -305,6 +321,7 @@ def test_tofu_drops_first_and_merges_later():
 # Of tokens that are each there four times, side by side, what merges two or four of them.
 QUARTER = {
     'ToMe': dict(r=[32, 0, 0, 0, 0, 0]),
+    'ATM': dict(r=[16, 16, 0, 0, 0, 0], by_size=1),
     'PiToMe': dict(keep_rate=[0.5, 0.5, 1, 1, 1, 1]),
     'DPCKNN': dict(keep_rate=[0.25, 1, 1, 1, 1, 1]),
     'GridPool': dict(keep_rate=[0.25, 1, 1, 1, 1, 1]),

@@ -133,6 +133,7 @@ def test_blocks_are_run_as_their_library_does(build, options):
 
 METHODS = {
     'ToMe': dict(r=8),
+    'ATM': dict(r=8),
     'PiToMe': dict(r=8),
     'DPCKNN': dict(keep_rate=0.7),
     'ToMeSD': dict(keep_rate=0.5),
@@ -225,6 +226,24 @@ def test_training_reaches_every_parameter():
         model.set_grad_checkpointing(checkpointing)
         model(IMAGE).square().sum().backward()
         assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_data_parallel(tmp_path):
+    """Two steps under DistributedDataParallel, with the gradients of the model alone and no parameter left out."""
+    model = reduce_(build_timm({}), 'tome', r=8).train()
+    model(IMAGE).square().sum().backward()
+    expected = [p.grad.clone() for p in model.parameters()]
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        parallel = torch.nn.parallel.DistributedDataParallel(model)
+        for _ in range(2):  # the second would raise if a parameter had got no gradient in the first
+            model.zero_grad()
+            parallel(IMAGE).square().sum().backward()
+        assert parallel.module.reduction.tokens == [56, 48, 40, 32]
+    finally:
+        torch.distributed.destroy_process_group()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, gradient, atol=1e-5)
 
 
 def test_one_graph_and_half_precision():

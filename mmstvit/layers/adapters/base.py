@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch import Tensor
 
+from ...functional.attention import attend
 from ...functional.reduction import compose
 from ..attention import AttentionLayout
 from ..layout import WholeImage
@@ -62,9 +62,7 @@ class BlockAdapter:
     ) -> Any:
         """Self-attention, an optional reduction, MLP; see :meth:`.TransformerBlock.forward`."""
         q, k, v = self.qkv(x)
-        bias = None if key_bias is None else key_bias[:, None, None].to(q.dtype)
-        dropout = self.attention_dropout if self.block.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, bias, dropout)
+        out = attend(q, k, v, None, key_bias, self.attention_dropout if self.block.training else 0.0)
         x = x + self.attention_branch(out.transpose(1, 2).flatten(2))
         if reduce is None:
             return self.mlp(x)

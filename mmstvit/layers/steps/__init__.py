@@ -6,6 +6,7 @@ sizes ``network`` says.
 
 from collections.abc import Callable
 
+from .atm import atm
 from .ats import ats
 from .base import Network, ReducingStep, SelfAttention, Step
 from .controls import grid_pool, random
@@ -20,6 +21,7 @@ from .tomesd import ToMeSD, tomesd
 METHODS: dict[str, Callable[..., list[Step]]] = {
     'STGM': stgm,
     'ToMe': tome,
+    'ATM': atm,
     'PiToMe': pitome,
     'DPCKNN': dpcknn,
     'ToMeSD': tomesd,

@@ -78,7 +78,8 @@ def plan(
             network is made for.
         blocks: those that one number is for, from 0.
         default: those where none are given; by default :func:`after_quarters`.
-        unit: what is looked for to keep a budget, ``'r'`` or ``'keep_rate'``.
+        unit: what is looked for to keep a budget: ``'r'``, which differs by one between blocks at the most, the first
+            ones removing more, or one ``'keep_rate'``.
         last: the step of the last block, where it is another.
         to: ``r`` changes linearly from the first block to this in the last.
 
@@ -91,8 +92,10 @@ def plan(
     if to is not None and not (name == 'r' and isinstance(value, int)):
         raise ValueError(f'to={to} goes with one number for r, got {name}={value!r}')
 
-    def steps_of(name: str, value: Any) -> list[Step]:
+    def steps_of(name: str, value: Any, more: int = 0) -> list[Step]:
         idle, numbers = Amount(), _numbers(network, blocks, default, name, value, to)
+        used = default if blocks is None else blocks
+        numbers = [n + (i in used[:more]) for i, n in enumerate(numbers)]
         amounts = [Amount(**{name: number}) for number in numbers]
         if last is not None and amounts[-1] != idle:
             raise ValueError(f'{name}={value} reduces in the last block, where the tokens are put back')
@@ -101,6 +104,9 @@ def plan(
 
     if name != 'budget':
         return steps_of(name, value)
+    if unit == 'r':  # of all blocks: the first ones remove one more, where it cannot be divided
+        count = len(default if blocks is None else blocks)
+        return _within(network, value, unit, lambda total: steps_of('r', total // count, int(total % count)))
     return _within(network, value, unit, lambda value: steps_of(unit, value))
 
 

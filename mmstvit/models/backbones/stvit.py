@@ -127,8 +127,9 @@ class STViT(Backbone):
         embed: what makes tokens of an image: ``patch_size`` in pixels, one number or ``(height, width)``, for clips
             ``(frames, height, width)``, of the default tokenizer; ``tokenizer``, a dict with ``type``: ``'PatchEmbed'``
             (the default), ``'ConvStem'`` (four convolutions) or ``'T2TModule'`` (T2T-ViT's), each of stride 16, and
-            options of its own; ``position``, ``'learned'`` or ``'sinusoid'``, the latter fixed; ``in_channels`` of the
-            image; ``num_register_tokens``, learned tokens that ride along after the class token (DINOv2's registers).
+            options of its own, such as ``num_convs`` and ``depth`` of :class:`.ConvStem`; ``position``, ``'learned'``
+            or ``'sinusoid'``, the latter fixed; ``in_channels`` of the image; ``num_register_tokens``, learned tokens
+            that ride along after the class token (DINOv2's registers).
         block: of the layers: ``qkv_bias``, whether the projections of query, key and value have a bias; ``design``,
             ``None`` for ordinary layers, or those of convolutional networks that T2T-ViT tries, a dict with ``type``:
             ``'se'`` (squeeze-excitation), ``'ghost'`` or ``'dense'``; the last, which takes no reduction, with

@@ -1,0 +1,280 @@
+"""Run the suite: each entry becomes rows, written at once; what fails is a row with its error, and the run goes on."""
+
+import contextlib
+import copy
+import datetime
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from rich.progress import Progress
+
+from .. import models
+from ..errors import UsageError, one_line
+from ..functional.attention import proportional_by
+from ..io.files import write_json
+from . import parity
+from .kernels import attention_kernels, text_of
+from .networks import Network, input_shape, load_network, reduce_network
+from .report import environment
+from .speed import costs, measure
+from .suite_entries import BARE, Entry
+from .time_limit import OutOfTime, at_most
+from .timing import DTYPES, Job, Timing
+
+ROUNDS, MIN_TIME = 7, 0.05  # of each network and entry: quartiles of seven, and half a second at the least
+ENTRY_SECONDS = 150  # an entry that takes longer is given up
+WORDS = 200  # characters of an error
+
+
+class _ByWay(nn.Module):
+    """A network whose proportional attention is computed in one way."""
+
+    def __init__(self, model: nn.Module, way: str) -> None:
+        super().__init__()
+        self.model, self.way = model, way
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        with proportional_by(self.way):
+            return self.model(*args, **options)
+
+
+def load(name: str) -> Network:
+    """Build a network of an entry that is not reduced, see :class:`.Entry`."""
+    if name in BARE:
+        kind, options, size = BARE[name]
+        return Network(name, 'mmstvit', getattr(models, kind)(**options).eval(), size)
+    return load_network(name)
+
+
+class Suite:
+    """A run of the suite on a device.
+
+    Args:
+        device: ``'cpu'``, ``'cuda'`` or ``'cuda:1'``.
+        rounds: how often each network has its turn.
+        min_time: seconds that it is run for in a round, at the least.
+    """
+
+    def __init__(self, device: str, rounds: int = ROUNDS, min_time: float = MIN_TIME) -> None:
+        self.timing = Timing(device, rounds=rounds, min_time=min_time)
+        self.plain: dict[str, Network] = {}
+        self.networks: dict[str, tuple[Network, dict]] = {}
+
+    def rows(self, entry: Entry) -> list[dict]:
+        """Measure an entry; what fails is a row with ``error``."""
+        if entry.section == 'parity':
+            dtypes = [d for d in DTYPES if self.timing.on_gpu or d != 'float16']
+            return [
+                self._compared(entry, d, lambda d=d: parity.difference(entry.networks[0], d, self.timing.device))
+                for d in dtypes
+            ]
+        if entry.section == 'operators':
+            name, device = entry.networks[0], self.timing.device
+            return [self._compared(entry, 'float32', lambda: parity.operator_difference(name, device))]
+        if entry.section == 'detector':
+            return [self._detector(entry)]
+        return self._timed(entry)
+
+    def _compared(self, entry: Entry, dtype: str, compare: Callable[[], tuple[float, float]]) -> dict:
+        row = dict(network=entry.networks[0], dtype=dtype)
+        with self._told(row):
+            row['value'], row['limit'] = compare()
+            if row['value'] > row['limit']:
+                row['error'] = f'differs by {row["value"]:.2g} spreads from the CPU, more than {row["limit"]:.2g}'
+        return row
+
+    def _detector(self, entry: Entry) -> dict:
+        row = dict(network=entry.networks[0], dtype='float32')
+        with self._told(row):
+            loss, boxes = parity.try_detector(self.timing.device)
+            row.update(value=loss, note=f'one training step, and {boxes} boxes predicted')
+        return row
+
+    @contextlib.contextmanager
+    def _told(self, row: dict) -> Iterator[None]:
+        try:
+            yield
+        except (OutOfTime, KeyboardInterrupt):
+            raise
+        except Exception as error:  # whatever it is, the others are measured
+            row['error'] = told(error)
+
+    def _timed(self, entry: Entry) -> list[dict]:
+        """Time the networks of an entry in turn; where that fails, each beside the peer alone, to find which."""
+        try:
+            return self._in_turn(entry, entry.networks)
+        except (OutOfTime, KeyboardInterrupt):
+            raise
+        except Exception as error:  # as above
+            message = told(error)
+        self.forget()
+        if len(entry.networks) <= 2 or self.in_error():
+            return [dict(network=name, dtype=entry.dtype, error=message) for name in entry.networks]
+        peer, *others = entry.networks
+        pairs = [self._timed(Entry(**{**vars(entry), 'networks': (peer, other)})) for other in others]
+        measured = [pair[0] for pair in pairs if 'error' not in pair[0]]
+        return [measured[0] if measured else pairs[0][0], *(pair[1] for pair in pairs)]
+
+    def _in_turn(self, entry: Entry, names: Sequence[str]) -> list[dict]:
+        timing = Timing(
+            self.timing.device,
+            entry.part,
+            entry.dtype,
+            entry.section == 'compile',
+            entry.section == 'train',
+            self.timing.rounds,
+            self.timing.min_time,
+            entry.cast and entry.dtype != 'float32',
+            entry.section == 'graph',
+        )
+        loaded = [self._network(name, entry.part) for name in names]
+        networks = [network for network, _ in loaded]
+        shape = input_shape(networks[0], None)
+        rows = measure(networks, 0, shape, entry.batch, timing, Progress(disable=True), _kernels)
+        for row, (_, cost) in zip(rows, loaded, strict=True):
+            row.update(cost, dtype=entry.dtype, precision=_precision(timing), input=' x '.join(map(str, shape)))
+        return rows
+
+    def _network(self, name: str, part: str) -> tuple[Network, dict]:
+        """Return a network on the device, in float32 and without gradients, and what it costs."""
+        if name not in self.networks:
+            network = self._built(name)
+            self.networks[name] = network, costs(network, input_shape(network, None), part, self.timing.device)
+        network, cost = self.networks[name]
+        network.model.float().zero_grad(set_to_none=True)
+        return network, cost
+
+    def _built(self, spec: str) -> Network:
+        """Build a network on the device; reduced ones are copies of the plain one, which takes seconds to make."""
+        spec, _, way = spec.partition('@')
+        name, _, reduction = spec.partition('+')
+        if name not in self.plain:
+            self.plain[name] = load(name)
+            self.plain[name].model.to(self.timing.device)
+        if not reduction:
+            return self.plain[name]
+        network = reduce_network(copy.deepcopy(self.plain[name]), reduction)
+        if way:
+            network.model, network.label = _ByWay(network.model, way), f'{network.label}@{way}'
+        return network
+
+    def forget(self) -> None:
+        """Free all networks, and what the device keeps."""
+        self.networks.clear()
+        self.plain.clear()
+        gc.collect()
+        if self.timing.on_gpu and not self.in_error():
+            torch.cuda.empty_cache()
+
+    def in_error(self) -> bool:
+        """Whether the GPU is in error, from which only a new process helps."""
+        if not self.timing.on_gpu:
+            return False
+        try:
+            torch.zeros(1, device=self.timing.device).add_(1).item()
+        except Exception:  # any: nothing can be computed
+            return True
+        return False
+
+
+def _kernels(job: Job) -> dict:
+    """Look at the attention of a job; a graph has no operators, and is that of the forward it was captured of."""
+    graph, job.graph = job.graph, None
+    try:
+        return dict(kernel=text_of(attention_kernels(job.run, job.device)))
+    except RuntimeError as error:  # a profiler without rights on this machine
+        return dict(kernel=f'unknown: {told(error)}')
+    finally:
+        job.graph = graph
+
+
+def _precision(timing: Timing) -> str:
+    return 'float32' if timing.dtype == 'float32' else 'cast' if timing.cast else 'autocast'
+
+
+def told(error: BaseException) -> str:
+    """Return an error in one short line, with its type."""
+    return f'{type(error).__name__}: {one_line(error)}'[:WORDS]
+
+
+def run_suite(
+    wanted: Sequence[Entry],
+    suite: Suite,
+    minutes: float,
+    path: str | Path,
+    written: Callable[[dict], None] = lambda report: None,
+    command: str = '',
+) -> dict[str, Any]:
+    """Measure entries in their order until the time is over.
+
+    A file that an earlier run on the same machine has left is gone on with: what failed there comes last.
+
+    Args:
+        wanted: the entries.
+        suite: measures them.
+        minutes: none is begun after that, and one at work is given up.
+        path: JSON file, written after each entry.
+        written: called with the report after each entry too.
+        command: what was run, told in the report.
+
+    Returns:
+        ``environment``, ``command``, ``date``, ``entries``: key -> its ``rows``, ``mode``, ``section``, ``batch``; and
+        ``not_run``, keys of what was not reached.
+
+    Raises:
+        mmstvit.errors.UsageError: the file is of another machine.
+    """
+    start, setting = time.monotonic(), environment(suite.timing, (), '')
+    report = _begun(Path(path), setting)
+    report.update(environment=setting, command=command, date=datetime.date.today().isoformat())
+    done = report['entries']
+    failed = [e for e in wanted if any('error' in row for row in done.get(e.key, {}).get('rows', ()))]
+    order = [e for e in wanted if e.key not in done] + failed
+    report['not_run'] = [e.key for e in wanted if e.key not in done]
+    for entry in order:
+        left = 60 * minutes - (time.monotonic() - start)
+        if left <= 0:
+            break
+        limit = min(left, ENTRY_SECONDS)
+        try:
+            with at_most(limit):
+                rows = suite.rows(entry)
+        except OutOfTime:
+            suite.forget()
+            if limit == left:
+                break
+            rows = [dict(network=n, dtype=entry.dtype, error=f'gave up after {limit} s') for n in entry.networks]
+        done[entry.key] = dict(section=entry.section, mode=entry.mode, batch=entry.batch, rows=rows)
+        report['not_run'] = [e.key for e in wanted if e.key not in done]
+        write_json(path, report)
+        written(report)
+        errors = [row['error'] for row in rows if 'error' in row]
+        print(f'[{time.monotonic() - start:4.0f} s] {entry.key}: {errors[0] if errors else "done"}', file=sys.stderr)
+        if errors and suite.in_error():
+            print('the GPU is in error: run the command again, it goes on with the rest', file=sys.stderr)
+            break
+    write_json(path, report)
+    written(report)
+    return report
+
+
+def _begun(path: Path, setting: dict) -> dict:
+    """Read what an earlier run has left."""
+    if not path.is_file():
+        return dict(entries={})
+    try:
+        report = json.loads(path.read_text())
+        known = {name: report['environment'][name] for name in ('device', 'torch', 'mmstvit')}
+        entries = report['entries']
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f'{path} is no file of results of the suite: name another') from error
+    if known != {name: setting[name] for name in known}:
+        raise UsageError(f'{path} is of another machine ({known["device"]}, PyTorch {known["torch"]}): name another')
+    return dict(entries=entries)

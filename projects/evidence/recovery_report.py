@@ -1,0 +1,200 @@
+"""The page on accuracy with fewer tokens, its tables and plots, all from the figures in the JSON file."""
+
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .plots import _pyplot, _save
+from .recovery_measure import CONTROLS
+
+_MARKS = 'osD^vP*Xhd<>'
+
+
+def spread(values: Iterable[float | None], digits: int = 1, unit: float = 100) -> str:
+    """Format the mean of some values and, of more than one, their standard deviation; a dash for none."""
+    known = [unit * value for value in values if value is not None]
+    if not known:
+        return '-'
+    mean = f'{statistics.mean(known):.{digits}f}'
+    return mean if len(known) == 1 else f'{mean} ± {statistics.stdev(known):.{digits}f}'
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
+
+
+def untrained(data: dict[str, Any], method: str, budget: float) -> list[dict[str, Any]]:
+    """Return the point of each seed."""
+    curves = [seed['methods'].get(method, []) for seed in data['untrained'].values()]
+    return [point for curve in curves for point in curve if point['budget'] == budget]
+
+
+def recovered(data: dict[str, Any], method: str, kind: str, budget: float) -> dict[int, dict[str, Any]]:
+    """Return the point of each seed, by seed."""
+    found = {}
+    for name, run in data.get('recovered', {}).items():
+        *start, seed = name.split(' ')
+        for point in run['points'] if ' '.join(start) == f'{method} {kind}' else ():
+            if point['budget'] == budget:
+                found[int(seed)] = point
+    return found
+
+
+def won_back(data: dict[str, Any], method: str, kind: str, budget: float) -> list[float]:
+    """Return the part of the accuracy lost by the untrained reduction that recovery has won back, for each seed."""
+    shares = []
+    for seed, point in recovered(data, method, kind, budget).items():
+        dense = data['untrained'][str(seed)]
+        before = next(p['top1'] for p in dense['methods'][method] if p['budget'] == budget)
+        if dense['dense'] > before:
+            shares.append((point['top1'] - before) / (dense['dense'] - before))
+    return shares
+
+
+def budgets_of(data: dict[str, Any]) -> list[float]:
+    """Return the budgets of the untrained curves, the largest first."""
+    methods = next(iter(data['untrained'].values()))['methods'].values()
+    return sorted({point['budget'] for curve in methods for point in curve}, reverse=True)
+
+
+def _untrained_table(data: dict[str, Any]) -> str:
+    budgets, rows = budgets_of(data), []
+    for name in next(iter(data['untrained'].values()))['methods']:
+        points = {budget: untrained(data, name, budget) for budget in budgets}
+        shares = ', '.join(f'{found[0]["share"]:.2f}' for found in points.values() if found)
+        label = f'{name} (control)' if name in CONTROLS else name
+        rows.append([label, shares, *(spread(p['top1'] for p in found) for found in points.values())])
+    return table(['method', 'share of multiply-adds', *(f'at {budget}' for budget in budgets)], rows)
+
+
+def _time_table(data: dict[str, Any], timed: dict[str, Any]) -> str:
+    rows, budgets = timed['rows'], budgets_of(data)
+    batches = sorted({row['batch_size'] for row in rows})
+    names = list(dict.fromkeys(row['network'].rpartition(' ')[0] for row in rows if row['network'] != 'dense'))
+    lines = []
+    for batch in batches:
+        own = {row['network']: row for row in rows if row['batch_size'] == batch}
+        dense = own['dense']['seconds']
+        lines.append([batch, f'dense, {1000 * dense["median"]:.2f} ms', *['1' for _ in budgets]])
+        for name in names:
+            ratios = [own.get(f'{name} {budget}', {}).get('ratio') for budget in budgets]
+            lines.append([batch, name, *('-' if r is None else f'{r["median"]:.2f}' for r in ratios)])
+    return table(['batch', 'network', *(f'at {budget}' for budget in budgets)], lines)
+
+
+def _recovery_tables(data: dict[str, Any]) -> Iterable[str]:
+    names = [name.split(' ') for name in data.get('recovered', {})]
+    for method in dict.fromkeys(name[0] for name in names):
+        kinds = list(dict.fromkeys(name[1] for name in names if name[0] == method))
+        rows = []
+        for budget in [1.0, *budgets_of(data)]:
+            before = [s['dense'] for s in data['untrained'].values()]
+            before = before if budget == 1 else [p['top1'] for p in untrained(data, method, budget)]
+            cells = []
+            for kind in (k for k in ('elastic', str(budget)) if k in kinds or k == str(budget)):
+                found = recovered(data, method, kind, budget)
+                cells += [spread(p['top1'] for p in found.values())]
+                cells += [spread(won_back(data, method, kind, budget), 0) if budget < 1 else '-']
+            rows.append([budget, spread(before), *(cells if 'elastic' in kinds else ['-', '-', *cells])])
+        header = [
+            'budget',
+            'untrained',
+            'one elastic checkpoint',
+            'won back, %',
+            'recovered at this budget',
+            'won back, %',
+        ]
+        yield f'### {method}\n\n{table(header, rows)}'
+
+
+def _stvit_table(data: dict[str, Any]) -> str:
+    found: dict[str, list[float]] = {'dense': [s['dense'] for s in data['untrained'].values()]}
+    for name, one in data.get('stvit', {}).items():
+        found.setdefault(name.split(' ')[0], []).append(one['top1'])
+    names = {'dense': 'the dense network', 'scratch': 'STViT from scratch', 'distilled': 'STViT distilled from it'}
+    rows = [[names[kind], len(values), spread(values)] for kind, values in found.items()]
+    return table(['network', 'seeds', 'top-1, %'], rows)
+
+
+def write_page(data: dict[str, Any], path: Path) -> None:
+    """Write the page and its plots, which go into ``images`` beside it."""
+    seeds, images = data['untrained'], next(iter(data['untrained'].values()))['images']
+    dense = spread(one['dense'] for one in seeds.values())
+    parts = [
+        '# Accuracy with fewer tokens',
+        f'Written by `python -m projects.evidence.recovery`. The dense network has a top-1 of {dense} % on {images:,} '
+        f'test images, the mean and the standard deviation of {len(seeds)} seeds. A budget is the share of the '
+        'multiply-adds of its layers; what a method reaches of it is beside its name.',
+        f'## Untrained\n\nTop-1 in %, nothing trained.\n\n{_untrained_table(data)}',
+    ]
+    images_of = path.parent / 'images'
+    parts.append(f'![Top-1 over multiply-adds and time](images/{_plot_untrained(data, images_of)})')
+    for timed in data.get('times', {}).values():
+        setting = timed['environment']
+        parts.append(
+            f'## Time\n\n{setting["device"]}, {setting["dtype"]}, PyTorch {setting["torch"]}: times as fast as the '
+            f'dense network in the same rounds, medians.\n\n{_time_table(data, timed)}'
+        )
+    tables = list(_recovery_tables(data))
+    if tables:
+        low, high = data['elastic']
+        parts += [
+            f'## Recovered\n\n{data["epochs"]} epochs, of which the dense network had {data["dense_epochs"]}: cross '
+            f'entropy, divergence from the dense logits, error of tokens. *Elastic*: a budget from {low} to {high} is '
+            'drawn for each step. *Won back*: of the accuracy that the untrained reduction loses. At a budget of 1 '
+            'nothing is reduced.',
+            *tables,
+            f'![Top-1 before and after](images/{_plot_recovered(data, images_of)})',
+        ]
+    if data.get('stvit'):
+        parts.append(f'## STViT\n\n{_stvit_table(data)}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n\n'.join(parts) + '\n', encoding='utf-8')
+
+
+def _means(points: Iterable[list[dict[str, Any]]], name: str, unit: float = 1) -> list[float]:
+    return [unit * statistics.mean(point[name] for point in found) for found in points]
+
+
+def _plot_untrained(data: dict[str, Any], folder: Path) -> str:
+    timed = next(iter(data.get('times', {}).values()), None)
+    figure, axes = _pyplot().subplots(1, 2 if timed else 1, figsize=(10 if timed else 5.5, 4), layout='constrained')
+    axes = list(axes) if timed else [axes]
+    dense = statistics.mean(100 * one['dense'] for one in data['untrained'].values())
+    for name, mark in zip(next(iter(data['untrained'].values()))['methods'], _MARKS * 2):
+        found = {budget: points for budget in budgets_of(data) if (points := untrained(data, name, budget))}
+        style = dict(marker=mark, markersize=4, linewidth=1, label=name, linestyle=':' if name in CONTROLS else '-')
+        top1 = [dense, *_means(found.values(), 'top1', 100)]
+        axes[0].plot([1, *_means(found.values(), 'share')], top1, **style)
+        if timed:
+            batch = max(row['batch_size'] for row in timed['rows'])
+            seconds = {r['network']: r['seconds']['median'] for r in timed['rows'] if r['batch_size'] == batch}
+            x = [1000 * seconds[key] for key in ('dense', *(f'{name} {budget}' for budget in found))]
+            axes[1].plot(x, top1, **style)
+            axes[1].set(xlabel=f'ms for a batch of {batch}, {timed["environment"]["device"]}')
+    axes[0].set(xlabel='share of multiply-adds', ylabel='top-1 in %')
+    axes[0].legend(frameon=False, fontsize=7)
+    _save(figure, folder / 'recovery_untrained.png')
+    return 'recovery_untrained.png'
+
+
+def _plot_recovered(data: dict[str, Any], folder: Path) -> str:
+    figure, axes = _pyplot().subplots(figsize=(5.5, 4), layout='constrained')
+    methods = list(dict.fromkeys(name.split(' ')[0] for name in data['recovered']))
+    for method, colour in zip(methods, ('#1b7f79', '#d98c5f', '#4c78a8', '#8a8a8a')):
+        for kind, line, label in (('elastic', '-', 'one elastic checkpoint'), (None, '', 'recovered at each budget')):
+            found = {b: list(recovered(data, method, kind or str(b), b).values()) for b in [1.0, *budgets_of(data)]}
+            found = {budget: points for budget, points in found.items() if points}
+            style = dict(color=colour, linestyle=line, marker='o' if kind else 'x', label=f'{method}, {label}')
+            axes.plot(_means(found.values(), 'share'), _means(found.values(), 'top1', 100), markersize=5, **style)
+        before = [untrained(data, method, budget) for budget in budgets_of(data)]
+        style = dict(color=colour, linestyle=':', marker='o', markersize=4, label=f'{method}, untrained')
+        axes.plot(_means(before, 'share'), _means(before, 'top1', 100), **style)
+    axes.axhline(statistics.mean(100 * s['dense'] for s in data['untrained'].values()), color='#8a8a8a', linewidth=1)
+    axes.set(xlabel='share of multiply-adds', ylabel='top-1 in %')
+    axes.legend(frameon=False, fontsize=7)
+    _save(figure, folder / 'recovery_trained.png')
+    return 'recovery_trained.png'
