@@ -10,10 +10,11 @@ TORCH_INDEX ?=
 OPS ?=
 PYTEST_ARGS ?=
 EVIDENCE_ARGS ?=
+MATRIX_ARGS ?=
 GPU_REPORT_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-det demo-video test test-long docs evidence gpu-report env lint clean
+.PHONY: help demo demo-det demo-video test test-long test-matrix docs evidence gpu-report env lint clean
 
 PYTEST = OMP_NUM_THREADS=1 '$(VENV)/bin/python' -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
@@ -27,14 +28,15 @@ help:
 	@echo 'make gpu-report  time networks beside their dense peers on the GPU of this machine, write docs/gpu_report.md'
 	@echo 'make docs   build the site of documentation in docs/_build/html'
 	@echo 'make env    set up everything, run nothing'
-	@echo 'make lint   ruff and codespell'
+	@echo 'make test-matrix  the wheel on the Pythons of this machine, with the oldest and the newest PyTorch (20 GB)'
+	@echo 'make lint   ruff, codespell, mypy and hadolint'
 	@echo 'make clean  remove build files and caches (the environment and work_dirs/ stay)'
 	@echo
 	@echo 'PYTHON=$(PYTHON)  VENV=$(VENV)  the Python to start from and the folder of the environment'
 	@echo 'TORCH="torch==X torchvision==Y"  TORCH_INDEX=<package index>  choose the PyTorch build (a CPU-only one, another CUDA)'
 	@echo 'OPS=compiled  compile all of mmcv'"'"'s operators (needs a C++ compiler, 15 minutes or more)'
 	@echo 'PYTEST_ARGS="-k name"  given on to pytest;  EVIDENCE_ARGS="--jobs 2"  given on to make evidence (--help tells)'
-	@echo 'GPU_REPORT_ARGS="--minutes 20"  given on to make gpu-report'
+	@echo 'MATRIX_ARGS="--python 3.12"  to make test-matrix;  GPU_REPORT_ARGS="--minutes 20"  to make gpu-report'
 
 demo: env
 	@'$(VENV)/bin/python' tools/demo.py
@@ -51,6 +53,9 @@ test: env
 test-long: env
 	@$(PYTEST) -m long $(PYTEST_ARGS)
 
+test-matrix: env
+	@'$(VENV)/bin/python' tools/test_matrix.py --uv '$(abspath $(VENV))/bin/uv' $(MATRIX_ARGS)
+
 docs: env
 	@'$(VENV)/bin/python' -m sphinx -W --keep-going -q docs docs/_build/html
 	@echo 'open docs/_build/html/index.html'
@@ -66,11 +71,13 @@ env:
 	@'$(PYTHON)' tools/setup_env.py --venv '$(VENV)' --torch '$(TORCH)' --torch-index '$(TORCH_INDEX)' --ops '$(OPS)'
 
 lint:
-	@test -x '$(VENV)/bin/codespell' || { echo 'ruff and codespell are not in $(VENV): run `make env` first'; exit 1; }
+	@test -x '$(VENV)/bin/hadolint' || { echo 'ruff, codespell, mypy and hadolint are not in $(VENV): run `make env` first'; exit 1; }
 	@'$(VENV)/bin/ruff' check .
 	@'$(VENV)/bin/ruff' format --check .
 	@'$(VENV)/bin/codespell'
+	@'$(VENV)/bin/mypy' --no-error-summary
+	@'$(VENV)/bin/hadolint' Dockerfile
 
 clean:
-	@rm -rf build dist docs/_build ./*.egg-info .pytest_cache .ruff_cache
+	@rm -rf build dist docs/_build ./*.egg-info .pytest_cache .ruff_cache .mypy_cache
 	@find mmstvit configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +

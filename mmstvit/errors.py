@@ -147,7 +147,7 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, TypeError):
         refused = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
         cls = _built(error, refused[1]) if refused else None
-        return _unknown_setting(cls, refused[2]) if cls else None
+        return _unknown_setting(cls, refused[2]) if cls and refused else None
     if isinstance(error, KeyError) and error.args == ('inputs',) and 'Preprocessor' in (place_of(error) or ''):
         return (
             'the samples of the data set have no inputs: its pipeline must end with a step that packs them, such as '
@@ -189,7 +189,7 @@ def _registries() -> list[Registry]:
 
 def unknown_type(name: str, registry: Registry) -> str:
     """The line for a ``type`` that nothing is registered under."""
-    known = {}
+    known: dict[str, str] = {}
     for full in _registered(registry):
         # A name without its scope is compared with names without theirs.
         known.setdefault(full if '.' in name else full.split('.')[-1], full)

@@ -1,5 +1,6 @@
 """Classification networks as plain PyTorch modules, without a toolbox: ``create_model``, in timm's manner."""
 
+import copy
 import logging
 from collections import OrderedDict
 from functools import partial
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 from ..errors import suggest
 from ..io.checkpoints import trust_checkpoints
 from ..models import STViT, STViTR, STViTSwin, T2TViT
+from ..models.backbones.base import Backbone
 from .weights import load_weights, read_weights
 
 # Name -> backbone and its settings. Others, such as stochastic depth, belong to a recipe and are given as arguments.
-NETWORKS = {
+NETWORKS: dict[str, tuple[type[Backbone], dict[str, Any]]] = {
     **{f'stvit_{size}': (STViT, dict(arch=size)) for size in ('tiny', 'small', 'base')},
     **{f'stvit_swin_{size}': (STViTSwin, dict(arch=size)) for size in ('tiny', 'small', 'base')},
     **{f'stvit_r_swin_{size}': (STViTR, dict(arch=size, use_global=True)) for size in ('tiny', 'small', 'base')},
@@ -33,13 +35,15 @@ class Classifier(nn.Module):
     Args:
         backbone: one of this package's.
         num_classes: outputs; 0 for features without a classifier.
+        settings: by which :func:`mmstvit.create_model` builds it again.
 
     Attributes:
         num_features: channels of the features.
     """
 
-    def __init__(self, backbone: nn.Module, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, settings: dict | None = None) -> None:
         super().__init__()
+        self.settings = copy.deepcopy(settings)
         self.backbone = backbone
         self.num_features = backbone.out_channels[-1]
         self.reset_classifier(num_classes)
@@ -50,13 +54,13 @@ class Classifier(nn.Module):
             raise ValueError(f'num_classes={num_classes} must be at least 0')
         self.num_classes = num_classes
         if num_classes == 0:
-            self.head = nn.Identity()
+            self.head: nn.Module = nn.Identity()
             return
         linear = nn.Linear(self.num_features, num_classes).to(next(self.backbone.parameters()))
         trunc_normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
         # As mmpretrain's heads of transformers and of hierarchical networks name it.
-        inner = OrderedDict(layers=nn.Sequential(OrderedDict(head=linear)))
+        inner: OrderedDict[str, nn.Module] = OrderedDict(layers=nn.Sequential(OrderedDict(head=linear)))
         self.head = nn.Sequential(inner if isinstance(self.backbone, STViT) else OrderedDict(fc=linear))
 
     def get_classifier(self) -> nn.Module:
@@ -109,7 +113,7 @@ def create_model(
         raise ValueError('pretrained=True: no file belongs to a name alone, give its path or URL')
     kind, settings = NETWORKS[name]
     backbone = kind(**{**settings, **kwargs})
-    model = Classifier(backbone, num_classes)
+    model = Classifier(backbone, num_classes, dict(name=name, **kwargs))
     if pretrained:
         handle = model.head._register_load_state_dict_pre_hook(partial(_leave_other_classes, model))
         try:
@@ -118,12 +122,17 @@ def create_model(
         finally:
             handle.remove()
         return model
+    init_weights(backbone)
+    return model
+
+
+def init_weights(backbone: Backbone) -> None:
+    """Initialise a backbone, without the line that mmengine logs for each parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel(logging.WARNING)  # mmengine names each parameter that it initialises
+    logger.setLevel(logging.WARNING)
     backbone.init_weights()
     logger.setLevel(level)
-    return model
 
 
 def _leave_other_classes(model: Classifier, state_dict: dict, prefix: str, *_: Any) -> None:

@@ -46,7 +46,8 @@ def predict_frames(
     Raises:
         VideoError: the source cannot be read on.
     """
-    scope, waiting = scope_of(model), deque()
+    scope = scope_of(model)
+    waiting: deque[tuple[np.ndarray, float]] = deque()
 
     def frames() -> Iterator[np.ndarray]:
         for frame in islice(source, most):
@@ -60,6 +61,6 @@ def predict_frames(
                 raise result
             prediction = dict(file=str(source.filename), frame=number, time=round(time, 3))
             prediction.update(record(result, scope, model, threshold, topk))
-            if draw:
+            if write:
                 write(draw_prediction(result, prediction, scope, model, threshold, frame[..., ::-1])[..., ::-1])
             yield prediction

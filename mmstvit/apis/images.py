@@ -79,7 +79,8 @@ class CheckedInferencer(ImageClassificationInferencer):
             ValueError: an unknown setting.
         """
         self._dispatch_kwargs(**drawing)
-        images, samples = [], []
+        images: list[Any] = []
+        samples: list[Any] = []
         for batch in self._prepare(inputs, local, batch_size):
             read = [one for one in batch if one.error is None]
             with _recorded(self.model.head) if return_logits else nullcontext() as outputs:
@@ -89,9 +90,9 @@ class CheckedInferencer(ImageClassificationInferencer):
                 samples += predictions
             results = self.postprocess(predictions, [], return_datasamples)
             if return_logits:
-                _add_logits(results, outputs)
-            results = iter(results)
-            yield from (next(results) if one.error is None else one.error for one in batch)
+                _add_logits(results, outputs or [])
+            rest = iter(results)
+            yield from (next(rest) if one.error is None else one.error for one in batch)
         if drawing:
             self.visualize(images, samples, **drawing)
 

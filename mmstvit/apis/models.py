@@ -130,8 +130,8 @@ def get_model(
     built = _build(cfg, device)
     if pretrained:
         load_weights(built, str(pretrained), checkpoint)
-    built.dataset_meta = _dataset_meta(cfg, checkpoint, getattr(built, 'dataset_meta', None) or {})
-    built._dataset_meta = built.dataset_meta  # where mmpretrain's inferencer looks
+    meta: Any = _dataset_meta(cfg, checkpoint, getattr(built, 'dataset_meta', None) or {})
+    built.dataset_meta = built._dataset_meta = meta  # where mmpretrain's inferencer looks
     return built.eval()
 
 
@@ -211,9 +211,9 @@ def chosen_device(device: str | torch.device | None, meta: bool = False) -> str:
     if not device:
         return 'cuda' if torch.cuda.is_available() else 'cpu'
     names = ['cpu']
-    if torch.accelerator.is_available():
-        kind = torch.accelerator.current_accelerator().type
-        names += [f'{kind}:{i}' for i in range(torch.accelerator.device_count())]
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator:
+        names += [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())]
     try:
         wanted = torch.device(device)
     except RuntimeError:  # no kind of device has this name

@@ -27,7 +27,7 @@ def test_dataset_of(cfg: Config) -> ConfigDict:
     )
 
 
-test_dataset_of.__test__ = False  # no test of pytest
+test_dataset_of.__test__ = False  # type: ignore[attr-defined]  # no test of pytest
 
 
 def loading_step(pipeline: list[dict]) -> dict[str, Any]:

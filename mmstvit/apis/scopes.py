@@ -7,7 +7,8 @@ from threading import Lock
 
 from mmengine.registry import DefaultScope
 
-_lock, _users = Lock(), Counter()
+_lock = Lock()
+_users: Counter[str] = Counter()
 _overwritten: dict[str, AbstractContextManager] = {}
 
 

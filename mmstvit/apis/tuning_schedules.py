@@ -112,7 +112,7 @@ class Schedules:
         least = {method: min(plan.resource for plan in self.plans(method, by_macs)) for method in methods}
         found = [method for method in methods if least[method] <= self.limit(method, target)]
         if not found:
-            method = min(least, key=least.get)
+            method = min(least, key=lambda name: least[name])
             dense, seconds = self.times[method].dense, self.times[method].stepped + least[method]
             least_macs = f'{least[method] / self.dense_multiply_adds:.3g} of the multiply-adds'
             best = least_macs if by_macs else f'{1000 * seconds:.4g} ms, {dense / seconds:.3g}x'

@@ -81,7 +81,7 @@ def set_options_of(checkpoint: dict, cfg: Config) -> None:
     """
     backbone = cfg.model.get('backbone')
     while isinstance(backbone, dict) and isinstance(backbone.get('backbone'), dict):  # reduced, or wrapped else
-        backbone = backbone.backbone
+        backbone = backbone['backbone']
     if not isinstance(backbone, dict):
         return
     kind = resolve_type(backbone.get('type'), MODELS, cfg.get('default_scope'))

@@ -1,10 +1,13 @@
 """Rename a published checkpoint to the names of mmstvit: ``tools/model_converters/published_to_mmstvit.py``."""
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import mmengine
 import torch
 from mmengine.registry import init_default_scope
 from torch import Tensor
@@ -14,6 +17,7 @@ from ..converters.deit import join_tokens
 from ..converters.fit import some
 from ..converters.published import convert_published_state_dict
 from ..converters.recognise import backbone_of
+from ..converters.wrappers import unwrapped
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import SAFETENSORS, save_safetensors, trust_checkpoints
 from ..io.files import unfinished
@@ -26,11 +30,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Write a published checkpoint of DeiT, ViT, DINOv2, Swin, STViT-R or T2T-ViT in the names of '
         'mmstvit. The layout is recognised by its names. Published files load unconverted too; this is for those who '
-        'want to look at them, cut them or hand them on.',
-        epilog='example: mmstvit convert stvit-r-swin-s.pth renamed.safetensors',
+        "want to look at them, cut them or hand them on. With --plain any checkpoint, a training's for instance, is "
+        'written with nothing but weights, under the names that they have, and names of classes: plain torch.load '
+        'reads that.',
+        epilog='example: mmstvit convert stvit-r-swin-s.pth renamed.safetensors; '
+        'mmstvit convert --plain work_dirs/digits/epoch_40.pth weights.pth',
     )
     parser.add_argument('src', metavar='SRC', help='the published file or its URL')
     parser.add_argument('dst', metavar='DST', help='the file to write; *.safetensors is written as that')
+    parser.add_argument('--plain', action='store_true', help='keep names; write weights and classes, nothing else')
     parser.add_argument('--overwrite', action='store_true', help='replace DST where it exists')
     add_trust_argument(parser)
     return parser.parse_args(argv)
@@ -65,6 +73,26 @@ def report(converted: dict[str, Tensor]) -> list[str]:
     return lines
 
 
+def plain_weights(checkpoint: dict) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint alone, under their names, none a part of a larger tensor.
+
+    Raises:
+        ValueError: it has something else than tensors in their place.
+    """
+    weights = unwrapped(checkpoint)
+    other = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if other or not weights:
+        raise ValueError(f'this is no checkpoint with weights: it has {some(other) if other else "nothing"}')
+    return {name: value.detach().clone() for name, value in weights.items()}
+
+
+def plain_meta(checkpoint: dict) -> dict[str, Any]:
+    """Return the names of classes and what else describes the data, in types of JSON."""
+    meta = checkpoint.get('meta')
+    data = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    return {} if data is None else dict(dataset_meta=json.loads(mmengine.dump(data, file_format='json')))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
@@ -76,17 +104,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         with trust_checkpoints(args.trust_checkpoint):
             published = read_checkpoint(args.src, map_location='cpu')
         try:
-            converted = convert_published_state_dict(published)
-            lines = report(converted)
+            converted = plain_weights(published) if args.plain else convert_published_state_dict(published)
+            lines = [f'{len(converted)} tensors'] if args.plain else report(converted)
         except ValueError as error:
             raise UsageError(f'{args.src}: {error}') from error
         print('\n'.join(lines))
         target.parent.mkdir(parents=True, exist_ok=True)
-        meta = published.get('meta')
-        known = {key: meta[key] for key in ('dataset_meta',) if key in meta} if isinstance(meta, dict) else {}
         # A file of that name is always a whole one.
         with unfinished(target) as temporary:
             write = save_safetensors if target.suffix == SAFETENSORS else torch.save
-            write(dict(meta=known, state_dict=converted), temporary)
+            write(dict(meta=plain_meta(published), state_dict=converted), temporary)
             temporary.replace(target)
         print(f'written: {target}')

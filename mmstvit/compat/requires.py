@@ -14,6 +14,7 @@ EXTRAS = {
     **dict.fromkeys(('onnx', 'onnxruntime', 'onnxscript'), 'deploy'),
     **dict.fromkeys(('pytorch_grad_cam', 'tensorboard'), 'vis'),
     'gradio': 'demo',
+    **dict.fromkeys(('huggingface_hub', 'transformers'), 'hf'),
 }
 _ALWAYS = ('torch', 'numpy', 'safetensors')  # what mmstvit itself requires
 

@@ -69,10 +69,10 @@ def split_positions(
     if table.dim() > 3:
         return  # a grid already
     names = ('cls_token', 'dist_token', *(['register_tokens'] if with_registers else []))
-    names = [f'backbone.{name}' for name in names if f'backbone.{name}' in state_dict]
-    extra, cells = _split(table.shape[1], sum(state_dict[name].shape[1] for name in names), grid)
+    tokens = [f'backbone.{name}' for name in names if f'backbone.{name}' in state_dict]
+    extra, cells = _split(table.shape[1], sum(state_dict[name].shape[1] for name in tokens), grid)
     positions = table[:, :extra]
-    for name in names if extra else ():
+    for name in tokens if extra else ():
         own, positions = positions.tensor_split([state_dict[name].shape[1]], dim=1)
         state_dict[name] = state_dict[name] + own
     state_dict['backbone.pos_embed'] = table[:, extra:].unflatten(1, cells)
@@ -80,7 +80,7 @@ def split_positions(
 
 def _split(rows: int, extra: int, grid: Sequence[int] | None) -> tuple[int, tuple[int, ...]]:
     """Return how many rows of a table belong to extra tokens, all of ``extra`` or none, and the grid of the others."""
-    splits = {}
+    splits: dict[int, tuple[int, ...]] = {}
     for n in {extra, 0}:
         side = math.isqrt(max(rows - n, 0))
         if side and side**2 == rows - n:

@@ -10,6 +10,7 @@ and ``inference_model`` all end there.
 import functools
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -40,7 +41,7 @@ def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
     Raises:
         ValueError: the names belong to no layout known here.
     """
-    state_dict = unwrapped(state_dict)
+    state_dict = dict(unwrapped(state_dict))
     known = recognise(state_dict)
     if known:
         module, layout = known
@@ -70,7 +71,7 @@ def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) 
         backbone: the module whose ``load_state_dict`` (torch's or mmengine's) is to take them.
         tables: its parameters of shape ``(1, *grid, C)`` that are interpolated where the file has another grid.
     """
-    backbone.takes_published_weights = True
+    backbone.takes_published_weights = True  # type: ignore[assignment]  # plain attribute of a module
     hook = functools.partial(_load_published, tables=tables)
     backbone._register_load_state_dict_pre_hook(hook, with_module=True)
 
@@ -78,7 +79,7 @@ def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside wrappers for distribution and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        model = cast(nn.Module, model.module)
     return model
 
 
@@ -115,7 +116,7 @@ def rename_for_model(model: nn.Module, state_dict: dict) -> dict:
 def _weights(checkpoint: dict) -> dict:
     if line := choice(checkpoint):
         print_log(line, logger='current')
-    return unwrapped(checkpoint)
+    return dict(unwrapped(checkpoint))
 
 
 def _rename(state_dict: dict, prefix: str, own: dict) -> dict:

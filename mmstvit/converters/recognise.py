@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -114,7 +115,7 @@ def parts_of(names: Mapping[str, Tensor]) -> dict:
     """
     names = {name.removeprefix('backbone.'): value for name, value in names.items()}
     registers = sum(names[name].shape[1] for name in ('dist_token', 'register_tokens') if name in names)
-    options = dict(num_register_tokens=registers) if registers else {}
+    options: dict[str, Any] = dict(num_register_tokens=registers) if registers else {}
     if 'encoder.layers.0.attn.q_norm.weight' in names:
         options['qk_norm'] = True
     if 'encoder.layers.0.layer_scale_1' in names:

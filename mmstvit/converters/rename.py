@@ -14,10 +14,11 @@ def rename(state_dict: dict[str, Tensor], rules: Sequence[tuple[str, str | None]
         rules: pattern and replacement, as in :func:`re.sub`; ``None`` drops what can be derived from sizes.
     """
     renamed = {}
-    for name, value in state_dict.items():
+    for old, value in state_dict.items():
+        name: str | None = old
         for pattern, replacement in rules:
-            if re.fullmatch(pattern, name):
-                name = None if replacement is None else re.sub(pattern, replacement, name)
+            if re.fullmatch(pattern, old):
+                name = None if replacement is None else re.sub(pattern, replacement, old)
                 break
         if name is not None:
             renamed[name] = value

@@ -190,7 +190,7 @@ class Attention(nn.Module):
         if bias is not None and bias.shape[0] > 1 and shape[0] > 1:
             bias = bias.repeat(shape[0], 1, 1, 1)
         q, k, v = self._heads(q), self._heads(k), self._heads(v)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         return q, k, v, bias, shape
 

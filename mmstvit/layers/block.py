@@ -120,7 +120,7 @@ class TransformerBlock(nn.Module):
     ) -> Any:
         y, context = self._normed(x, context)
         out = self.attn(y, context, layout, key_bias, return_qkv=reduce is not None)
-        out, qkv = (out, None) if reduce is None else out
+        out, qkv = (out, ()) if reduce is None else out
         if shortcut:
             x = x + self._branch(out, self.layer_scale_1)
         else:

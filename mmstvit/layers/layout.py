@@ -25,9 +25,14 @@ class TokenLayout(Protocol):
         num_prefix: tokens at the front that belong to no cell (a class token).
     """
 
-    grid: Size
-    cells: Size | None
-    num_prefix: int
+    @property
+    def grid(self) -> Size: ...
+
+    @property
+    def cells(self) -> Size | None: ...
+
+    @property
+    def num_prefix(self) -> int: ...
 
     @property
     def valid(self) -> Size | None: ...
@@ -90,7 +95,8 @@ class WholeImage(NamedTuple):
     def image_from_grid(self, grid: Tensor) -> Tensor:
         return F.pad(grid.flatten(1, -2), (0, 0, self.num_prefix, 0))
 
-    from_grid = image_from_grid
+    def from_grid(self, cells: Tensor) -> Tensor:
+        return self.image_from_grid(cells)
 
     def _patches(self, x: Tensor) -> Tensor:
         return x[:, self.num_prefix :]
@@ -122,7 +128,8 @@ class WholeImage(NamedTuple):
         parts = ((math.prod(self.cells), self.cells[0]), (math.prod(self.grid), self.grid[0]))
         return (s, self._patches(x)), self._balanced(*parts)
 
-    refinement = generation
+    def refinement(self, s: Tensor, x: Tensor) -> Context:
+        return self.generation(s, x)
 
     def recovery(self, s: Tensor) -> Context:
         return (s,), self.semantic_attention(across=True)

@@ -1,6 +1,7 @@
 """Validation of backbone options."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def axes_of(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ...]:
@@ -14,7 +15,7 @@ def axes_of(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ...]
     Raises:
         ValueError: it has not so many numbers, or one is no positive integer.
     """
-    numbers = (value,) * rank if isinstance(value, int) and rank == 2 else value
+    numbers: Any = (value,) * rank if isinstance(value, int) and rank == 2 else value
     given = isinstance(numbers, Sequence) and all(isinstance(n, int) and n > 0 for n in numbers)
     if not given or len(numbers) != rank:
         axes = 'one number or (rows, columns)' if rank == 2 else '(time, rows, columns)'

@@ -74,6 +74,8 @@ class PerformerTokens(nn.Module):
 
     epsilon = 1e-8
 
+    features: Tensor
+
     def __init__(self, in_channels: int, embed_dims: int, drop_rate: float = 0.1) -> None:
         super().__init__()
         self.qkv = nn.Linear(in_channels, 3 * embed_dims)

@@ -66,7 +66,7 @@ def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
         raise ValueError(f'method={method!r} is unknown, choose from {tuple(names)}')
     reduction = TokenReduction(transformer_of(model), names[method.lower()], options)
     reduction.apply()
-    model.reduction = reduction
+    model.reduction = reduction  # type: ignore[assignment]  # plain attribute of a module
     return model
 
 
@@ -76,9 +76,10 @@ def restore_(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: the model is not reduced.
     """
-    if not isinstance(getattr(model, 'reduction', None), TokenReduction):
+    reduction = getattr(model, 'reduction', None)
+    if not isinstance(reduction, TokenReduction):
         raise ValueError('the model is not reduced')
-    model.reduction.transformer.restore()
+    reduction.transformer.restore()
     del model.reduction
     return model
 
@@ -96,9 +97,9 @@ def reduce_by_text(model: nn.Module, text: str) -> nn.Module:
     method, _, options = text.partition(':')
     try:
         call = ast.parse(f'f({options})', mode='eval').body
-        if call.args or not method.isidentifier():
+        if not isinstance(call, ast.Call) or call.args or not method.isidentifier():
             raise ValueError
-        arguments = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise ValueError(f'{text!r} is no reduction: write METHOD:OPTION=VALUE,..., e.g. tome:r=13') from error
     return reduce_(model, method, **arguments)

@@ -1,12 +1,15 @@
 """Swin, STViT-R and T2T-ViT files through every way in, and the command that converts them."""
 
 import json
+import pickle
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from published_files import classification_file, detection_file
 from run_helpers import run_here
+from safetensors.torch import load_file
 
 from mmstvit import convert_published_state_dict, get_model, inference_model
 from mmstvit.cli.convert import main
@@ -222,6 +225,33 @@ def test_command(tmp_path, monkeypatch, capfd, fails):
     assert '--overwrite' in fails(main, tmp_path / 'theirs.pth', out)
     assert out.read_bytes() == before
     convert(tmp_path / 'theirs.pth', out, '--overwrite')
+
+
+@pytest.mark.parametrize('name', ['weights.pth', 'weights.safetensors'])
+def test_plain_weights_of_a_training(name, tmp_path, monkeypatch, fails):
+    """They keep their names, and are read where neither mmengine nor mmstvit is."""
+    model = STViTSwin(ARCH)
+    training = dict(
+        state_dict=model.state_dict(),
+        optimizer=dict(state={}),
+        message_hub=dict(log_scalars=dict(loss=HistoryBuffer([1.0], [1]))),
+        meta=dict(dataset_meta=dict(classes=('one', 'two')), cfg='...'),
+    )
+    torch.save(training, tmp_path / 'epoch_1.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    convert_tool = 'model_converters/published_to_mmstvit.py'
+    run_here(monkeypatch, convert_tool, '--plain', str(tmp_path / 'epoch_1.pth'), str(tmp_path / name))
+    if name.endswith('.pth'):
+        plain = torch.load(tmp_path / name, weights_only=True)
+        assert plain['meta'] == dict(dataset_meta=dict(classes=['one', 'two'])) and len(plain) == 2
+        weights = plain['state_dict']
+    else:
+        weights = load_file(tmp_path / name)
+    assert sorted(weights) == sorted(model.state_dict())
+    assert all(weights[key].equal(value) for key, value in model.state_dict().items())
+    torch.save(dict(epoch=1), tmp_path / 'none.pth')
+    assert 'no checkpoint with weights' in fails(main, '--plain', tmp_path / 'none.pth', tmp_path / 'x.pth')
 
 
 @pytest.mark.parametrize(

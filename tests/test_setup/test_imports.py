@@ -50,6 +50,21 @@ def test_import_and_require_without(module, extra):
     assert '\n' not in line
 
 
+@pytest.mark.parametrize(
+    'module, door, extra', [('timm', 'mmstvit.timm', 'analysis'), ('huggingface_hub', 'mmstvit.hub', 'hf')]
+)
+def test_doors_of_other_libraries_without_them(module, door, extra):
+    code = (
+        'import mmstvit\n'
+        'sys.meta_path.insert(0, Blocker())\n'
+        'try:\n'
+        f'    import {door}\n'
+        'except ImportError as error:\n'
+        '    print(error)\n'
+    )
+    assert run_without(module, code).endswith(f"pip install 'mmstvit[{extra}]'")
+
+
 @pytest.mark.parametrize('module', ['mmdet', 'mmaction', 'mmcv.ops', 'mmpretrain', 'torchvision'])
 def test_backbone_is_built_without(module):
     code = (

@@ -76,6 +76,7 @@ def test_wheel_holds_configs_tools_and_model_index(wheel):
 def test_wheel_holds_every_module(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert expected('mmstvit', ('.py',)) <= {name for name in names if '/.mim/' not in name}
+    assert 'mmstvit/py.typed' in names  # type checkers read the hints
 
 
 def test_source_archive_gives_the_same_wheel(source, wheel, tmp_path):

@@ -1,5 +1,6 @@
 """ATM: as ToMe, but in the last layers large tokens are never merged with each other."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -48,7 +49,7 @@ def atm(
     if first not in range(network.num_layers):
         raise ValueError(f'by_size={by_size} must be the number of one of the {network.num_layers} blocks, from 0')
 
-    def make(layer: int, amounts: list[Amount]) -> Step:
+    def make(layer: int, amounts: Sequence[Amount]) -> Step:
         return (ATM if layer >= first else ToMe)(amounts[layer], proportional)
 
     return plan(network, make, amount, default=range(network.num_layers), unit='r', to=to)

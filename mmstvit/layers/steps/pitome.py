@@ -1,5 +1,6 @@
 """PiToMe: tokens that have many others like them are merged, and those that stand alone are protected."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -51,7 +52,7 @@ def pitome(network: Network, proportional: bool = True, **amount: Any) -> list[S
         ValueError: amounts that cannot be.
     """
 
-    def make(layer: int, amounts: list[Amount]) -> Step:
+    def make(layer: int, amounts: Sequence[Amount]) -> Step:
         return PiToMe(amounts[layer], 0.9 - 0.9 * layer / network.num_layers, proportional)
 
     return plan(network, make, amount, default=range(network.num_layers))

@@ -106,7 +106,7 @@ def plan(
         return steps_of(name, value)
     if unit == 'r':  # of all blocks: the first ones remove one more, where it cannot be divided
         count = len(default if blocks is None else blocks)
-        return _within(network, value, unit, lambda total: steps_of('r', total // count, total % count))
+        return _within(network, value, unit, lambda total: steps_of('r', total // count, int(total % count)))
     return _within(network, value, unit, lambda value: steps_of(unit, value))
 
 
@@ -134,6 +134,8 @@ def _numbers(
         raise ValueError(f'blocks={blocks} has no effect with {name}={value}, a number for each block: leave it out')
     if to is not None:
         numbers = [round(value + (to - value) * i / max(depth - 1, 1)) for i in range(depth)]
+    kind: type | tuple[type, ...]
+    low: float
     if name == 'r':
         kind, low, high, what = int, 0, math.inf, 'not below 0'
     else:
@@ -158,6 +160,7 @@ def _within(network: Network, budget: float, unit: str, steps_of: Callable[[floa
         return steps_of(none)
     if share(most) > budget:
         raise ValueError(f'budget={budget} cannot be kept: these blocks cost {share(most):.3f} at the least')
+    too_little: float
     too_little, enough = none, most
     while abs(enough - too_little) > (1 if unit == 'r' else 1e-4):
         middle = (enough + too_little) // 2 if unit == 'r' else (enough + too_little) / 2

@@ -1,5 +1,6 @@
 """ToMe: in each layer the most similar pairs of tokens are merged. Needs no training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def tome(
     if mode not in MODES:
         raise ValueError(f'mode={mode!r} is unknown, choose from {MODES}')
 
-    def make(layer: int, amounts: list[Amount]) -> Step:
+    def make(layer: int, amounts: Sequence[Amount]) -> Step:
         early = 'drop' if layer < network.num_layers // 2 else 'mlerp'
         return ToMe(amounts[layer], proportional, early if mode == 'tofu' else mode)
 

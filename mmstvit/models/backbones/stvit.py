@@ -239,9 +239,9 @@ class STViT(Backbone):
             self.pos_embed = nn.Parameter(torch.zeros(1, *grid, self.embed_dims))
             trunc_normal_(self.pos_embed, std=0.02)
         elif position == 'sinusoid':
-            extra = int(self.cls_token is not None)
-            table = sinusoid_table(math.prod(grid) + extra, self.embed_dims)
-            extra, table = table.tensor_split([extra])
+            prefix = int(self.cls_token is not None)
+            table = sinusoid_table(math.prod(grid) + prefix, self.embed_dims)
+            extra, table = table.tensor_split([prefix])
             self.register_buffer('pos_embed', table.unflatten(0, grid).unsqueeze(0))
             if self.cls_token is not None:
                 self.cls_token.data += extra

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from ...layers.options import axes_of, check_idle, rank_of
 from ...layers.published_layout import PublishedWindows
@@ -80,7 +81,7 @@ class STViTR(SemanticSwin):
         if dense and use_global:
             raise ValueError('use_global=True is for dense=False: the centres belong to one image size')
         spec = WindowSpec(window, size, hide_padding=key_mask == 'exact', always_shift=dense)
-        layout = partial(StretchedWindows, spec)
+        layout: Any = partial(StretchedWindows, spec)
         if dense:
             exact = key_mask == 'exact'
             layout = partial(PaddedWindows, spec) if exact else partial(PublishedWindows, spec, hide=bool(key_mask))

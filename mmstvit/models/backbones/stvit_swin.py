@@ -1,10 +1,10 @@
 """STViT on Swin, for images and clips."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from ...layers.options import axes_of, check_idle, rank_of
-from ...layers.steps import Generation, Refinement, SelfAttention
+from ...layers.steps import Generation, Refinement, SelfAttention, Step
 from ...layers.window_layout import StretchedWindows, WindowSpec
 from ...registry import MODELS
 from .swin import SEMANTIC_STAGE, Layer, SemanticSwin, centers_grid_of, semantic_size_of, swin_layers
@@ -76,8 +76,14 @@ class STViTSwin(SemanticSwin):
                     f'so it must be between 0 and {depth - 2}'
                 )
             centers = centers_grid_of(size) if use_global else None
-            steps = [partial(Generation, pooling=pooling), partial(Refinement, centers_grid=centers)]
-            steps += [lambda width, across=bool(i % 2): SelfAttention(across=across) for i in range(depth - before - 2)]
+            steps: list[Callable[[int], Step]] = [
+                partial(Generation, pooling=pooling),
+                partial(Refinement, centers_grid=centers),
+            ]
+            steps += [
+                lambda width, across=bool(i % 2): SelfAttention(across=across)  # type: ignore[misc]
+                for i in range(depth - before - 2)
+            ]
             layers = swin_layers(before, window)
             layers += [Layer(step, layer_scale_init_value=layer_scale_init_value) for step in steps]
         # Plain Swin keeps the rule of its authors, so that its outputs are those of the toolboxes at any size.

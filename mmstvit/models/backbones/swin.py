@@ -54,7 +54,7 @@ class Layer(NamedTuple):
 
 def swin_layers(depth: int, window: tuple[int, ...]) -> list[Layer]:
     """Return the layers of plain Swin: every second one in shifted windows."""
-    return [Layer(lambda width, shifted=bool(i % 2): SelfAttention(shifted), window) for i in range(depth)]
+    return [Layer(lambda width, shifted=bool(i % 2): SelfAttention(shifted), window) for i in range(depth)]  # type: ignore[misc]
 
 
 class Stage(nn.Module):
@@ -131,7 +131,7 @@ class SemanticSwin(Backbone):
         rank = len(spec.window)
         if stem == 'patch':
             patch_size = _PATCH_SIZE[rank] if patch_size is None else axes_of('patch_size', patch_size, rank)
-            self.patch_embed = PatchEmbed(in_channels, widths[0], patch_size, norm_cfg)
+            self.patch_embed: nn.Module = PatchEmbed(in_channels, widths[0], patch_size, norm_cfg)
         elif stem == 'conv':
             if rank != 2:
                 raise ValueError("stem='conv' is for images: a clip needs stem='patch'")
@@ -210,7 +210,7 @@ class SemanticSwin(Backbone):
             The depth, 0 for the stem, and the number of depths: the layers of all stages, the stem and the head. Patch
             merging has the depth of the layer before it.
         """
-        depths = [len(stage.encoder.layers) for stage in self.stages]
+        depths = [len(stage.encoder.layers) for stage in self.stages]  # type: ignore[arg-type]
         num_depths = sum(depths) + 2
         name = param_name.removeprefix(prefix).split('.')
         if param_name.startswith(prefix) and name[0] == 'patch_embed':

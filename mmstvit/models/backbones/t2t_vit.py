@@ -61,7 +61,7 @@ class T2TViT(STViT):
         '16-ghost': _arch(384, 16, 6, 3),
         '19-dense': _arch(128, 19, 8, 2),
     }
-    designs = {
+    designs: dict[str, dict[str, Any]] = {
         '14-se': dict(type='se'),
         '16-ghost': dict(type='ghost'),
         '19-dense': dict(type='dense', growth=64, groups=(3, 6, 6, 4)),
