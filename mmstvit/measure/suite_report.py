@@ -32,6 +32,11 @@ _HOW = (
     'precision the weights are cast, unless `autocast` is said. Memory is that of weights and the most that a run',
     'takes on top. Attention is the kernel that PyTorch took: a mask rules `flash` out.',
 )
+_STARTS = (
+    'Where a batch takes no more than 1.3 times the time of one image, the device waits for the processor to start',
+    'kernels: there fewer tokens win nothing, and a method with many small operators loses. CUDA graphs, below, start',
+    'them all at once.',
+)
 _DIFFERENCE = (
     'The largest difference of the outputs of small networks from those of the CPU in float32, in spreads (largest',
     'minus smallest) of these, and what is allowed. In low precision a reduction may take another token.',
@@ -91,6 +96,8 @@ def page(report: dict) -> Iterator[str]:
             yield from _speeds([entry for entry in of_section if _names(entry) == names])
         if of_section and section == 'proportional':
             yield from fastest_ways(of_section)
+        if of_section and section == 'speed' and on_gpu:
+            yield from _bound_by_starts(of_section)
     yield from _masked(list(entries))
     yield from _parity(list(entries))
     yield from _failures(report)
@@ -127,6 +134,23 @@ def _speeds(entries: Sequence[dict]) -> Iterator[str]:
             )
     yield ''
     yield from _table(('network', 'dtype', 'batch', 'images/s', 'times as fast', 'peak MiB', 'attention'), cells)
+
+
+def _bound_by_starts(entries: Sequence[dict]) -> Iterator[str]:
+    """Yield up to which batch a network takes the time of a single image, which is that of starting kernels."""
+    times: dict[str, dict[int, float]] = {}
+    for entry in entries:
+        for row in entry['rows']:
+            if 'error' not in row and row['dtype'] == entries[0]['rows'][0]['dtype']:
+                times.setdefault(row['network'], {})[entry['batch']] = row['seconds']['median']
+    yield from ('', *_STARTS, '')
+    cells = []
+    for network, by_batch in times.items():
+        single = by_batch.get(1, 0)
+        within = [batch for batch, seconds in by_batch.items() if seconds <= 1.3 * single]
+        if within:
+            cells.append((network, max(within), f'{1e3 * single:.1f}'))
+    yield from _table(('network', 'up to batch', 'ms'), cells)
 
 
 def fastest_ways(entries: Sequence[dict]) -> Iterator[str]:
