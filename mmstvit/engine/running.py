@@ -84,6 +84,15 @@ def check_data(cfg: Config, names: Sequence[str]) -> None:
                 )
 
 
+def move_data(cfg: Config, before: Config) -> None:
+    """Let data sets in the ``data_root`` at the top of a config follow it, where it differs from ``before``."""
+    old, new = before.get('data_root'), cfg.get('data_root')
+    for name in ('train', 'val', 'test') if old != new else ():
+        for _, dataset in innermost((cfg.get(f'{name}_dataloader') or {}).get('dataset'), ''):
+            if dataset.get('data_root') == old:
+                dataset.data_root = new
+
+
 def move_evaluators(cfg: Config, before: Config) -> None:
     """Let evaluators follow the data sets whose ``data_root`` differs from that of ``before``.
 
