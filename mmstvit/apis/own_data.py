@@ -43,7 +43,7 @@ def write_own_config(cfg: Config, folder: str, path: Path, given: Collection[str
 
 
 def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[str] = ()) -> Config:
-    """Fit a config of any of the three toolboxes to a folder of one's own data.
+    """Fit a config of any of the toolboxes to a folder of one's own data.
 
     The classes are those of the folder, in every head and metric. Without a held-out part, one is split off by chance:
     ``randomness.seed``, by default 0, chooses. The learning rate is scaled by the batch size over

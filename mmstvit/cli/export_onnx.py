@@ -1,4 +1,4 @@
-"""Export a model of any of the three toolboxes to ONNX: ``tools/deployment/export_onnx.py``."""
+"""Export a model of any of the toolboxes to ONNX: ``tools/deployment/export_onnx.py``."""
 
 import argparse
 from collections.abc import Sequence

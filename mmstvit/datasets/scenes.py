@@ -173,7 +173,8 @@ def make_scenes(
     """Write a data set of scenes in COCO's layout; what an earlier, interrupted call has written is kept.
 
     The images are ``train/000000.png`` and so on, the annotations ``annotations/instances_train.json``, the label maps
-    for semantic segmentation (:func:`label_map`) ``maps/train/000000.png``, the same for ``val``. An annotation file is written when all its images are there.
+    for semantic segmentation (:func:`label_map`) ``maps/train/000000.png``, the same for ``val``. An annotation file is
+    written when all its images are there.
 
     Args:
         out_dir: the folder of the data set.

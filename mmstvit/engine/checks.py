@@ -47,13 +47,11 @@ def check_training(cfg: Config) -> None:
 
 def _check_pipelines(cfg: Config, loaders: Iterable[str]) -> None:
     """Refuse a data set of a toolbox whose samples nothing would load and pack."""
+    toolboxes = ('mmpretrain.', 'mmdet.', 'mmseg.', 'mmaction.', 'mmstvit.')
     parts = [part for name in loaders for part in innermost((cfg.get(name) or {}).get('dataset'), f'{name}.dataset')]
     for key, dataset in parts:
         kind = resolve_type(dataset.get('type'), DATASETS, cfg.get('default_scope'))
-        of_toolbox = getattr(kind, '__module__', '').startswith(
-            ('mmpretrain.', 'mmdet.', 'mmaction.', 'mmseg.', 'mmstvit.')
-        )
-        if of_toolbox and 'pipeline' not in dataset:
+        if getattr(kind, '__module__', '').startswith(toolboxes) and 'pipeline' not in dataset:
             raise UsageError(f'{key} has no pipeline, so nothing would load its samples: name the steps in it')
 
 

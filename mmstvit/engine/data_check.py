@@ -68,7 +68,7 @@ def check_config(cfg: Config, trust_data: bool = False) -> DataCheck:
     """Build the data sets of a config as training and testing would, and look at them.
 
     Args:
-        cfg: of any of the three toolboxes; it is changed.
+        cfg: of any of the toolboxes; it is changed.
         trust_data: as of :func:`.build_runner`.
 
     Raises:
