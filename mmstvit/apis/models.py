@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..compat.requires import require
+from ..engine.terminal import import_toolbox
 from ..errors import UsageError, one_line, suggest
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..model_index import model_index
@@ -156,6 +157,7 @@ def _build(cfg: Config, device: str | torch.device) -> torch.nn.Module:
             with warnings.catch_warnings(record=True):  # that classes are COCO's, which they need not be here
                 return init_detector(cfg, device=device)
         if scope == 'mmseg':
+            import_toolbox(scope)
             from mmseg.apis import init_model
 
             return init_model(cfg, device=device)

@@ -16,9 +16,9 @@ class Inputs:
     """Random inputs of a network, what it computes on them, and its loss there.
 
     Networks are run as they come out of the toolbox: an image classifier with neck and head to its scores, a recogniser
-    likewise on one clip, a segmentor to the scores of its decode head before they are enlarged, a detector with its neck
-    and all heads but without decoding boxes and without non-maximum suppression; the second stage of one gets as many
-    random proposals as the config lets through.
+    likewise on one clip, a segmentor to the scores of its decode head before they are enlarged, a detector with its
+    neck and all heads but without decoding boxes and without non-maximum suppression; the second stage of one gets as
+    many random proposals as the config lets through.
 
     Args:
         network: whose inputs.
