@@ -75,7 +75,7 @@ def prepared(folder, name):
     return model, config, checkpoint, size, options
 
 
-LONG = ('T2T-ViT', 'STViTSwin 3D')  # the others stand for them in `make test`
+LONG = ('T2T-ViT', 'STViTSwin 3D', 'UPerNet')  # the others stand for them in `make test`
 
 
 @pytest.fixture(
@@ -131,13 +131,13 @@ def test_operators_and_axes(exported):
 
 
 def test_benchmark_runs_it_beside_pytorch(exported, tmp_path, fails):
-    name, model, size, _, path = exported
+    name, model, size, options, path = exported
     out, config = tmp_path / 'speed.json', path.parent.parent / 'config.py'
     command = [str(config), f'onnx:{path}', '--batch-size', '2', '--rounds', '2', '--min-time', '0', '--device', 'cpu']
     if name == 'STViTR dense':
         assert 'holds a backbone with its neck' in fails(benchmark, *command)
         return
-    benchmark([*command, '--json', str(out)])
+    benchmark([*command, '--json', str(out), *options[1:]] if '--shape' in options else [*command, '--json', str(out)])
     ours, exported_row = json.loads(out.read_text())['results']
     assert exported_row['network'] == 'onnx:model.onnx' and len(exported_row['rounds']) == 2
     for key in ('multiply_adds', 'parameters'):
