@@ -22,12 +22,14 @@ _FILE_ONLY = (
     '"HardDiskBackend" is the alias',
     '`save_param_scheduler` is True but',
     'Distributed training is not used, all SyncBatchNorm',
+    'The prefix is not set in metric class',
 )
 # Parts of warnings about what is not installed and few models need, and about what PyTorch will change.
 _HARMLESS = (
     'Fail to import ``MultiScaleDeformableAttention``',
     'faster_coco_eval is not installed',
     'Line NMS is not compiled',
+    'Default ``avg_non_ignore`` is False',
     'torch.meshgrid: in an upcoming release',
 )
 _PRINTED = 'Could not import OneDL'

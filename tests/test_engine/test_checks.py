@@ -14,6 +14,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from run_helpers import FOLDERS, one_run, read_scalars, write_folders
 from torch import nn
 
+from mmstvit.cli.common import read_config
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
 from mmstvit.engine.checks import check_classes, check_schedules
@@ -286,6 +287,36 @@ def test_heads_of_a_two_stage_detector(part, detection, fails, tmp_path):
     options += ['model.roi_head.mask_head.class_agnostic=False']
     line = fails(train, 'digits/mask-rcnn_stvit-r_digits.py', '--work-dir', tmp_path, '--cfg-options', *options)
     assert f'model.roi_head.{part}.num_classes=1, and the data has 2 classes' in line
+
+
+@pytest.mark.parametrize(
+    'options, what',
+    [
+        ('model.decode_head.num_classes=9', 'model.decode_head.num_classes=9, and the data has 11 classes, ground'),
+        ('model.auxiliary_head.num_classes=12', 'model.auxiliary_head.num_classes=12, and the data has 11 classes'),
+        ('model.decode_head.ignore_index=0', 'and the evaluator has ignore_index=255: give both'),
+        ('train_dataloader.dataset.metainfo.palette=[[0,0,0]]', 'metainfo.palette has 1 colours and metainfo.classes'),
+        ('train_dataloader.dataset.img_suffix=.jpg', 'no file in it ends in .jpg (img_suffix); it has *.png 8'),
+        (
+            'train_dataloader.dataset.seg_map_suffix=_map.png',
+            '8 of 8 images have no label map (seg_map_suffix=',
+        ),
+        ('default_hooks.checkpoint.save_best=IoU', 'none of the metrics of val_evaluator: aAcc, mIoU, mAcc'),
+    ],
+)
+def test_segmentors(options, what, segmentation, fails, tmp_path):
+    assert what in fails(train, segmentation.config, '--work-dir', tmp_path, '--cfg-options', options)
+
+
+def test_data_follow_the_root_at_the_top_of_a_config():
+    """Those that lie in it, and what their evaluators read there; others stay."""
+    pytest.importorskip('mmdet')
+    options = {'data_root': 'elsewhere', 'val_dataloader.dataset.data_root': 'third'}
+    cfg = read_config('digits/mask-rcnn_swin_digits.py', options)
+    roots = [cfg[f'{name}_dataloader'].dataset.data_root for name in ('train', 'val', 'test')]
+    assert roots == ['elsewhere', 'third', 'elsewhere']
+    assert cfg.test_evaluator.ann_file == 'elsewhere/annotations/instances_val.json'
+    assert cfg.val_evaluator.ann_file == 'third/annotations/instances_val.json'
 
 
 def test_recognisers(video, fails, tmp_path):
