@@ -10,8 +10,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
 from mmstvit.apis.models import class_names
-from mmstvit.deploy.export import fit, metadata_of, transforms_of
-from mmstvit.deploy.run_onnx import InputError, check_preparation, main, prepare, read_image, result_of
+from mmstvit.deploy.preparation import fit, metadata_of, transforms_of
+from mmstvit.deploy.run_exported import InputError, check_preparation, main, prepare, read_image, result_of
 from mmstvit.io.image_check import ImageError
 from mmstvit.measure.networks import default_size
 
