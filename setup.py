@@ -36,6 +36,8 @@ ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
 # Hugging Face's models; their files load without.
 HF = ['transformers']
 DEPLOY = ['onnx', 'onnxruntime', 'onnxscript']
+# A runtime of its own, with what makes 8-bit integers of its files and of ONNX's.
+OPENVINO = ['openvino>=2026', 'nncf>=3']
 # grad-cam brings opencv-python-headless, beside opencv-python: both must be of one version.
 VIS = ['grad-cam>=1.5', 'tensorboard']
 DEMO = [*CLS, 'gradio>=6']
@@ -119,12 +121,13 @@ setup(
         'video': VIDEO,
         'analysis': ANALYSIS,
         'deploy': DEPLOY,
+        'openvino': OPENVINO,
         'vis': VIS,
         'demo': DEMO,
         'docs': ['sphinx', 'myst-parser', 'furo', 'sphinx-copybutton'],
         'hf': HF,
         'tests': ['pytest', 'hypothesis', 'psutil', 'ruff', 'codespell', 'selenium', 'sybil', 'setuptools', 'wheel'],
-        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY, *VIS, *DEMO, *HF}),
+        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY, *OPENVINO, *VIS, *DEMO, *HF}),
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

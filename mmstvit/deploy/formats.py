@@ -52,6 +52,7 @@ class Recorded:
 
 
 # --------------------------------------------------------------------------------------------------------------- ONNX
+@torch.no_grad()  # with gradients attention has other strides, and the views of the program do not fit
 def write_onnx(recorded: Recorded, path: Path) -> None:
     """Write an ONNX file with the input ``input``.
 
@@ -128,6 +129,7 @@ def check_operators(model: 'onnx.ModelProto') -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- OpenVINO
+@torch.no_grad()
 def write_openvino(recorded: Recorded, path: Path) -> None:
     """Write OpenVINO's ``*.xml`` and the ``*.bin`` beside it.
 
@@ -166,6 +168,7 @@ def save_openvino(model: 'openvino.Model', metadata: dict[str, Any], path: Path)
 
 
 # ------------------------------------------------------------------------------------------------------- torch.export
+@torch.no_grad()
 def write_program(recorded: Recorded, path: Path) -> None:
     """Write a ``*.pt2`` file of ``torch.export``.
 
