@@ -23,15 +23,16 @@ from mmstvit.cli.export import main as export
 from mmstvit.datasets import digit_scans
 from mmstvit.deploy import int8
 from mmstvit.deploy.export import export_model, record
-from mmstvit.deploy.formats import write_openvino
+from mmstvit.deploy.formats import write_onnx, write_openvino
 from mmstvit.deploy.run_exported import main as run
-from mmstvit.deploy.runtimes import open_model
+from mmstvit.deploy.runtimes import open_model, refuse_telemetry
 from mmstvit.deploy.tracing import largest_difference
 from mmstvit.errors import UsageError
 from mmstvit.measure.networks import Network
 from mmstvit.measure.speed import benchmark as benchmark_networks
 from mmstvit.measure.timing import Timing
 
+refuse_telemetry()
 pytest.importorskip('openvino')
 pytest.importorskip('nncf')
 CLASSES = [str(i) for i in range(10)]
@@ -49,40 +50,39 @@ class Outputs(torch.nn.Module):
         return outs if isinstance(outs, torch.Tensor) else tuple(outs)
 
 
-NETWORKS = {
-    'STViT': lambda: (build('STViT'), (3, *BACKBONES['STViT'][2])),
-    'STViTR dense': lambda: (build('STViTR dense'), (3, *BACKBONES['STViTR dense'][2])),
-    'T2T-ViT performer': lambda: (build('T2T-ViT performer'), (3, *BACKBONES['T2T-ViT performer'][2])),
-    'ToMe': lambda: (reduce_(timm_vit(depth=2), 'ToMe', r=8), (3, 32, 32)),
-    'EViT': lambda: (reduce_(timm_vit(depth=2), 'EViT', keep_rate=0.7), (3, 32, 32)),
-    **{
-        name: lambda name=name, options=options: (reduce_(timm_vit(depth=2), name, **options), (3, 32, 32))
-        for name, options in {
-            'ATM': dict(r=8),
-            'PiToMe': dict(r=8),
-            'DPCKNN': dict(keep_rate=0.7),
-            'ToMeSD': dict(keep_rate=0.5),
-            'TopK': dict(keep_rate=0.7),
-            'ATS': dict(keep_rate=0.7),
-            'RepresentationShift': dict(keep_rate=0.7),
-        }.items()
-    },
+METHODS = {
+    'ToMe': dict(r=8),
+    'ATM': dict(r=8),
+    'PiToMe': dict(r=8),
+    'DPCKNN': dict(keep_rate=0.7),
+    'ToMeSD': dict(keep_rate=0.5),
+    'TopK': dict(keep_rate=0.7),
+    'EViT': dict(keep_rate=0.7),
+    'ATS': dict(keep_rate=0.7),
+    'RepresentationShift': dict(keep_rate=0.7),
+    'GridPool': dict(keep_rate=0.7),
 }
 
 
-# Each takes seconds; the files below stand for them in `make test`.
+# Each takes seconds; the files below, and those of test_export_onnx.py, stand for them in `make test`.
 @pytest.mark.long
-@pytest.mark.parametrize('name', NETWORKS)
-def test_outputs_are_those_of_the_network(name, tmp_path):
-    model, shape = NETWORKS[name]()
+@pytest.mark.parametrize('name', [*BACKBONES, *METHODS])
+def test_every_backbone_and_reduction_in_every_runtime(name, tmp_path):
+    if name in BACKBONES:
+        model, shape = build(name), (3, *BACKBONES[name][2])
+    else:
+        model, shape = reduce_(timm_vit(depth=2), name, **METHODS[name]), (3, 32, 32)
     model = Outputs(model).eval()
-    write_openvino(record(model, shape, dynamic_batch=True), tmp_path / 'model.xml')
-    opened = open_model(tmp_path / 'model.xml', threads=1)
-    assert opened.shape == [None, *shape] and opened.precision == 'float32'  # whatever the processor would take
-    assert largest_difference(model, opened, [(1, *shape), (3, *shape)], 1e-5) > 0
-    fixed = open_model(tmp_path / 'model.xml', threads=1, shape=(2, *shape))
-    assert fixed.shape == [2, *shape]
-    largest_difference(model, fixed, [(2, *shape)], 1e-5)
+    recorded = record(model, shape, dynamic_batch=True)
+    for ending, write in {'onnx': write_onnx, 'xml': write_openvino}.items():
+        write(recorded, tmp_path / f'model.{ending}')
+        opened = open_model(tmp_path / f'model.{ending}', threads=1)
+        assert opened.shape[1:] == list(shape) and not isinstance(opened.shape[0], int)
+        assert opened.precision == 'float32'  # whatever the processor would take
+        assert largest_difference(model, opened, [(1, *shape), (3, *shape)], 1e-5) > 0
+        fixed = open_model(tmp_path / f'model.{ending}', threads=1, shape=(2, *shape))
+        assert fixed.shape == [2, *shape]
+        largest_difference(model, fixed, [(2, *shape)], 1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ files of a command
