@@ -21,7 +21,7 @@ from .formats import DTYPES, FORMATS, Format, Recorded
 from .int8 import Calibration, Judged, judge, quantise, read_samples
 from .preparation import metadata_of
 from .runtimes import BATCH, SIZES, open_model
-from .tracing import largest_difference, trace
+from .tracing import largest_difference, quiet, trace
 
 
 # ---------------------------------------------------------------------------------------------- what is exported
@@ -180,6 +180,7 @@ def check_numbers(form: Format, scope: str, dtype: str, int8: bool) -> None:
         raise UsageError('--int8 is for classifiers of images: maps and clips have no classes to compare here')
 
 
+@quiet()
 @torch.no_grad()
 def record(
     network: nn.Module,

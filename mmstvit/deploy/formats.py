@@ -12,6 +12,7 @@ from ..compat.requires import require
 from ..errors import UsageError, one_line
 from ..io.files import unfinished
 from .runtimes import EXTRA_FILE, RT_INFO, import_openvino, refuse_telemetry
+from .tracing import quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -52,6 +53,7 @@ class Recorded:
 
 
 # --------------------------------------------------------------------------------------------------------------- ONNX
+@quiet()
 @torch.no_grad()  # with gradients attention has other strides, and the views of the program do not fit
 def write_onnx(recorded: Recorded, path: Path) -> None:
     """Write an ONNX file with the input ``input``.
@@ -129,6 +131,7 @@ def check_operators(model: 'onnx.ModelProto') -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- OpenVINO
+@quiet()
 @torch.no_grad()
 def write_openvino(recorded: Recorded, path: Path) -> None:
     """Write OpenVINO's ``*.xml`` and the ``*.bin`` beside it.
@@ -168,6 +171,7 @@ def save_openvino(model: 'openvino.Model', metadata: dict[str, Any], path: Path)
 
 
 # ------------------------------------------------------------------------------------------------------- torch.export
+@quiet()
 @torch.no_grad()
 def write_program(recorded: Recorded, path: Path) -> None:
     """Write a ``*.pt2`` file of ``torch.export``.

@@ -1,6 +1,8 @@
 """Record a network, and check what was written of it against it."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +45,14 @@ _POOLS = {
     **dict.fromkeys(_MAX_POOLS, _max_pool),
     **dict.fromkeys((aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default), _avg_pool),
 }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings that PyTorch gives of its own calls while it records and converts."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', r'`isinstance\(treespec, LeafSpec\)', FutureWarning)
+        yield
 
 
 def trace(module: nn.Module, example: Tensor, open_axes: dict[int, str]) -> torch.export.ExportedProgram:
