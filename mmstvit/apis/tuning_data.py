@@ -14,7 +14,7 @@ from ..models import reduce_, restore_
 from .configs import find_config
 from .files import IMAGES, find_inputs
 from .inputs import INPUT_ERRORS
-from .models import read_valid_config
+from .models import classes_of, read_valid_config
 from .pipelines import test_dataset_of
 from .scopes import toolbox_scope
 
@@ -54,7 +54,8 @@ def load_samples(model: nn.Module, data: str, most: int) -> Samples:
 
     Args:
         model: of :func:`mmstvit.get_model`, whose test pipeline prepares the files of a folder.
-        data: a folder of images, or a config, whose test data set is taken with its pipeline and labels.
+        data: a folder of images, whose labels are known where all are in folders named as the classes, or a config,
+            whose test data set is taken with its pipeline and labels.
         most: how many, at the most.
 
     Raises:
@@ -84,14 +85,23 @@ def _from_folder(model: nn.Module, folder: str, most: int) -> list[dict[str, Any
     from .images import CheckedInferencer
 
     files, pipeline = find_inputs([folder], IMAGES), CheckedInferencer(model).pipeline
+    labels = {name: i for i, name in enumerate(classes_of(model) or ())}
+    named = all(_top_folder(file, folder) in labels for file in files)
     samples = []
     for i in _drawn(len(files), most, folder):
         try:
             samples.append(pipeline(str(files[i])))
+            if named:
+                samples[-1]['data_samples'].set_gt_label(labels[_top_folder(files[i], folder)])
         except INPUT_ERRORS as error:
             line = one_line(error)
             raise UsageError(line if str(files[i]) in line else f'{files[i]}: {line}') from error
     return samples
+
+
+def _top_folder(file: Path, folder: str) -> str:
+    """Return the name of the folder in ``folder`` that a file is in, its own name where it is in none."""
+    return file.relative_to(folder).parts[0]
 
 
 def _from_config(path: str, most: int) -> list[dict[str, Any]]:

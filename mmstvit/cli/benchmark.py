@@ -8,12 +8,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..console import console, print_table
-from ..deploy.network import load_onnx
-from ..errors import UsageError, one_line_errors
+from ..deploy.backends import BACKENDS, on_backends
+from ..deploy.network import load_networks
+from ..errors import one_line_errors
 from ..io.files import write_json
-from ..measure.networks import Network, load_network, quieten
+from ..measure.networks import quieten
 from ..measure.profile import profile_table
-from ..measure.report import draw, table, write_csv
+from ..measure.report import check_plot, draw, table, write_csv
 from ..measure.speed import benchmark
 from ..measure.timing import Timing
 from .arguments import (
@@ -40,11 +41,18 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'detector by default the backbone, since the rest is the same in all.',
         epilog='example: mmstvit benchmark stvit-s_8xb128_in1k --batch-size 16 --threads 2',
     )
-    add_network_arguments(
-        parser, 'onnx:FILE is a classifier or recogniser of export_onnx.py, run by ONNX Runtime.', '*'
-    )
+    add_network_arguments(parser, 'onnx:FILE and openvino:FILE are classifiers or recognisers of mmstvit export.', '*')
     parser.add_argument('--baseline', metavar='CONFIG', help='what they are compared with; default the first of them')
     parser.add_argument('--batch-size', nargs='+', type=int, default=[1, 8], metavar='N', help='default 1 and 8')
+    parser.add_argument(
+        '--backends',
+        nargs='+',
+        choices=BACKENDS,
+        metavar='NAME',
+        help=f'run each network in several back ends of {", ".join(BACKENDS)}; eager is always among them. Ratios are '
+        'to the baseline in the same back end and to the eager one. Networks are exported for it, and int8 is '
+        'calibrated on random inputs, which settle no accuracy (mmstvit export --int8 takes images)',
+    )
     parser.add_argument(
         '--profile',
         action='store_true',
@@ -75,18 +83,6 @@ def timing_of(args: argparse.Namespace) -> Timing:
     return timing
 
 
-def load_networks(args: argparse.Namespace, timing: Timing) -> list[Network]:
-    """Load the networks, that of ``--baseline`` last."""
-    networks = [
-        load_onnx(spec.removeprefix('onnx:'), timing) if spec.startswith('onnx:') else load_network(spec)
-        for spec in [*args.networks, *([args.baseline] if args.baseline else [])]
-    ]
-    size = tuple(args.shape or networks[0].size)
-    if args.plot and any(network.stated and network.size != size[-len(network.size) :] for network in networks):
-        raise UsageError('--plot: an ONNX file tells its multiply-adds only at the size that it was exported for')
-    return networks
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own messages
@@ -98,9 +94,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         timing = timing_of(args)
         quieten()
         set_threads(args.threads, timing.on_gpu)
-        networks, stderr = load_networks(args, timing), Console(stderr=True)
-        baseline = len(networks) - 1 if args.baseline else 0
+        networks = load_networks([*args.networks, *([args.baseline] if args.baseline else [])], timing)
+        baseline, stderr = len(networks) - 1 if args.baseline else 0, Console(stderr=True)
+        if args.plot:
+            check_plot(networks, args.shape)
         with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
+            if args.backends:
+                networks, baseline = on_backends(networks, baseline, args.backends, timing, args.shape, progress)
             report = benchmark(networks, timing, baseline, args.batch_size, args.shape, args.profile, progress)
         results, environment, screen = report['results'], report['environment'], console()
         print_table(screen, table(results, results[baseline]), ('memory',))

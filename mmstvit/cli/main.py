@@ -21,8 +21,9 @@ COMMANDS = {
     'show-tokens': ('.show_tokens', 'draw what each semantic token stands for'),
     'show-cam': ('.show_cam', 'draw what speaks for a class'),
     'convert': ('.convert', 'convert published weights'),
-    'export': ('.export_onnx', 'write a network to an ONNX file'),
-    'run-onnx': ('..deploy.run_onnx', 'predict images with an ONNX file, without PyTorch'),
+    'export': ('.export', 'write a network to a file of ONNX, OpenVINO or torch.export'),
+    'run-exported': ('..deploy.run_exported', 'predict images with such a file, without PyTorch'),
+    'run-onnx': ('..deploy.run_exported', 'the same'),
     'check-env': ('..check_env', 'what is installed, what clashes, and how to mend it'),
 }
 EXAMPLES = """examples:

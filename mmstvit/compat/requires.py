@@ -13,6 +13,7 @@ EXTRAS = {
     **dict.fromkeys(('mmaction', 'einops'), 'video'),
     **dict.fromkeys(('fvcore', 'timm', 'tabulate'), 'analysis'),
     **dict.fromkeys(('onnx', 'onnxruntime', 'onnxscript'), 'deploy'),
+    **dict.fromkeys(('openvino', 'nncf'), 'openvino'),
     **dict.fromkeys(('pytorch_grad_cam', 'tensorboard'), 'vis'),
     'gradio': 'demo',
     **dict.fromkeys(('huggingface_hub', 'transformers'), 'hf'),

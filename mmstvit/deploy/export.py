@@ -1,6 +1,6 @@
-"""Export a model to ONNX, with what the file tells about its inputs and outputs."""
+"""Export a model to ONNX, OpenVINO or ``torch.export``, with what the file tells about its inputs and outputs."""
 
-import math
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,33 +8,21 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmengine.config import Config
-from mmengine.registry import TRANSFORMS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from ..apis.models import classes_of, config_of, scope_of
-from ..apis.pipelines import channels_of, test_dataset_of
-from ..compat.requires import require
+from ..apis.pipelines import channels_of
 from ..errors import UsageError
 from ..io.files import unfinished
 from ..layers.window_layout import WindowSpec
 from ..measure.complexity import count
 from ..measure.networks import default_size
-from ..registry import type_name
-from ..version import __version__
-
-# Frames of a clip are decoded to RGB, images to BGR.
-_DECODED = {'mmpretrain': 'BGR', 'mmdet': 'BGR', 'mmseg': 'BGR', 'mmaction': 'RGB'}
-_TASKS = {'mmdet': 'features', 'mmseg': 'segmentation'}
-_PADDED = tuple(_TASKS)  # toolboxes whose images keep their aspect ratio and are padded to a fixed size
-
-
-# What a step of a test pipeline is told by; the others load an image before, or pack the results after.
-_SETTINGS = {
-    'Resize': ('scale', 'keep_ratio', 'interpolation', 'backend'),
-    'ResizeEdge': ('scale', 'edge', 'interpolation', 'backend'),
-    'CenterCrop': ('crop_size',),
-}
+from .formats import DTYPES, FORMATS, Format, Recorded
+from .int8 import Calibration, Judged, judge, quantise, read_samples
+from .preparation import metadata_of
+from .runtimes import BATCH, SIZES, open_model
+from .tracing import largest_difference, quiet, trace
 
 
 # ---------------------------------------------------------------------------------------------- what is exported
@@ -108,148 +96,138 @@ def network_of(model: nn.Module, scope: str) -> nn.Module:
     return Scores(model)
 
 
-# ------------------------------------------------------------------------------------------- how images are prepared
-def transforms_of(cfg: Config) -> list[dict[str, Any]]:
-    """Return the steps of the test pipeline between loading and packing, with all their settings.
-
-    Of a step that is not known here only the type is told; of a clip's pipeline the steps are told as they are.
-    """
-    steps = [dict(step) for step in test_dataset_of(cfg).pipeline]
-    if cfg.default_scope == 'mmaction':
-        return steps
-    known = []
-    for step in steps:
-        name = type_name(step)
-        if name.startswith(('Load', 'Pack')):
-            continue
-        if name in _SETTINGS:
-            built = TRANSFORMS.build(step)
-            step = {key: getattr(built, key) for key in _SETTINGS[name]}
-        known.append({**step, 'type': name} if name in _SETTINGS else {'type': name})
-    return known
-
-
-def fit(transforms: list[dict], shape: tuple[int, int]) -> list[dict]:
-    """Change the steps for an image so that they lead to (height, width): a crop keeps its share of the image."""
-    size, fitted = list(reversed(shape)), []
-    crops = [step['crop_size'] for step in transforms if step['type'] == 'CenterCrop']
-    for step in transforms:
-        step = dict(step)
-        if step['type'] == 'CenterCrop':
-            step['crop_size'] = size
-        elif step['type'] == 'ResizeEdge' and crops:
-            step['scale'] = math.ceil(step['scale'] * max(n / c for n, c in zip(size, crops[-1])))
-        elif step['type'] == 'Resize' and not crops:
-            if step.pop('keep_ratio'):
-                step = {**step, 'type': 'ResizeInto', 'scale': size}
-            else:
-                step = {**step, 'keep_ratio': False, 'scale': size}
-        fitted.append(step)
-    return fitted
-
-
-def metadata_of(
-    cfg: Config, model: nn.Module, classes: Sequence[str] | None, shape: tuple[int, ...] | None, explicit: bool
-) -> dict[str, Any]:
-    """Return the metadata of the file.
-
-    Args:
-        cfg: the config.
-        model: as built.
-        classes: their names.
-        shape: the input size; ``None`` where it is open.
-        explicit: whether it was asked for, and may be another than that of the test pipeline.
-    """
-    scope, before = cfg.default_scope, model.data_preprocessor
-    transforms = transforms_of(cfg)
-    if shape is not None and scope != 'mmaction' and (explicit or scope in _PADDED):
-        transforms = fit(transforms, shape)
-    flipped = getattr(before, 'to_rgb', False) or getattr(before, '_channel_conversion', False)
-    order = {'BGR': 'RGB', 'RGB': 'BGR'}[_DECODED[scope]] if flipped else _DECODED[scope]
-    if channels_of(cfg) == 1:
-        order = 'GRAY'
-    return dict(
-        mmstvit_version=__version__,
-        config=Path(cfg.filename or '').name,
-        task=_TASKS.get(scope, 'classification'),
-        classes=classes,
-        layout='NCTHW' if scope == 'mmaction' else 'NCHW',
-        channel_order=order,
-        mean=before.mean.flatten().tolist() if before._enable_normalize else None,
-        std=before.std.flatten().tolist() if before._enable_normalize else None,
-        transforms=transforms,
-        pad_size=list(shape) if shape is not None and scope in _PADDED else None,
-        pad_size_divisor=getattr(before, 'pad_size_divisor', 1),
-        pad_value=getattr(before, 'pad_value', 0),
-    )
-
-
 # --------------------------------------------------------------------------------------------------------- the export
 class Exported(NamedTuple):
     """Outcome of an export.
 
     Attributes:
+        files: what was written.
         outputs: names of the file's outputs.
-        checked: inputs that the file was run on beside the model.
+        checked: inputs that the file was run on beside the model; of int8 in float32, before it was quantised.
         difference: the largest between the two, as a share of the largest output.
+        int8: what 8-bit integers do to it, where it has them.
     """
 
+    files: list[Path]
     outputs: list[str]
     checked: int
     difference: float
+    int8: Judged | None = None
 
 
-def require_packages() -> None:
-    """Refuse to start without the packages of the extra ``deploy``.
+def format_of(path: Path, name: str | None = None) -> Format:
+    """Return the format of a file that is to be written, by its ending.
+
+    Args:
+        path: the file.
+        name: the format's name where it was given, which the ending must fit.
 
     Raises:
-        ImportError: one is not installed.
+        UsageError: the ending is of no format, or of another one.
     """
-    require('onnxscript', 'deploy', 'the export to ONNX')
-    require('onnxruntime', 'deploy', 'the check of an exported file')
+    fits = [form for key, form in FORMATS.items() if name in (None, key) and form.ending == path.suffix]
+    if not fits:
+        endings = [form.ending for key, form in FORMATS.items() if name in (None, key)]
+        raise UsageError(f'{path}: name it {" or ".join(f"*{ending}" for ending in endings)}')
+    return fits[0]
 
 
-def export_onnx(
+def export_model(
     model: nn.Module,
     path: Path,
     shape: Sequence[int] | None = None,
     dynamic_batch: bool = False,
     dynamic_size: bool = False,
+    dtype: str = 'float32',
+    int8: Calibration | None = None,
 ) -> Exported:
-    """Write a model to an ONNX file, and check the file with ONNX Runtime against PyTorch.
+    """Write a model to a file, and check it in its runtime against PyTorch.
 
     Args:
         model: of :func:`mmstvit.get_model`, on the CPU.
-        path: the file; it is whole and right, or not there. Its folder is made.
+        path: ``*.onnx``, ``*.xml`` of OpenVINO (a ``*.bin`` comes beside it) or ``*.pt2`` of ``torch.export``; it is
+            whole and right, or not there. Its folder is made.
         shape: (height, width), of clips (frames, height, width); by default that of the config's test pipeline.
         dynamic_batch: whether the batch size is left open; else it is 1.
         dynamic_size: whether height and width are left open.
+        dtype: ``'float32'``; of OpenVINO also ``'float16'``, in which weights are stored, or ``'bfloat16'``, in which
+            it computes on processors that can, with weights stored in float16.
+        int8: how it is quantised to 8-bit integers.
 
     Raises:
-        UsageError: a setting does not fit the model, or the exported network does not do what the model does.
-        ImportError: a package of the extra ``deploy`` is not installed.
+        UsageError: a setting does not fit the model or the format, or the exported network does not do what the model
+            does.
+        ImportError: a package of the extra ``deploy`` or ``openvino`` is not installed.
     """
-    require_packages()
-    from .graph import BATCH, SIZES, largest_difference, trace, write
-
+    form = format_of(path)
+    check_numbers(form, scope_of(model), dtype, int8 is not None)
+    form.require(int8 is not None)
     network = network_of(model, scope_of(model)).eval()
     size, metadata = _describe(model, network, shape, dynamic_size)
+    channels = channels_of(config_of(model))
+    samples = read_samples(model, int8, (channels, *size)) if int8 else None
+    weights, precision, tolerance = DTYPES[dtype]
+    metadata |= dict(weights='int8' if int8 else weights, precision=precision)
+    shapes = check_shapes((channels, *size), dynamic_batch, dynamic_size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        temporary = [stack.enter_context(unfinished(file)) for file in form.files(path)]
+        recorded = record(network, (channels, *size), dynamic_batch, dynamic_size, metadata)
+        form.write(recorded, temporary[-1])
+        difference = largest_difference(network, open_model(temporary[-1], trust=True), shapes, tolerance)
+        judged = None
+        if samples:
+            quantise(temporary[-1], [image[None] for image in samples[0].images.numpy()], metadata)
+            judged = judge(model, temporary[-1], samples, int8.min_agreement)
+        for source, target in zip(temporary, form.files(path)):
+            source.replace(target)
+    return Exported(form.files(path), list(recorded.outputs), len(shapes), difference, judged)
+
+
+def check_numbers(form: Format, scope: str, dtype: str, int8: bool) -> None:
+    """Refuse types of numbers that a format does not have, or that cannot be judged.
+
+    Raises:
+        UsageError: as said.
+    """
+    if dtype not in form.dtypes:
+        raise UsageError(f'--dtype {dtype} is for *{FORMATS["openvino"].ending} files of OpenVINO')
+    if int8 and form.ending == '.pt2':
+        raise UsageError('--int8 is for *.onnx and *.xml files')
+    if int8 and dtype != 'float32':
+        raise UsageError(f'--int8 and --dtype {dtype} exclude each other')
+    if int8 and scope != 'mmpretrain':
+        raise UsageError('--int8 is for classifiers of images: maps and clips have no classes to compare here')
+
+
+@quiet()
+@torch.no_grad()
+def record(
+    network: nn.Module,
+    shape: Sequence[int],
+    dynamic_batch: bool,
+    dynamic_size: bool = False,
+    metadata: dict[str, Any] | None = None,
+) -> Recorded:
+    """Record a network, ready to be written.
+
+    Args:
+        network: takes and gives tensors.
+        shape: (C, ...) of one input.
+        dynamic_batch: whether the batch size is left open; else it is 1.
+        dynamic_size: whether height and width are left open.
+        metadata: for the file.
+    """
     open_axes = {0: BATCH} if dynamic_batch else {}
     if dynamic_size:
         open_axes.update(zip((2, 3), SIZES))
     # Where a size is open the example is one with borders to pad: what is done to them is recorded.
-    channels = channels_of(config_of(model))
+    channels, *size = shape
     example = torch.zeros(2 if dynamic_batch else 1, channels, *(n + 5 if dynamic_size else n for n in size))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished(path) as temporary:
-        with torch.no_grad():
-            outputs = network(example)
-            names = ['scores'] if isinstance(outputs, Tensor) else [f'level_{i}' for i in range(len(outputs))]
-            write(trace(network, example, open_axes), names, open_axes, metadata, temporary)
-        shapes = check_shapes((channels, *size), dynamic_batch, dynamic_size)
-        difference = largest_difference(network, temporary, shapes)
-        temporary.replace(path)
-    return Exported(names, len(shapes), difference)
+    outputs = network(example)
+    names = ['scores'] if isinstance(outputs, Tensor) else [f'level_{i}' for i in range(len(outputs))]
+    metadata = dict(weights='float32', precision='float32') if metadata is None else metadata
+    return Recorded(trace(network, example, open_axes), names, open_axes, metadata)
 
 
 def _describe(

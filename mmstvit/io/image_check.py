@@ -1,7 +1,7 @@
 """Checks of image files by their headers, before they are decoded.
 
 Pillow reads the size from a file's header: a few bytes can stand for gigabytes of pixels. This file needs Pillow alone
-and nothing else of mmstvit: it goes with ``deploy/run_onnx.py`` to machines without PyTorch.
+and nothing else of mmstvit: it goes with ``deploy/run_exported.py`` to machines without PyTorch.
 """
 
 import os

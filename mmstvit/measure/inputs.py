@@ -44,11 +44,15 @@ class Inputs:
             self.samples = _scenes(batch, shape, device)
             if getattr(self.model, 'with_rpn', False) and getattr(self.model, 'with_roi_head', False):
                 self.proposals = self._proposals(batch, shape[-2:], device, generator)
-        elif network.toolbox == 'mmaction':
-            # One view (B, 1, C, T, H, W); a 2D recogniser takes frames (B, T, C, H, W).
-            frames = self.model.data_preprocessor.format_shape == 'NCHW'
-            images = images.transpose(1, 2) if frames else images.unsqueeze(1)
-        self.images = images
+        self.images = self.formatted(images)
+
+    def formatted(self, images: Tensor) -> Tensor:
+        """Return inputs (B, C, *size) in the form that the toolbox takes."""
+        if self.network.toolbox != 'mmaction':
+            return images
+        # One view (B, 1, C, T, H, W); a 2D recogniser takes frames (B, T, C, H, W).
+        frames = self.model.data_preprocessor.format_shape == 'NCHW'
+        return images.transpose(1, 2) if frames else images.unsqueeze(1)
 
     def _proposals(self, batch: int, size: Sequence[int], device: Any, generator: torch.Generator) -> list:
         from mmengine.structures import InstanceData
@@ -61,10 +65,10 @@ class Inputs:
     def run(self, part: str = 'model') -> Any:
         """Run the network or its ``'backbone'`` alone."""
         toolbox, model = self.network.toolbox, self.model
+        if toolbox in ('timm', 'mmstvit') or self.network.exported:
+            return model(self.images)
         if part == 'backbone':
             return model.backbone(self.images.flatten(0, 1) if toolbox == 'mmaction' else self.images)
-        if toolbox in ('timm', 'onnx', 'mmstvit'):
-            return model(self.images)
         if toolbox == 'mmaction':
             return model(self.images, mode='tensor', stage='head')
         if toolbox in ('mmpretrain', 'mmseg'):

@@ -33,13 +33,16 @@ class Network:
 
     Attributes:
         label: how it is called in tables.
-        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmseg'``, ``'mmaction'``, ``'timm'``, ``'onnx'``, or ``'mmstvit'``, a
-            bare backbone of here.
+        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmseg'``, ``'mmaction'``, ``'timm'``, ``'onnx'``, ``'openvino'``, or
+            ``'mmstvit'``, a bare backbone of here.
         model: the toolbox's model.
         size: of its input: ``(height, width)``, for clips ``(frames, height, width)``.
         top1: its top-1 accuracy on its data set in per cent, where a metafile has it.
         channels: of its input.
         stated: its multiply-adds at that size and its parameters, where the file tells them and they cannot be counted.
+        runtime: that runs an exported file, with its version.
+        backend: that it is compared in, where there are several, e.g. ``'eager'``.
+        compiled: whether it is compiled, be the others or not.
     """
 
     label: str
@@ -49,15 +52,23 @@ class Network:
     top1: float | None = None
     channels: int = 3
     stated: tuple[int, int] | None = None
+    runtime: str | None = None
+    backend: str | None = None
+    compiled: bool = False
+
+    @property
+    def exported(self) -> bool:
+        """Whether it is an exported file: no module, and there are no parts of it."""
+        return self.runtime is not None
 
     @property
     def has_backbone(self) -> bool:
-        """Whether the backbone can be run alone: timm's models have no such part."""
-        return hasattr(self.model, 'backbone')
+        """Whether the backbone can be run alone: timm's models have no such part, exported files may be of it."""
+        return hasattr(self.model, 'backbone') or self.exported
 
     def part(self, name: str) -> nn.Module:
-        """Return the ``'model'``, or its ``'backbone'`` alone."""
-        return self.model.backbone if name == 'backbone' else self.model
+        """Return the ``'model'``, or its ``'backbone'`` alone; an exported file is of the part that is wanted."""
+        return self.model.backbone if name == 'backbone' and not self.exported else self.model
 
     @property
     def takes_clips(self) -> bool:

@@ -11,8 +11,10 @@ import torch
 from rich.table import Table
 
 from ..console import readable
+from ..errors import UsageError
 from ..io.files import write_whole
 from ..version import __version__
+from .networks import Network
 from .timing import Spread, Timing
 
 
@@ -67,12 +69,15 @@ def commit() -> str | None:
 
 def table(results: Sequence[dict], baseline: dict) -> Table:
     """Make a table with a row for each network and batch size."""
-    unit = 'clips' if baseline['toolbox'] == 'mmaction' else 'images'
-    heads = ('network', 'batch', 'ms a run', f'{unit} a second', 'times as fast', 'multiply-adds (share)', 'memory')
+    unit, several = 'clips' if baseline['toolbox'] == 'mmaction' else 'images', 'backend' in baseline
+    heads = ['network', 'batch', 'ms a run', f'{unit} a second', 'times as fast', 'multiply-adds (share)', 'memory']
+    if several:
+        heads[4:5] = ['times as fast in it', 'than eager']
+        heads.insert(1, 'back end')
     made = Table(
         *heads, title=f'median (quartiles) of {len(baseline["rounds"])} rounds; baseline: {baseline["network"]}'
     )
-    for column in made.columns[1:]:
+    for column in made.columns[1 + several :]:
         column.justify = 'right'
     for row in results:
         spreads = {name: Spread(**row[name]) for name in ('seconds', 'images_per_second', 'ratio')}
@@ -80,10 +85,12 @@ def table(results: Sequence[dict], baseline: dict) -> Table:
         share = row['multiply_adds'] / baseline['multiply_adds'] if counted else None
         made.add_row(
             row['network'],
+            *([row['backend']] if several else []),
             str(row['batch_size']),
             f'{Spread(*(1000 * t for t in row["seconds"].values())):.1f}',
             f'{spreads["images_per_second"]:.1f}',
             f'{spreads["ratio"]:.2f}',
+            *([f'{Spread(**row["ratio_to_eager"]):.2f}'] if several else []),
             f'{readable(row["multiply_adds"])} ({share:.2f})' if counted else '-',
             f'{row["peak_memory"] / 2**20:.0f} MiB' if row['peak_memory'] else '-',
         )
@@ -112,6 +119,7 @@ def timm_columns(row: dict, shape: str) -> dict:
     reduction = row['reduction'] or dict(method='none', options={}, share=1.0, tokens=[])
     return dict(
         model=row['network'].partition('+')[0],
+        **(dict(backend=row['backend']) if 'backend' in row else {}),
         method=reduction['method'],
         options=', '.join(f'{name}={value}' for name, value in reduction['options'].items()),
         budget=round(reduction['share'], 3),
@@ -125,6 +133,7 @@ def timm_columns(row: dict, shape: str) -> dict:
         times_as_fast=round(row['ratio']['median'], 3),
         times_as_fast_low=round(row['ratio']['low'], 3),
         times_as_fast_high=round(row['ratio']['high'], 3),
+        **(dict(times_as_fast_as_eager=round(row['ratio_to_eager']['median'], 3)) if 'backend' in row else {}),
     )
 
 
@@ -142,6 +151,18 @@ def write_rows(rows: Sequence[dict], path: str | Path) -> None:
     write_whole(Path(path), text.getvalue().encode())
 
 
+def check_plot(networks: Sequence[Network], shape: Sequence[int] | None) -> None:
+    """Refuse a plot of multiply-adds that are not known."""
+    size = tuple(shape or networks[0].size)
+    if any(network.stated and network.size != size[-len(network.size) :] for network in networks):
+        raise UsageError('--plot: an exported file tells its multiply-adds only at the size that it was exported for')
+
+
+def _name(row: dict) -> str:
+    """Return the name of a row in a plot."""
+    return ', '.join(filter(None, (row['network'], row.get('backend'))))
+
+
 def draw(results: Sequence[dict], setting: dict, path: str) -> None:
     """Draw images per second against top-1, where all have one, or against multiply-adds; one panel a batch size.
 
@@ -157,14 +178,14 @@ def draw(results: Sequence[dict], setting: dict, path: str) -> None:
 
     batches = list(dict.fromkeys(row['batch_size'] for row in results))
     against_top1 = all(row['top1'] is not None for row in results)
-    names = list(dict.fromkeys(row['network'] for row in results))
+    names = list(dict.fromkeys(map(_name, results)))
     unit = 'clips' if any(row['toolbox'] == 'mmaction' for row in results) else 'images'
     figure, panels = plt.subplots(
         1, len(batches), figsize=(2 + 3.6 * len(batches), 3.6 + 0.25 * len(names)), layout='constrained', squeeze=False
     )
     for panel, batch in zip(panels[0], batches):
         for row in (row for row in results if row['batch_size'] == batch):
-            number, speed = names.index(row['network']), row['images_per_second']
+            number, speed = names.index(_name(row)), row['images_per_second']
             panel.errorbar(
                 row['top1'] if against_top1 else row['multiply_adds'] / 1e9,
                 speed['median'],
@@ -172,7 +193,7 @@ def draw(results: Sequence[dict], setting: dict, path: str) -> None:
                 fmt='D' if row['network'] == setting['baseline'] else 'o',
                 color=f'C{number % 10}',
                 capsize=3,
-                label=row['network'] + (' (baseline)' if row['network'] == setting['baseline'] else ''),
+                label=_name(row) + (' (baseline)' if row['network'] == setting['baseline'] else ''),
             )
         panel.margins(0.15)
         panel.set_ylim(bottom=0)

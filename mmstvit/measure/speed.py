@@ -31,7 +31,7 @@ def benchmark(
     Args:
         networks: of :func:`.load_network`; they are moved to the device.
         timing: how they are run.
-        baseline: which of them the others are compared with.
+        baseline: which of them the others are compared with; in several back ends each with that in its own.
         batch_sizes: inputs of a run.
         shape: of one input as of :func:`.input_shape`, by default that of the first network.
         profile: whether the parts of each network are timed after that, in inference that is not compiled.
@@ -41,7 +41,8 @@ def benchmark(
         ``environment``, see :func:`.environment`, and ``results``: for each batch size and network a dict of its
         ``seconds``, ``images_per_second`` and ``ratio`` (to the baseline, in the same round), each with
         median and quartiles, ``rounds`` (seconds of a run), ``runs_a_round``, ``peak_memory``, ``reduction`` (of
-        tokens, as its ``mmstvit.reduce_`` has it) and :func:`costs`.
+        tokens, as its ``mmstvit.reduce_`` has it) and :func:`costs`. In several back ends also ``backend`` and
+        ``ratio_to_eager``, to the baseline as it is written.
 
     Raises:
         mmstvit.errors.UsageError: a setting that does not fit a network or the others.
@@ -62,11 +63,13 @@ def benchmark(
     for batch in batch_sizes:
         rows = measure(networks, baseline, shape, batch, timing, progress or Progress(disable=True))
         for network, row, cost in zip(networks, rows, known, strict=True):
-            # ONNX Runtime's parts are not those of a module.
-            if profile and network.toolbox != 'onnx':
+            # The parts of an exported file are not those of a module, and those of a compiled one are fused.
+            if profile and not network.exported and not network.compiled:
                 row['parts'] = profile_parts(Job(network, shape, batch, timing), timing.rounds)
             results.append({**row, **cost})
-    return dict(environment=environment(timing, shape, networks[baseline].label), results=results)
+    said = environment(timing, shape, networks[baseline].label)
+    runtimes = dict.fromkeys(network.runtime for network in networks if network.exported)
+    return dict(environment=said | ({'runtimes': ', '.join(runtimes)} if runtimes else {}), results=results)
 
 
 def default_part(networks: Sequence[Network], train_step: bool = False) -> str:
@@ -108,6 +111,8 @@ def measure(
     seconds = interleave([job.seconds for job in jobs], times, timing.rounds, lambda: progress.advance(task))
     for job in jobs:
         job.close()
+    in_own = [_baseline_of(network, networks, baseline) for network in networks]
+    to_eager = [dict(ratio_to_eager=asdict(one['ratio'])) for one in summarise(seconds, batch, baseline)]
     return [
         dict(
             network=network.label,
@@ -119,11 +124,18 @@ def measure(
             peak_memory=peak,
             **more,
             **{name: asdict(spread) for name, spread in summary.items()},
+            **(dict(backend=network.backend) | eager if network.backend else {}),
         )
-        for network, runs, own, peak, more, summary in zip(
-            networks, times, seconds, memory, seen, summarise(seconds, batch, baseline), strict=True
+        for network, runs, own, peak, more, summary, eager in zip(
+            networks, times, seconds, memory, seen, summarise(seconds, batch, in_own), to_eager, strict=True
         )
     ]
+
+
+def _baseline_of(network: Network, networks: Sequence[Network], baseline: int) -> int:
+    """Return which network one is compared with: the baseline in its own back end."""
+    wanted = networks[baseline].label, network.backend
+    return next((i for i, other in enumerate(networks) if (other.label, other.backend) == wanted), baseline)
 
 
 def _reduction_of(network: Network) -> dict[str, Any] | None:

@@ -96,7 +96,8 @@ class Job:
             self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
             self.scaler = torch.amp.GradScaler(self.device.type, enabled=timing.dtype == 'float16')
         self.called = network.part(timing.part)
-        if timing.compile:
+        self.compiled = timing.compile or network.compiled
+        if self.compiled:
             self.called.compile(dynamic=False)
         self.graph = None
         if timing.graph:
@@ -147,9 +148,9 @@ class Job:
     def memory(self) -> int | None:
         """Return the bytes of weights, buffers and optimizer state, and the most that tensors take on top.
 
-        ``None`` for ONNX Runtime, which does not tell.
+        ``None`` for the runtimes of exported files, which do not tell.
         """
-        if self.network.toolbox == 'onnx':
+        if self.network.exported:
             return None
         kept = [*self.network.model.parameters(), *self.network.model.buffers()]
         if self.optimizer is not None:
@@ -160,7 +161,7 @@ class Job:
 
     def close(self) -> None:
         """Leave the network as it was, for the next batch size."""
-        if self.timing.compile:
+        if self.compiled:
             self.called._compiled_call_impl = None
             torch.compiler.reset()
         self.graph = None
@@ -253,23 +254,24 @@ class Spread:
         return f'{self.median:{spec}} ({self.low:{spec}} - {self.high:{spec}})'
 
 
-def summarise(seconds: Sequence[Sequence[float]], batch: int, baseline: int) -> list[dict[str, Spread]]:
+def summarise(seconds: Sequence[Sequence[float]], batch: int, baseline: int | Sequence[int]) -> list[dict[str, Spread]]:
     """Summarise the times of rounds.
 
     Args:
         seconds: of one run of each network, one number a round.
         batch: inputs of a run.
-        baseline: which of the networks the others are compared with.
+        baseline: which of the networks the others are compared with; or that of each.
 
     Returns:
         For each network ``seconds``, ``images_per_second`` and ``ratio``: how many times as fast as the baseline it is
         in the same round.
     """
+    baselines = [baseline] * len(seconds) if isinstance(baseline, int) else baseline
     return [
         dict(
             seconds=Spread.of(own),
             images_per_second=Spread.of([batch / t for t in own]),
-            ratio=Spread.of([base / t for base, t in zip(seconds[baseline], own, strict=True)]),
+            ratio=Spread.of([base / t for base, t in zip(seconds[i], own, strict=True)]),
         )
-        for own in seconds
+        for own, i in zip(seconds, baselines, strict=True)
     ]

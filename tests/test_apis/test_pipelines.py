@@ -11,11 +11,11 @@ from run_helpers import TINY, saved
 
 from mmstvit import get_model, inference_model
 from mmstvit.apis.pipelines import test_dataset_of as dataset_of
-from mmstvit.cli.export_onnx import main as export
+from mmstvit.cli.export import main as export
 from mmstvit.cli.flops import main as flops
 from mmstvit.cli.infer import main as infer
 from mmstvit.cli.show_tokens import main as show_tokens
-from mmstvit.deploy.run_onnx import main as run_onnx
+from mmstvit.deploy.run_exported import main as run_exported
 from mmstvit.errors import UsageError
 
 pytest.importorskip('mmpretrain')
@@ -81,7 +81,7 @@ def test_gray_images_in_an_exported_file(gray, picture, tmp_path, capsys):
     config, weights = gray
     export([config, weights, str(tmp_path / 'gray.onnx')])
     capsys.readouterr()
-    run_onnx([str(tmp_path / 'gray.onnx'), picture, '--out', str(tmp_path / 'out.json')])
+    run_exported([str(tmp_path / 'gray.onnx'), picture, '--out', str(tmp_path / 'out.json')])
     (row,) = json.loads((tmp_path / 'out.json').read_text())
     expected = inference_model(config, weights, picture)
     assert row['pred_score'] == pytest.approx(float(expected['pred_score']), abs=1e-4)
@@ -165,6 +165,6 @@ def test_types_that_are_classes(picture, tmp_path, capsys):
     assert json.loads((tmp_path / 'out.jsonl').read_text())['pred_scores'] == pytest.approx(expected.tolist(), abs=1e-5)
     show_tokens([config, weights, picture, '--show-dir', str(tmp_path / 'tokens')])
     export([config, weights, str(tmp_path / 'model.onnx')])
-    run_onnx([str(tmp_path / 'model.onnx'), picture, '--out', str(tmp_path / 'out.json')])
+    run_exported([str(tmp_path / 'model.onnx'), picture, '--out', str(tmp_path / 'out.json')])
     (row,) = json.loads((tmp_path / 'out.json').read_text())
     assert row['pred_score'] == pytest.approx(float(expected.max()), abs=1e-4)

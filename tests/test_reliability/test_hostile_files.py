@@ -28,7 +28,7 @@ from run_helpers import TINY, Call, serving
 
 from mmstvit import get_model, inference_model
 from mmstvit.cli.convert import main as convert
-from mmstvit.cli.export_onnx import main as export
+from mmstvit.cli.export import main as export
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
 from mmstvit.io.checkpoints import CheckpointError, UnsafeCheckpointError, load, save_safetensors, trust_checkpoints

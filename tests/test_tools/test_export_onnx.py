@@ -20,11 +20,11 @@ pytest.importorskip('onnxscript')
 pytest.importorskip('onnxruntime')
 
 from mmstvit.cli.benchmark import main as benchmark  # noqa: E402
-from mmstvit.cli.export_onnx import main as export  # noqa: E402
-from mmstvit.deploy import graph as onnx_graph  # noqa: E402
-from mmstvit.deploy.network import onnx_runner  # noqa: E402
-from mmstvit.deploy.run_onnx import main as run  # noqa: E402
-from mmstvit.deploy.run_onnx import open_session, read_metadata  # noqa: E402
+from mmstvit.cli.export import main as export  # noqa: E402
+from mmstvit.deploy import export as exports  # noqa: E402
+from mmstvit.deploy import formats  # noqa: E402
+from mmstvit.deploy.run_exported import main as run  # noqa: E402
+from mmstvit.deploy.runtimes import open_model, read_metadata  # noqa: E402
 
 SWIN = 'arch=dict(embed_dims=8, depths=(1, 1, 6, 1), num_heads=(1, 1, 2, 2))'
 PLAIN = 'arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32)'
@@ -107,21 +107,21 @@ def outputs_of(name, model, x):
 
 def test_outputs_are_those_of_the_model(exported):
     name, model, size, options, path = exported
-    runner, sizes = onnx_runner(path, threads=1), [size]
+    opened, sizes = open_model(path, threads=1), [size]
     if '--dynamic-size' in options:
         sizes += [(size[0] + 7, size[1] + 64), (2 * size[0], size[1] + 16)]
     for batch in (1, 4):
         for hw in sizes:
             x = torch.randn(batch, 3, *hw)
-            expected, got = outputs_of(name, model, x), runner(x.numpy())
-            for e, g in zip(expected, got, strict=True):
+            expected, got = outputs_of(name, model, x), opened.run(x.numpy())
+            for e, g in zip(expected if isinstance(expected, list) else [expected], got, strict=True):
                 np.testing.assert_allclose(g, e, atol=1e-4)
 
 
 def test_operators_and_axes(exported):
     name, _, size, options, path = exported
     model = onnx.load(str(path))
-    found = onnx_graph.operators(model)
+    found = formats.operators(model)
     assert not any(op.startswith('Scatter') or '::' in op for op in found)
     assert 'MatMul' in found or 'Gemm' in found
     dims = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
@@ -161,7 +161,7 @@ def test_benchmark_options_that_do_not_apply(options, line, fails):
 
 def test_metadata(exported):
     name, model, size, options, path = exported
-    meta = read_metadata(open_session(path), path)
+    meta = read_metadata(open_model(path), path)
     assert meta['classes'] == [f'class {i}' for i in range(10)]
     assert meta['mean'] == model.data_preprocessor.mean.flatten().tolist()
     assert meta['std'] == model.data_preprocessor.std.flatten().tolist()
@@ -169,7 +169,7 @@ def test_metadata(exported):
     assert meta['channel_order'] == 'RGB'
 
 
-# ---------------------------------------------------------------------------------------------------- run_onnx.py
+# ------------------------------------------------------------------------------------------------ run_exported.py
 WITHOUT_TORCH = """
 import runpy, sys
 class Blocker:
@@ -205,13 +205,13 @@ def fixed(tmp_path_factory):
     return folder, config, checkpoint, folder / 'one.onnx'
 
 
-@pytest.mark.parametrize('tool', ['tools/deployment/run_onnx.py', 'mmstvit/deploy/run_onnx.py', 'copied'])
+@pytest.mark.parametrize('tool', ['tools/deployment/run_exported.py', 'mmstvit/deploy/run_exported.py', 'copied'])
 def test_same_classes_and_scores_without_torch(tool, images, fixed, tmp_path):
-    """With mmstvit there, and with two of its files alone."""
+    """With mmstvit there, and with three of its files alone."""
     blocked, folder = (), ROOT
     if tool == 'copied':
-        tool, blocked, folder = tmp_path / 'run_onnx.py', ('mmstvit',), tmp_path
-        for file in ('deploy/run_onnx.py', 'io/image_check.py'):
+        tool, blocked, folder = tmp_path / 'run_exported.py', ('mmstvit',), tmp_path
+        for file in ('deploy/run_exported.py', 'deploy/runtimes.py', 'io/image_check.py'):
             shutil.copy(ROOT / 'mmstvit' / file, tmp_path)
     _, config, checkpoint, path = fixed
     out = tmp_path / 'out.json'
@@ -238,7 +238,7 @@ def small(tmp_path_factory):
 def test_a_file_that_disagrees_is_not_left(small, fails, monkeypatch):
     folder, (config, checkpoint) = small
     before = sorted(folder.iterdir())
-    monkeypatch.setattr(onnx_graph, 'TOLERANCE', -1.0)
+    monkeypatch.setitem(exports.DTYPES, 'float32', ('float32', 'float32', -1.0))
     line = fails(export, config, checkpoint, folder / 'wrong.onnx')
     assert 'ONNX Runtime differs from PyTorch by' in line and 'nothing is written' in line
     assert sorted(folder.iterdir()) == before
@@ -248,7 +248,7 @@ def test_scatter_is_refused():
     node = onnx.helper.make_node('ScatterND', ['a', 'b', 'c'], ['d'])
     model = onnx.helper.make_model(onnx.helper.make_graph([node], 'g', [], []))
     with pytest.raises(Exception, match='operators that are not exported: ScatterND'):
-        onnx_graph.check_operators(model)
+        formats.check_operators(model)
 
 
 def test_windows_leave_no_size_open(tmp_path, fails):
@@ -259,7 +259,7 @@ def test_windows_leave_no_size_open(tmp_path, fails):
 
 def test_without_dynamic_batch_it_is_one(fixed, images, capfd, fails):
     folder, *_ = fixed
-    assert open_session(folder / 'one.onnx').get_inputs()[0].shape == [1, 3, 32, 32]
+    assert open_model(folder / 'one.onnx').shape == [1, 3, 32, 32]
     assert 'name it *.json' in fails(run, folder / 'one.onnx', images[0], '--out', 'a.txt')
     broken = {
         'absent.png': (None, 'there is no such file'),

@@ -1,7 +1,7 @@
-"""Infer images with an exported model and without PyTorch: ``tools/deployment/run_onnx.py``.
+"""Infer images with an exported model: ``tools/deployment/run_exported.py``. Without PyTorch, but for ``*.pt2`` files.
 
-This file and ``mmstvit/io/image_check.py`` need NumPy, OpenCV, Pillow and ONNX Runtime, and nothing else of mmstvit:
-both may be copied into one folder of another machine.
+This file, ``mmstvit/deploy/runtimes.py`` and ``mmstvit/io/image_check.py`` need NumPy, OpenCV, Pillow, and ONNX Runtime
+or OpenVINO, and nothing else of mmstvit: the three may be copied into one folder of another machine.
 """
 
 import argparse
@@ -9,18 +9,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 try:
+    from mmstvit.deploy.runtimes import InputError, Opened, open_model, read_metadata
     from mmstvit.io.image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
 except ModuleNotFoundError:  # copied beside this file
     from image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
-
-if TYPE_CHECKING:
-    import onnxruntime
+    from runtimes import InputError, Opened, open_model, read_metadata
 
 _UNNAMED = 'the image'
 _CV2 = {
@@ -30,48 +29,6 @@ _CV2 = {
     'area': cv2.INTER_AREA,
     'lanczos': cv2.INTER_LANCZOS4,
 }
-
-
-class InputError(Exception):
-    """Something the user can mend; its text is one line that says how."""
-
-
-def open_session(path: str | Path, threads: int | None = None) -> 'onnxruntime.InferenceSession':
-    """Open a model on the CPU.
-
-    Args:
-        path: the file.
-        threads: threads of an operator, by default as many as there are cores.
-
-    Raises:
-        InputError: it is not there, or no model, or ONNX Runtime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(f'onnxruntime is needed to run a model: pip install onnxruntime ({error})') from error
-    if not Path(path).is_file():
-        raise InputError(f'there is no model {path}')
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    except Exception as error:  # onnxruntime has exceptions of its own for each kind of fault
-        raise InputError(f'{path} is no ONNX model: {" ".join(str(error).split())}') from error
-
-
-def read_metadata(session: 'onnxruntime.InferenceSession', path: str | Path) -> dict[str, Any]:
-    """Read what tools/deployment/export_onnx.py has written into the file beside the network.
-
-    Raises:
-        InputError: the file is of another program.
-    """
-    metadata = session.get_modelmeta().custom_metadata_map
-    if 'mmstvit_version' not in metadata:
-        raise InputError(f'{path} does not say how images are prepared: export it with tools/deployment/export_onnx.py')
-    return {key: json.loads(value) for key, value in metadata.items()}
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], step: dict) -> np.ndarray:
@@ -124,7 +81,7 @@ def center_crop(image: np.ndarray, step: dict) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
-# The steps of a test pipeline that are known here; export_onnx.py writes them with all their settings.
+# The steps of a test pipeline that are known here; the export writes them with all their settings.
 STEPS = {'Resize': resize, 'ResizeInto': resize_into, 'ResizeEdge': resize_edge, 'CenterCrop': center_crop}
 
 
@@ -148,7 +105,7 @@ def normalise(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
 
     Args:
         image: (height, width, 3), 8 bits a channel, in BGR order as OpenCV reads it; gray (height, width).
-        meta: of :func:`read_metadata`.
+        meta: of :func:`.read_metadata`.
 
     Returns:
         (height, width, 3 or 1), float32.
@@ -194,22 +151,21 @@ def read_image(path: str, gray: bool = False) -> np.ndarray:
     return image
 
 
-def infer(session: 'onnxruntime.InferenceSession', meta: dict[str, Any], image: np.ndarray) -> dict[str, np.ndarray]:
+def infer(opened: Opened, image: np.ndarray) -> dict[str, np.ndarray]:
     """Compute the outputs for an image by name, without the batch axis; those of pixels without the padding.
 
     Raises:
         InputError: the prepared image has not the size that the model is made for.
     """
-    image = normalise(image, meta)
-    x, node = pad(image, meta), session.get_inputs()[0]
-    if any(isinstance(n, int) and n != have for n, have in zip(node.shape, x.shape)):
+    image = normalise(image, opened.metadata)
+    x = pad(image, opened.metadata)
+    if any(isinstance(n, int) and n != have for n, have in zip(opened.shape, x.shape)):
         raise InputError(
-            f'the model is made for inputs of {node.shape} and the prepared image has {list(x.shape)}: export it with '
-            'that --shape'
+            f'the model is made for inputs of {opened.shape} and the prepared image has {list(x.shape)}: export it '
+            'with that --shape'
         )
-    outputs = session.run(None, {node.name: x})
-    named = {output.name: value[0] for output, value in zip(session.get_outputs(), outputs)}
-    if meta['task'] == 'segmentation':
+    named = {name: value[0] for name, value in zip(opened.outputs, opened.run(x))}
+    if opened.metadata['task'] == 'segmentation':
         height, width = image.shape[:2]
         named = {name: value[:, :height, :width] for name, value in named.items()}
     return named
@@ -225,15 +181,25 @@ def result_of(scores: np.ndarray, classes: Sequence[str] | None) -> dict[str, An
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        description='Infer images with a model of export_onnx.py, without PyTorch. A classifier gives a line for each '
-        'image, a segmentor the shares of the classes, a backbone the shapes of its maps. An image that cannot be read '
-        'is told and left out; the exit code is then 1.',
-        epilog='example: python tools/deployment/run_onnx.py model.onnx photo.jpg --topk 5 --out scores.json',
+        description='Infer images with a model of `mmstvit export`, without PyTorch. A classifier gives a line for '
+        'each image, a segmentor the shares of the classes, a backbone the shapes of its maps. An image that cannot '
+        'be read is told and left out; the exit code is then 1.',
+        epilog='example: mmstvit run-exported model.onnx photo.jpg --topk 5 --out scores.json',
     )
-    parser.add_argument('model', metavar='MODEL.onnx', help='the exported model')
+    parser.add_argument(
+        'model',
+        metavar='MODEL',
+        help='the exported file: *.onnx is run by ONNX Runtime, *.xml by OpenVINO, *.pt2 by PyTorch',
+    )
     parser.add_argument('images', metavar='IMAGE', nargs='+', help='image files')
     parser.add_argument('--topk', type=int, help='classes to print, best first (default: 1)')
     parser.add_argument('--out', help='write all scores to FILE.json, or all outputs as arrays to FILE.npz')
+    parser.add_argument('--threads', type=int, metavar='N', help='default as the runtime chooses')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='let PyTorch unpickle a *.pt2 file, so that code in it runs: only for files whose makers you know',
+    )
     return parser.parse_args(argv)
 
 
@@ -249,7 +215,14 @@ def _line(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: i
     return ', '.join(f'{classes[i] if classes else i} {scores[i]:.4f}' for i in best)
 
 
-def run(model: str, images: Sequence[str], topk: int | None = None, out: str | None = None) -> bool:
+def run(
+    model: str,
+    images: Sequence[str],
+    topk: int | None = None,
+    out: str | None = None,
+    threads: int | None = None,
+    trust_checkpoint: bool = False,
+) -> bool:
     """Infer images, print the results, and return whether all could be inferred.
 
     Args:
@@ -257,12 +230,18 @@ def run(model: str, images: Sequence[str], topk: int | None = None, out: str | N
         images: image files.
         topk: classes to print, best first; ``None`` for one.
         out: a file for all scores (``*.json``) or all outputs (``*.npz``).
+        threads: of the runtime.
+        trust_checkpoint: whether code in a ``*.pt2`` file may run.
 
     Raises:
         InputError: an argument that cannot take effect or is wrong.
     """
-    session = open_session(model)
-    meta = read_metadata(session, model)
+    if threads is not None and threads < 1:
+        raise InputError(f'--threads {threads}: it must be at least 1')
+    if trust_checkpoint and Path(model).suffix != '.pt2':
+        raise InputError('--trust-checkpoint has no effect: no code is in the file, leave it out')
+    opened = open_model(model, threads, trust=trust_checkpoint)
+    meta = read_metadata(opened, model)
     check_preparation(meta)
     scored = meta['task'] == 'classification'
     if topk is not None and not scored:
@@ -274,7 +253,7 @@ def run(model: str, images: Sequence[str], topk: int | None = None, out: str | N
     results = []
     for path in images:
         try:
-            outputs = infer(session, meta, read_image(path, meta['channel_order'] == 'GRAY'))
+            outputs = infer(opened, read_image(path, meta['channel_order'] == 'GRAY'))
         except (InputError, ImageError, OSError, cv2.error) as error:  # the others are still inferred
             line = ' '.join(str(error).split()).removeprefix(f'{path}: ').removeprefix(f'{_UNNAMED}: ')
             print(f'error: {path}: {line}', file=sys.stderr)

@@ -1,0 +1,158 @@
+"""Networks in several back ends, exported on the fly, to be timed side by side."""
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+from rich.progress import Progress
+from torch import Tensor
+
+from ..errors import UsageError
+from ..measure.inputs import Inputs
+from ..measure.networks import Network, input_shape
+from ..measure.speed import costs, default_part
+from ..measure.timing import Timing
+from .export import check_shapes, record
+from .formats import DTYPES, FORMATS
+from .int8 import quantise
+from .network import ExportedModel, refuse_settings
+from .runtimes import open_model
+from .tracing import largest_difference
+
+EAGER = 'eager'
+# Back end -> the format of its file, whether that has 8-bit integers, and in what the rest of it is computed.
+EXPORTED = {
+    'onnx': ('onnx', False, 'float32'),
+    'onnx-int8': ('onnx', True, 'float32'),
+    'openvino': ('openvino', False, 'float32'),
+    'openvino-bf16': ('openvino', False, 'bfloat16'),
+    'openvino-int8': ('openvino', True, 'float32'),
+}
+BACKENDS = (EAGER, 'compiled', *EXPORTED)
+CALIBRATED_ON = 16  # random inputs: they settle the ranges of integers, on which the time does not depend
+
+
+class Called(nn.Module):
+    """What is timed of a network, as a function of its input.
+
+    Args:
+        network: of any toolbox.
+        shape: (C, ...) of one input.
+        part: ``'model'`` or ``'backbone'``.
+    """
+
+    def __init__(self, network: Network, shape: Sequence[int], part: str) -> None:
+        super().__init__()
+        self.model, self.part, self.inputs = network.part(part), part, Inputs(network, shape, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        """(B, C, *size) -> what the network or its backbone gives."""
+        self.inputs.images = self.inputs.formatted(x)
+        outputs = self.inputs.run(self.part)
+        return outputs if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def on_backends(
+    networks: Sequence[Network],
+    baseline: int,
+    names: Sequence[str],
+    timing: Timing,
+    shape: Sequence[int] | None,
+    progress: Progress,
+) -> tuple[list[Network], int]:
+    """Return each network in each back end, eager first, and which of them is the baseline.
+
+    Files are written for it, checked against PyTorch at two batches, and removed when the networks are.
+
+    Args:
+        networks: of PyTorch.
+        baseline: which of them the others are compared with.
+        names: of ``BACKENDS``.
+        timing: how they are to be run.
+        shape: of one input as of :func:`.input_shape`, by default that of the first network.
+        progress: where progress is shown.
+
+    Raises:
+        UsageError: a setting does not apply to exported files, or a network cannot be exported.
+    """
+    refuse_settings('--backends', timing)
+    part = timing.part or default_part(networks)
+    wanted = [EAGER, *(name for name in BACKENDS if name in names and name != EAGER)]
+    if any(network.exported for network in networks):
+        raise UsageError('--backends exports the networks itself: leave files of exported ones out')
+    if part == 'model' and any(network.toolbox == 'mmdet' for network in networks):
+        raise UsageError('--backends: of a detector the backbone is run, leave --part model out')
+    for form, int8, _ in (EXPORTED[name] for name in wanted if name in EXPORTED):
+        FORMATS[form].require(int8)
+    task, found = progress.add_task('exporting', total=len(networks) * len(wanted)), []
+    for network in networks:
+        size = input_shape(network, shape or networks[0].size)
+        files = _Files(network, size, part)
+        for name in wanted:
+            progress.update(task, description=f'{network.label}: {name}')
+            found.append(_in(name, network, size, part, files))
+            progress.advance(task)
+    return found, baseline * len(wanted)
+
+
+class _Files:
+    """The files of one network, each written when it is first asked for."""
+
+    def __init__(self, network: Network, shape: Sequence[int], part: str) -> None:
+        self.shape, self.called = shape, Called(network, shape, part).eval()
+        self.temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # until nobody has it
+        self.folder = Path(self.temporary.name)
+        self.recorded, self.made = None, {}
+
+    def get(self, form: str, int8: bool) -> Path:
+        """Return the file of a format."""
+        if (form, int8) not in self.made:
+            self.made[form, int8] = self._quantised(form) if int8 else self._written(form)
+        return self.made[form, int8]
+
+    def _write(self, form: str, path: Path) -> Path:
+        self.recorded = self.recorded or record(self.called, self.shape, dynamic_batch=True)
+        FORMATS[form].write(self.recorded, path)
+        return path
+
+    def _written(self, form: str) -> Path:
+        path = self._write(form, self.folder / f'model{FORMATS[form].ending}')
+        shapes = check_shapes(tuple(self.shape), True, False)
+        largest_difference(self.called, open_model(path), shapes, DTYPES['float32'][-1])
+        return path
+
+    def _quantised(self, form: str) -> Path:
+        self.get(form, False)  # it is checked
+        path = self._write(form, self.folder / f'int8{FORMATS[form].ending}')
+        images = torch.randn(CALIBRATED_ON, 1, *self.shape, generator=torch.Generator().manual_seed(0))
+        quantise(path, list(images.numpy()), dict(weights='int8', precision='float32'))
+        return path
+
+
+def _in(name: str, network: Network, shape: Sequence[int], part: str, files: _Files) -> Network:
+    """Return a network in a back end."""
+    if name == EAGER:
+        return replace(network, backend=name)
+    if name == 'compiled':
+        return replace(network, backend=name, model=copy.deepcopy(network.model), compiled=True)
+    form, int8, precision = EXPORTED[name]
+    model = ExportedModel(files.get(form, int8), torch.get_num_threads(), fixed=True, precision=precision)
+    if model.opened.precision != precision:
+        raise UsageError(f'{name}: OpenVINO has no {precision} on this processor, leave it out')
+    model.files = files.temporary
+    cost = costs(network, shape, part)
+    return Network(
+        network.label,
+        form,
+        model,
+        tuple(shape[1:]),
+        channels=shape[0],
+        stated=(cost['multiply_adds'], cost['parameters']),
+        runtime=f'{model.opened.runtime} {model.opened.version}{" (int8 calibrated on random inputs)" if int8 else ""}',
+        backend=name,
+    )
