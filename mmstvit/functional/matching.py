@@ -207,7 +207,7 @@ def soft_clusters(
     cells: Size,
     size: Tensor | None = None,
     num_prefix: int = 0,
-    iterations: int = 3,
+    iterations: int = 2,
     neighbors: int = 4,
     sharpness: float = 4.0,
 ) -> Reduction:
@@ -233,16 +233,15 @@ def soft_clusters(
     x = x[:, num_prefix:].float()
     size = torch.ones_like(x[..., :1]) if size is None else size[:, num_prefix:]
     near = touching_cells(grid, cells, x.device)
-    share = grid_cells(grid, cells, x.shape[0], 0, x.device).unmerge(
-        torch.eye(near.shape[1], device=x.device).expand(x.shape[0], -1, -1)
-    )  # (B, N, M)
+    own = grid_cells(grid, cells, x.shape[0], 0, x.device)
+    share = own.unmerge(torch.eye(near.shape[1], device=x.device).expand(x.shape[0], -1, -1))  # (B, N, M)
     for i in range(iterations + 1):
         weights = (share * size).transpose(1, 2)
         square = _square_distances(x, weights @ x / weights.sum(dim=-1, keepdim=True))
         if i < iterations:
-            share = _softmin(square, near, sharpness)
-    among = square <= square.topk(min(neighbors, square.shape[-1]), dim=-1, largest=False).values[..., -1:]
-    back = _softmin(square, among, sharpness)
+            share = _softmin(square.masked_fill(~near, torch.inf), sharpness) + 1e-9 * near  # no cluster is left empty
+    last = square.topk(min(neighbors, square.shape[-1]), dim=-1, largest=False).values[..., -1:]
+    back = _softmin(square.masked_fill(square > last, torch.inf), sharpness)
 
     def merge(x: Tensor) -> Tensor:
         return torch.cat((x[:, :num_prefix], share.transpose(1, 2).to(x.dtype) @ x[:, num_prefix:]), dim=1)
@@ -263,12 +262,10 @@ def touching_cells(grid: Size, cells: Size, device: torch.device) -> Tensor:
     return near
 
 
-def _softmin(square: Tensor, among: Tensor, sharpness: float) -> Tensor:
-    """Return the shares of points in centres by squared distances (B, N, M), zero where ``among`` is false."""
-    square = square.masked_fill(~among, torch.inf)
-    least = square.amin(dim=-1, keepdim=True)
-    logits = sharpness * (least - square) / least.mean(dim=1, keepdim=True).clamp(min=torch.finfo(square.dtype).tiny)
-    return logits.clamp(min=-20).masked_fill(~among, -torch.inf).softmax(dim=-1)  # no cluster is left empty
+def _softmin(square: Tensor, sharpness: float) -> Tensor:
+    """Return the shares of points in centres by squared distances (B, N, M), which are infinite where there is none."""
+    mean = square.amin(dim=-1, keepdim=True).mean(dim=1, keepdim=True)
+    return (square * (-sharpness / mean.clamp(min=1e-20))).softmax(dim=-1)
 
 
 def _merge_into_first(metric: Tensor, order: Tensor, num_targets: int, r: int, num_prefix: int) -> Reduction:

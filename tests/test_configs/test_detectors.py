@@ -29,7 +29,7 @@ def build(config, init=True):
     from mmdet.registry import MODELS
 
     cfg = Config.fromfile(ROOT / config)
-    cfg.model.backbone.init_cfg = None
+    cfg.model.backbone.get('backbone', cfg.model.backbone).init_cfg = None
     _replace_sync_bn(cfg.model)
     if 'rcnn' in config:
         cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 20  # to be quick
@@ -82,8 +82,8 @@ def coco_classes():
 
 
 def is_repeat(config):
-    """Whether another config has the same network, and trains it for longer or in a cascade."""
-    return 'ms-480-800' in config
+    """Whether another config has the same network, and trains it for longer, in a cascade, or by another method."""
+    return 'ms-480-800' in config or ('_vit' in config and '-expedite' not in config)
 
 
 @pytest.mark.parametrize(

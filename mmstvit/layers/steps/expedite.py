@@ -42,7 +42,7 @@ def expedite(
     network: Network,
     blocks: Sequence[int] | None = None,
     proportional: bool = True,
-    iterations: int = 3,
+    iterations: int = 2,
     neighbors: int = 4,
     sharpness: float = 4.0,
     **amount: Any,
