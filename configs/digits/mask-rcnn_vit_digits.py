@@ -1,4 +1,5 @@
-# Mask R-CNN on scenes of handwritten digits, with a plain ViT of mmpretrain: the dense baseline of those with fewer tokens.
+# Mask R-CNN on scenes of handwritten digits, with a plain ViT of mmpretrain: the dense baseline of those that
+# have fewer tokens.
 #   python tools/dataset_converters/digits_scenes.py
 #   python tools/train.py configs/digits/mask-rcnn_vit_digits.py
 _base_ = ['./mask-rcnn_swin_digits.py']
@@ -20,4 +21,8 @@ model = dict(
         bbox_roi_extractor=dict(featmap_strides=[2, 4, 8, 16]),
         mask_roi_extractor=dict(featmap_strides=[2, 4, 8, 16]),
     ),
+)
+
+optim_wrapper = dict(
+    paramwise_cfg=dict(custom_keys={'.pos_embed': dict(decay_mult=0.0), '.cls_token': dict(decay_mult=0.0)}),
 )

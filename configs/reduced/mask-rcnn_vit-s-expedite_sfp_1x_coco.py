@@ -1,5 +1,5 @@
-# mask-rcnn_vit-s_sfp_1x_coco.py with a quarter of the tokens after six blocks; each patch gets its features back from the
-# clusters nearest to it. Its checkpoints are those of the other, which can be tested with it as they are.
+# mask-rcnn_vit-s_sfp_1x_coco.py with a quarter of the tokens from the sixth block on; each patch gets its features back
+# from the clusters nearest to it. A checkpoint of the one can be tested with the other as it is.
 _base_ = ['./mask-rcnn_vit-s_sfp_1x_coco.py']
 
 model = dict(

@@ -216,9 +216,9 @@ def soft_clusters(
     "Expediting Large-Scale Vision Transformer for Dense Prediction without Fine-tuning", arXiv 2210.01035, section 3:
     the first centres are the means of the cells; in each of a few rounds of soft k-means a token is shared out among
     the centres of its own cell and those that touch it, and the centres become the means of their shares. What belongs
-    to clusters is given back to token i as ``sum_j softmax_j(-tau |x_i - c_j|^2) y_j`` over its nearest clusters j. Both
-    use one tau. Ours: it is the sharpness over the mean of ``|x_i - c_j|^2`` to the nearest j in the image, since widths
-    and layers differ; and a token weighs in the centres by the patches that it stands for.
+    to clusters is given back to token i as ``sum_j softmax_j(-tau |x_i - c_j|^2) y_j`` over its nearest clusters j.
+    Ours: tau, in both, is the sharpness over the image's mean of ``|x_i - c_j|^2`` to the nearest j, since widths and
+    layers differ; and a token weighs in the centres by the patches that it stands for.
 
     Args:
         x: (B, N, C), prefix tokens first.

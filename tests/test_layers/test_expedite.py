@@ -41,9 +41,7 @@ def reference(x, size, grid, cells, iterations, neighbors, sharpness):
     share = torch.tensor([[float(c == h) for c in clusters] for h in home])
     for i in range(iterations + 1):
         weights = share * size
-        centers = [
-            sum(weights[i, j] * x[i] for i in range(len(x))) / weights[:, j].sum() for j in range(len(clusters))
-        ]
+        centers = [sum(weights[i, j] * x[i] for i in range(len(x))) / weights[:, j].sum() for j in range(len(clusters))]
         if i < iterations:
             share = shares(x, centers, near, sharpness)
     square = torch.stack([(x - center).square().sum(dim=-1) for center in centers], dim=1)
@@ -95,7 +93,8 @@ def test_where_and_how_often():
     kept = []
     for step in model.eval().encoder.steps:
         step.register_forward_hook(lambda step, args, tokens: kept.append(tokens))
-    assert model(torch.randn(1, 3, 32, 32))[0].shape == (1, 24, 8, 8)
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 32, 32))[0].shape == (1, 24, 8, 8)
     assert [tokens.x.shape[1] for tokens in kept] == [16, 16, 4, 4]
     assert [float(tokens.size.sum()) for tokens in kept] == pytest.approx([64] * 4)
 

@@ -12,6 +12,7 @@ from mmstvit.registry import MODELS
 
 ARCH = dict(embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=48)
 IMAGE = torch.randn(2, 3, 27, 50, generator=torch.Generator().manual_seed(0))  # padded to 7 x 13 patches
+DROPPED = dict(keep_rate=0.5, fuse_last=True, blocks=[1])
 # Of each method that gives maps, the options.
 DENSE = {
     'ToMe': dict(keep_rate=0.8),
@@ -20,9 +21,9 @@ DENSE = {
     'DPCKNN': dict(keep_rate=0.6),
     'ToMeSD': dict(keep_rate=0.3),
     'Expedite': dict(keep_rate=0.3),
-    'TopK': dict(keep_rate=0.5, fuse_last=True, blocks=[1]),
-    'ATS': dict(keep_rate=0.5, fuse_last=True, blocks=[1]),
-    'RepresentationShift': dict(keep_rate=0.5, fuse_last=True, blocks=[1]),
+    'TopK': DROPPED,
+    'ATS': DROPPED,
+    'RepresentationShift': DROPPED,
     'Random': dict(keep_rate=0.5, fuse_last=True, blocks=[0, 2]),
     'GridPool': dict(keep_rate=0.3),
 }
@@ -201,8 +202,7 @@ def test_methods_that_drop_are_refused_for_maps(library):
 
 def test_dropped_patches_of_an_earlier_block_have_their_last_values():
     """Maps from before the last block, where dropped tokens are kept aside."""
-    settings = {**config_of('mmstvit', (1, 2, 3)), 'reduce': dict(type='Random', keep_rate=0.5, fuse_last=True, blocks=[1])}
-    model = build(settings)
+    model = build(dict(config_of('mmstvit', (1, 2, 3)), reduce=dict(type='Random', **DROPPED)))
     assert isinstance(model, STViT)
     before, after, _ = model(IMAGE)
     assert (before.abs().sum(dim=1) > 0).all()

@@ -17,7 +17,7 @@ class Expedite(GridPool):
     """Cluster the tokens around the cells of a coarser grid by soft k-means, between attention and MLP.
 
     "Expediting Large-Scale Vision Transformer for Dense Prediction without Fine-tuning", arXiv 2210.01035, see
-    :func:`.soft_clusters`. Maps are reconstructed: a patch gets the mean over the clusters that were nearest to it here.
+    :func:`.soft_clusters`. A patch of a map gets the mean over the clusters that were nearest to it here.
 
     Args:
         amounts: of all blocks up to this one, which say the grid of the tokens here.
@@ -49,8 +49,8 @@ def expedite(
 ) -> list[Step]:
     """Return the steps of cut and reconstruct: after a few blocks the tokens become clusters.
 
-    The paper clusters after a block, with attention that does not know the sizes of clusters. Ours: before its MLP; that
-    they weigh as the patches that they stand for; that clusters can be clustered again.
+    The paper clusters after a block, with attention that does not know the sizes of clusters. Ours: before its MLP;
+    that they weigh as the patches that they stand for; that clusters can be clustered again.
 
     Args:
         network: the transformer.
