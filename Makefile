@@ -12,13 +12,14 @@ PYTEST_ARGS ?=
 EVIDENCE_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-det demo-video test test-long docs evidence env lint clean
+.PHONY: help demo demo-det demo-seg demo-video test test-long docs evidence env lint clean
 
 PYTEST = OMP_NUM_THREADS=1 '$(VENV)/bin/python' -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 help:
 	@echo 'make demo   set up everything (no compiler), train STViT on handwritten digits, test and infer'
 	@echo 'make demo-det  the same for detection: scenes of digits, boxes and masks'
+	@echo 'make demo-seg  the same for semantic segmentation: a class for each pixel of the scenes'
 	@echo 'make demo-video  the same for video: mp4 clips of moving digits and how they move'
 	@echo 'make test   run the tests'
 	@echo 'make test-long  run those that take hours by their nature'
@@ -38,6 +39,9 @@ demo: env
 
 demo-det: env
 	@'$(VENV)/bin/python' tools/demo_det.py
+
+demo-seg: env
+	@'$(VENV)/bin/python' tools/demo_seg.py
 
 demo-video: env
 	@'$(VENV)/bin/python' tools/demo_video.py

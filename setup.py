@@ -31,6 +31,17 @@ DET = [
     'scipy',
     'scikit-learn',
 ]
+# It declares neither torch nor mmengine nor mmcv, and needs NumPy 2.
+SEG = [
+    *OPENMMLAB,
+    'onedl-mmsegmentation>=1.4',
+    'torchvision',
+    'numpy<2.3',
+    'opencv-python<4.13',
+    'pycocotools',
+    'scipy',
+    'scikit-learn',
+]
 VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'einops', 'scipy']
 ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
 # Hugging Face's models; their files load without.
@@ -88,7 +99,7 @@ def readme() -> str:
 setup(
     name='mmstvit',
     version=version(),
-    description='Vision transformers on semantic tokens, for mmpretrain, mmdet and mmaction2',
+    description='Vision transformers on semantic tokens, for mmpretrain, mmdet, mmseg and mmaction2',
     long_description=readme(),
     long_description_content_type='text/markdown',
     author='The mmstvit authors',
@@ -116,6 +127,7 @@ setup(
     extras_require={
         'cls': CLS,
         'det': DET,
+        'seg': SEG,
         'video': VIDEO,
         'analysis': ANALYSIS,
         'deploy': DEPLOY,
@@ -124,7 +136,7 @@ setup(
         'docs': ['sphinx', 'myst-parser', 'furo', 'sphinx-copybutton'],
         'hf': HF,
         'tests': ['pytest', 'hypothesis', 'psutil', 'ruff', 'codespell', 'selenium', 'sybil', 'setuptools', 'wheel'],
-        'all': sorted({*CLS, *DET, *VIDEO, *ANALYSIS, *DEPLOY, *VIS, *DEMO, *HF}),
+        'all': sorted({*CLS, *DET, *SEG, *VIDEO, *ANALYSIS, *DEPLOY, *VIS, *DEMO, *HF}),
     },
     cmdclass={'build_py': BuildWithMim},
     zip_safe=False,

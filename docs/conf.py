@@ -34,7 +34,7 @@ myst_substitutions = {
     'idea': text_of(
         'README.md',
         'index.md',
-        '**Vision transformers on semantic tokens, for mmpretrain, mmdet and mmaction2.**',
+        '**Vision transformers on semantic tokens, for mmpretrain, mmdet, mmseg and mmaction2.**',
         '## Four commands',
     ),
     **{family: text_of(f'configs/{family}/README.md', f'configs/{family}.md') for family in FAMILIES},

@@ -1,11 +1,12 @@
-"""mmstvit: vision transformers on semantic tokens, for mmpretrain, mmdet and mmaction2.
+"""mmstvit: vision transformers on semantic tokens, for mmpretrain, mmdet, mmseg and mmaction2.
 
 Importing it registers nothing eagerly and needs none of the toolboxes: mmengine finds ``type='mmstvit.STViT'`` by
 itself, and the functions below import what they need when they are called.
 
 What is changed in other packages, when they are imported, is what they offer no place for and any program needs:
 mmaction2, mmcv's operators and, beside transformers 5, mmpretrain can be imported; mmengine reads checkpoints without
-running what is in them, renames published ones, and finds ``mmstvit::`` configs; mmpretrain lists the models of here.
+running what is in them, renames published ones, and finds ``mmstvit::`` and ``mmseg::`` configs; mmpretrain lists the
+models of here.
 What a training or a test needs is in its config: ``runner_type='mmstvit.Runner'`` and hooks.
 """
 

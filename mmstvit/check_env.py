@@ -22,7 +22,7 @@ from .version import __version__
 OTHERS = ('torch', 'torchvision', 'numpy', *OPENCV, 'decord', 'av', 'scipy', 'scikit-learn', 'matplotlib', 'timm')
 OTHERS += ('fvcore', 'pycocotools', 'setuptools', 'wrapt')
 # Modules to try, in this order: each needs those before it.
-TRIED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmcv._ext', 'mmpretrain', 'mmdet', 'mmaction')
+TRIED = ('torch', 'torchvision', 'cv2', 'mmengine', 'mmcv', 'mmcv._ext', 'mmpretrain', 'mmdet', 'mmseg', 'mmaction')
 
 
 def find_versions() -> dict[str, str | None]:
@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(not clash.note for clash in clashes):
         return 1
     works = ['classification', *(['detection'] if _is_there('mmdet', versions) else [])]
+    works += ['segmentation'] if _is_there('mmseg', versions) else []
     works += ['video'] if _is_there('mmaction', versions) else []
     print(f'Nothing clashes. Ready: {", ".join(works)}.')
     return 0

@@ -15,6 +15,7 @@ TESTED = {
     'onedl-mmcv': '2.3.6',
     'onedl-mmpretrain': '1.3.6',
     'onedl-mmdetection': '3.5.1',
+    'onedl-mmsegmentation': '1.4.2',
     'mmaction2': '1.2.0',
     'numpy': '2.2.6',
     'opencv-python': '4.12.0.88',
@@ -26,6 +27,7 @@ LINES = {
     'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
     'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
     'mmaction': ('mmaction2',),
 }
 OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
@@ -35,6 +37,7 @@ BOUNDS = {
     'mmpretrain': {'mmcv': ('2.0.0', '2.4.0'), 'mmengine': ('0.8.3', '1.0.0')},
     'onedl-mmdetection': {'mmcv': ('2.0.0', '3.0.0'), 'mmengine': ('0.8.3', '1.0.0')},
     'mmdet': {'mmcv': ('2.0.0', '2.2.0'), 'mmengine': ('0.7.1', '1.0.0')},
+    'mmsegmentation': {'mmcv': ('2.0.0', '2.2.0'), 'mmengine': ('0.5.0', '1.0.0')},  # the maintained one asserts none
     # It asserts mmcv < 2.2.0 too, which mmstvit.compat.mmaction2 works round: a note, see find_clashes.
     'mmaction2': {'mmcv': ('2.0.0', '3.0.0'), 'mmengine': ('0.7.1', '1.0.0')},
 }
@@ -146,8 +149,9 @@ def _bounds(versions: Mapping) -> list[Clash]:
                     mend = f'pip uninstall -y {name} && {mend}'
             else:
                 mend = f"pip install '{name}>={low},<{below}'"
-            if package == 'mmdet' and module == 'mmcv' and name == 'onedl-mmcv':
-                mend = f'pip uninstall -y mmdet && pip install {_pinned("onedl-mmdetection")}'
+            maintained = {'mmdet': 'onedl-mmdetection', 'mmsegmentation': 'onedl-mmsegmentation'}.get(package)
+            if maintained and module == 'mmcv' and name == 'onedl-mmcv':
+                mend = f'pip uninstall -y {package} && pip install {_pinned(maintained)}'
             clashes.append(Clash(message, mend))
     return clashes
 

@@ -30,6 +30,7 @@ HOOKS = Registry(
         'mmstvit.engine.token_pictures',
         'mmstvit.engine.videos',
         'mmstvit.visualization.clips',
+        'mmstvit.visualization.label_maps',
     ],
 )
 

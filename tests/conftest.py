@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from run_helpers import DETECTION, TINY, VIDEO, one_run, read_scalars, serving, tool_command, tool_env
+from run_helpers import DETECTION, SEGMENTATION, TINY, VIDEO, one_run, read_scalars, serving, tool_command, tool_env
 
 from mmstvit.cli.train import main as train
 
@@ -155,6 +155,17 @@ def detection(tmp_path_factory):
         )
     (root / 'scenes.json').write_text(json.dumps(coco))
     return run_toolbox(DETECTION, root)
+
+
+@pytest.fixture(scope='session')
+def segmentation(tmp_path_factory):
+    """A finished run of mmseg on eight scenes of digits with their label maps."""
+    pytest.importorskip('mmseg')
+    from mmstvit.datasets.scenes import make_scenes
+
+    root = tmp_path_factory.mktemp('segmentation')
+    make_scenes(root, train=8, val=3, size=64, progress=False)
+    return run_toolbox(SEGMENTATION, root)
 
 
 @pytest.fixture(scope='session')

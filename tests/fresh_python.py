@@ -12,7 +12,7 @@ from pathlib import Path
 SERVER = """
 import json, os, sys, traceback
 import torch, mmengine.config, mmengine.registry
-OURS = ('mmstvit', 'mmpretrain', 'mmdet', 'mmaction', 'mmcv', 'torchvision', 'gradio')
+OURS = ('mmstvit', 'mmpretrain', 'mmdet', 'mmseg', 'mmaction', 'mmcv', 'torchvision', 'gradio')
 assert not [name for name in OURS if name in sys.modules]
 
 def run(code, output):

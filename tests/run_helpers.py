@@ -1,4 +1,4 @@
-"""Configs of small runs in the three toolboxes, and how the tests start a command and read its log."""
+"""Configs of small runs in the toolboxes, and how the tests start a command and read its log."""
 
 import contextlib
 import http.server
@@ -27,7 +27,8 @@ CONFIGS = sorted(
 )
 DETECTORS = [config for config in CONFIGS if 'rcnn' in config or config.endswith('_coco.py')]
 RECOGNISERS = [config for config in CONFIGS if 'swin3d' in config]
-CLASSIFIERS = [config for config in CONFIGS if config not in DETECTORS + RECOGNISERS]
+SEGMENTORS = [config for config in CONFIGS if 'upernet' in config]
+CLASSIFIERS = [config for config in CONFIGS if config not in DETECTORS + RECOGNISERS + SEGMENTORS]
 
 
 def is_larger(config):
@@ -141,6 +142,24 @@ optim_wrapper = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dic
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 """
 
+# On scenes of digits of 64 px.
+SEGMENTATION = """
+_base_ = ['mmstvit::digits/upernet_stvit-r_digits.py']
+norm = dict(type='GN', num_groups=4)  # 1 x 1 tokens are pooled of single images
+model = dict(
+    data_preprocessor=dict(size=(64, 64)),
+    backbone=dict(arch=dict(embed_dims=16, depths=(1, 1, 6, 1), num_heads=(1, 2, 4, 8))),
+    decode_head=dict(in_channels=[16, 32, 64, 128], channels=16, norm_cfg=dict(_delete_=True, **norm)),
+    auxiliary_head=dict(in_channels=64, channels=8, norm_cfg=dict(_delete_=True, **norm)))
+steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+scenes = dict(data_root='{root}', pipeline=steps)
+train_dataloader = dict(batch_size=4, dataset=scenes)
+val_dataloader = dict(batch_size=2, dataset=scenes)
+test_dataloader = val_dataloader
+param_scheduler = [dict(type='ConstantLR', factor=1.0)]
+train_cfg = dict(max_epochs=1, val_interval=1)
+"""
+
 COLOURS = dict(cat=(200, 30, 30), dog=(30, 200, 30), emu=(30, 30, 200))
 FOLDERS = """
 _base_ = ['mmstvit::digits/stvit-tiny_digits.py']
@@ -220,7 +239,9 @@ def start_process(function, *args, output):
     most of the time, and a process that has computed gradients in several threads cannot be forked.
     """
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmstvit.cli.train', 'mmpretrain.models', 'mmdet.models', 'mmaction.models'])
+    context.set_forkserver_preload(
+        ['mmstvit.cli.train', 'mmpretrain.models', 'mmdet.models', 'mmseg.models', 'mmaction.models']
+    )
     process = context.Process(target=_call, args=(function, args, output))
     process.start()
     return process

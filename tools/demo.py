@@ -16,6 +16,7 @@ from pathlib import Path
 
 CONFIG = 'configs/digits/stvit-tiny_digits.py'
 ROOT = Path(__file__).resolve().parent.parent
+ENLARGED = 3  # scenes, so that labels can be read
 
 
 def say(text: str) -> None:
@@ -129,6 +130,37 @@ def draw_predictions(work_dir: Path, checkpoint: Path, rows: int = 4, columns: i
         axis.axis('off')
     path = work_dir / 'predictions.png'
     figure.savefig(path, dpi=100)
+    return path
+
+
+def draw_scenes(config: str, checkpoint: Path, data: str, path: Path, rows: int = 3, columns: int = 4) -> Path:
+    """Infer held-out scenes of digits, and draw what is found, objects or label maps, on one sheet.
+
+    Args:
+        config: path below the repository.
+        checkpoint: its weights.
+        data: the folder of the scenes.
+        path: where the sheet goes; it is returned.
+        rows: of the sheet.
+        columns: of the sheet.
+    """
+    import cv2
+    import numpy as np
+
+    from mmstvit import get_model, inference_model
+    from mmstvit.apis.models import scope_of
+    from mmstvit.apis.results import draw_prediction
+
+    scenes = [cv2.imread(str(file)) for file in sorted(Path(data, 'val').glob('*.png'))[: rows * columns]]
+    # The network sees them at their own size: its pipeline makes them small again.
+    scenes = [cv2.resize(s, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC) for s in scenes]
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = get_model(str(ROOT / config), str(checkpoint))
+        results = inference_model(model, scenes)
+    scope = scope_of(model)
+    drawn = [draw_prediction(r, {}, scope, model, 0.5, s[..., ::-1])[..., ::-1] for s, r in zip(scenes, results)]
+    sheet = np.vstack([np.hstack(drawn[i : i + columns]) for i in range(0, len(drawn), columns)])
+    cv2.imwrite(str(path), sheet)
     return path
 
 

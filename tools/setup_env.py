@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / 'requirements'
 PYTHONS = ((3, 10), (3, 13))
 # The original OpenMMLab packages have the import names of the maintained ones, which would be written over them.
-ORIGINAL = ('mmengine', 'mmengine_lite', 'mmcv', 'mmcv_lite', 'mmcv_full', 'mmpretrain', 'mmdet')
+ORIGINAL = ('mmengine', 'mmengine_lite', 'mmcv', 'mmcv_lite', 'mmcv_full', 'mmpretrain', 'mmdet', 'mmsegmentation')
 # Settings of the caller that would send packages elsewhere.
 FOREIGN = ('PYTHONPATH', 'PYTHONHOME', 'PIP_TARGET', 'PIP_PREFIX', 'PIP_USER', 'PIP_NO_BUILD_ISOLATION')
 
@@ -79,7 +79,7 @@ class Setup:
         (self.venv / 'constraints.txt').write_text('\n'.join(pins))
         source = [*again, *(['--extra-index-url', self.index] if self.index else [])]
         files = ['-c', self.venv / 'constraints.txt', '-r', REQUIREMENTS / 'environment.txt']
-        self.install('mmpretrain, mmdet and what they need: 15 s', *source, *files, 'torch', 'torchvision')
+        self.install('mmpretrain, mmdet, mmseg and what they need: 15 s', *source, *files, 'torch', 'torchvision')
         # Without a cache: it does not tell an mmcv with compiled operators from one without.
         self.install('mmcv: 5 s', '--no-deps', '--no-cache-dir', *again, pin('onedl-mmcv'))
         self.install('mmaction2 and mmstvit: 2 s', '--no-deps', *again, pin('mmaction2'), '-e', ROOT)

@@ -1,4 +1,4 @@
-"""The Python interface: models by name, by config or as built, in all three toolboxes."""
+"""The Python interface: models by name, by config or as built, in all toolboxes."""
 
 from ..model_index import list_models
 from .classifier import create_model

@@ -30,7 +30,7 @@ def dense_baseline(cfg: Config) -> Config:
     which has nothing to recover, is left out.
 
     Args:
-        cfg: of a model of any of the three toolboxes; it is not changed.
+        cfg: of a model of any of the toolboxes; it is not changed.
 
     Raises:
         ValueError: its backbone has no semantic tokens.

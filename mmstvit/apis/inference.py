@@ -1,4 +1,4 @@
-"""Inference of images and videos, in all three toolboxes: ``infer`` and ``inference_model``."""
+"""Inference of images and videos, in all toolboxes: ``infer`` and ``inference_model``."""
 
 import copy
 import functools
@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
 
 from ..engine.mixed_precision import check_dtype
 from ..errors import UsageError
+from ..io.image_transforms import guard_images
+from ..registry import type_name
 from .inputs import LocalCopies, checked_image, checked_path, infer_each, settle
 from .models import chosen_device, get_model, scope_of
 from .pipelines import test_dataset_of
@@ -96,8 +99,9 @@ def inference_model(
         softmax; of a multi-label head after a sigmoid for each), ``pred_label``, the number of the best one,
         ``pred_score``, its probability, and ``pred_class``, its name; of a multi-label head also ``pred_labels``; with
         ``return_logits`` also ``logits``, what the head gives before softmax or sigmoid. Of mmdet a ``DetDataSample``,
-        whose ``pred_instances.scores`` are probabilities; of mmaction2 an ``ActionDataSample``, whose ``pred_score``
-        has probabilities where the head's ``average_clips`` is ``'prob'``. A list of inputs gives a list.
+        whose ``pred_instances.scores`` are probabilities; of mmseg a ``SegDataSample``, whose ``pred_sem_seg.data``
+        (1, height, width) has the number of a class for each pixel; of mmaction2 an ``ActionDataSample``, whose
+        ``pred_score`` has probabilities where the head's ``average_clips`` is ``'prob'``. A list gives a list.
 
     Raises:
         ValueError: an unknown name, an input that is no image, cannot be read or has too many pixels (the environment
@@ -134,27 +138,42 @@ def _infer_objects(
     model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int, **unknown: Any
 ) -> Iterator[Any]:
     from mmdet.apis import inference_detector
-    from mmengine.dataset import Compose
 
-    from ..io.image_transforms import guard_images
-
-    _refuse_batches(batch_size)
-    if unknown:
-        raise ValueError(f'{", ".join(unknown)}: inference with mmdet has no such setting')
-
-    @functools.cache
-    def pipeline(of_files: bool) -> Compose:
-        # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
-        steps = copy.deepcopy(test_dataset_of(model.cfg).pipeline)
-        if not of_files:
-            steps[0].type = 'mmdet.LoadImageFromNDArray'
-        return Compose(guard_images(Compose(steps).transforms))
+    _refuse_settings('mmdet', batch_size, unknown)
+    pipeline = functools.cache(functools.partial(_pipeline, test_dataset_of(model.cfg).pipeline, 'mmdet'))
 
     def infer_one(image: Any) -> Any:
         image = checked_image(local(image))
         return inference_detector(model, image, pipeline(isinstance(image, str)))
 
     return infer_each(infer_one, inputs)
+
+
+def _infer_maps(
+    model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int, **unknown: Any
+) -> Iterator[Any]:
+    _refuse_settings('mmseg', batch_size, unknown)
+    # An input has no label map; mmseg itself would look for a pipeline at the top of the config.
+    steps = [step for step in test_dataset_of(model.cfg).pipeline if type_name(step) != 'LoadAnnotations']
+    pipeline = functools.cache(functools.partial(_pipeline, steps, 'mmseg'))
+
+    def infer_one(image: Any) -> Any:
+        image = checked_image(local(image))
+        of_file = isinstance(image, str)
+        packed = pipeline(of_file)(dict(img_path=image) if of_file else dict(img=image))
+        with torch.no_grad():
+            return model.test_step({key: [value] for key, value in packed.items()})[0]
+
+    return infer_each(infer_one, inputs)
+
+
+def _pipeline(steps: list, scope: str, of_files: bool) -> Compose:
+    """Build the pipeline of images in files or in arrays."""
+    # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
+    steps = copy.deepcopy(steps)
+    if not of_files:
+        steps[0].type = f'{scope}.LoadImageFromNDArray'
+    return Compose(guard_images(Compose(steps).transforms))
 
 
 def _infer_videos(
@@ -166,9 +185,17 @@ def _infer_videos(
     return infer_each(lambda video: infer_video(model, checked_path(local(video), 'video'), **kwargs), inputs)
 
 
+def _refuse_settings(scope: str, batch_size: int, unknown: dict[str, Any]) -> None:
+    _refuse_batches(batch_size)
+    if unknown:
+        raise ValueError(f'{", ".join(unknown)}: inference with {scope} has no such setting')
+
+
 def _refuse_batches(batch_size: int) -> None:
     if batch_size != 1:
-        raise ValueError(f'batch_size={batch_size} has no effect here: mmdet and mmaction2 infer one input at a time')
+        raise ValueError(
+            f'batch_size={batch_size} has no effect here: mmdet, mmseg and mmaction2 infer one input at a time'
+        )
 
 
-_INFER = {'mmpretrain': _infer_images, 'mmdet': _infer_objects, 'mmaction': _infer_videos}
+_INFER = {'mmpretrain': _infer_images, 'mmdet': _infer_objects, 'mmseg': _infer_maps, 'mmaction': _infer_videos}

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..compat.requires import require
+from ..engine.terminal import import_toolbox
 from ..errors import UsageError, one_line, suggest
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..model_index import model_index
@@ -24,7 +25,7 @@ from .scopes import toolbox_scope
 from .weights import load_weights, read_weights, set_options_of
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
-TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmaction': 'video'}
+TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg', 'mmaction': 'video'}
 
 
 def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
@@ -45,7 +46,7 @@ def toolbox_of(cfg: Config) -> str:
     """Return the toolbox that a config is for, imported.
 
     Raises:
-        ValueError: its ``default_scope`` is none of the three.
+        ValueError: its ``default_scope`` is none of them.
         ImportError: the toolbox is not installed; the message says which extra installs it.
     """
     scope = cfg.get('default_scope')
@@ -56,7 +57,7 @@ def toolbox_of(cfg: Config) -> str:
 
 
 def read_valid_config(path: Path) -> Config:
-    """Read a config of one of the three toolboxes from its file.
+    """Read a config of one of the toolboxes from its file.
 
     Raises:
         UsageError: it is none, or its toolbox is not installed.
@@ -106,9 +107,9 @@ def get_model(
         **kwargs: override settings of the config's ``model``, e.g. ``backbone=dict(stgm_layer=6)``.
 
     Returns:
-        The toolbox's model in evaluation mode: mmpretrain's classifier, mmdet's detector, mmaction2's recogniser. Its
-        ``dataset_meta['classes']`` has the names of the classes: of the checkpoint, or else of the config's test data;
-        ``None`` where neither tells.
+        The toolbox's model in evaluation mode: mmpretrain's classifier, mmdet's detector, mmseg's segmentor or
+        mmaction2's recogniser. Its ``dataset_meta['classes']`` has the names of the classes: of the checkpoint, or else
+        of the config's test data; ``None`` where neither tells.
 
     Raises:
         ValueError: an unknown name, ``pretrained=True`` where no weights are published, a checkpoint that is broken,
@@ -155,6 +156,11 @@ def _build(cfg: Config, device: str | torch.device) -> torch.nn.Module:
 
             with warnings.catch_warnings(record=True):  # that classes are COCO's, which they need not be here
                 return init_detector(cfg, device=device)
+        if scope == 'mmseg':
+            import_toolbox(scope)
+            from mmseg.apis import init_model
+
+            return init_model(cfg, device=device)
         from mmaction.apis import init_recognizer
 
         return init_recognizer(cfg, device=device)

@@ -43,7 +43,7 @@ def write_own_config(cfg: Config, folder: str, path: Path, given: Collection[str
 
 
 def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[str] = ()) -> Config:
-    """Fit a config of any of the three toolboxes to a folder of one's own data.
+    """Fit a config of any of the toolboxes to a folder of one's own data.
 
     The classes are those of the folder, in every head and metric. Without a held-out part, one is split off by chance:
     ``randomness.seed``, by default 0, chooses. The learning rate is scaled by the batch size over
@@ -60,7 +60,7 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[s
         A new config without anything that a runner does not read.
 
     Raises:
-        UsageError: the folder is not such a one.
+        UsageError: the folder is not such a one, or the toolbox is mmseg.
     """
     place = Path(os.path.abspath(Path(folder).expanduser()))
     if not place.is_dir():
@@ -69,7 +69,12 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[s
     cfg.randomness = dict(cfg.get('randomness') or {})
     if cfg.randomness.get('seed') is None:
         cfg.randomness.seed = 0
-    read = dict(mmpretrain=_images, mmdet=_coco, mmaction=_clips)[cfg.default_scope]
+    read = dict(mmpretrain=_images, mmdet=_coco, mmaction=_clips).get(cfg.default_scope)
+    if read is None:
+        raise UsageError(
+            f'--data is not for {cfg.default_scope}, whose label maps do not tell the names of the classes: write a '
+            'config over the one that is trained, with data_root, metainfo.classes and num_classes'
+        )
     classes, datasets, number = read(place, Path(os.path.abspath(lists)), cfg.randomness.seed)
     for name, dataset in datasets.items():
         loader = cfg.get(f'{name}_dataloader')

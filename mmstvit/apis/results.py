@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import torch.nn as nn
 from mmcv.image import imread
+from torch import Tensor
 
+from ..compat.requires import require
 from ..visualization.colours import distinct_colours
 from ..visualization.fonts import choose_fonts
 from .models import classes_of
 
 THRESHOLD = 0.3  # least score of an object that is reported
+_LARGEST = 5  # areas of a label map in a line
+_OPACITY = 0.5  # of the colours of areas
 
 
 def record(result: Any, scope: str, model: Any, threshold: float = THRESHOLD, topk: int = 1) -> dict[str, Any]:
@@ -30,10 +34,13 @@ def record(result: Any, scope: str, model: Any, threshold: float = THRESHOLD, to
         ``top``, the best classes with ``class``, ``label`` and ``score``; where a network gives several labels to an
         image ``pred_labels`` and ``pred_classes``, which may be none. Of a detector ``objects``,
         best first, each with ``class``, ``label``, ``score``, ``box`` (left, top, right, bottom in pixels) and, where
-        there is one, ``mask`` as COCO's run-length code.
+        there is one, ``mask`` as COCO's run-length code. Of a segmentor ``areas`` of the classes that there are,
+        largest first, each with ``class``, ``label``, ``share`` of the pixels and ``mask``.
     """
     if scope == 'mmdet':
         return dict(objects=_objects(result, model, threshold))
+    if scope == 'mmseg':
+        return dict(areas=_areas(result.pred_sem_seg.data, model))
     if scope == 'mmaction':
         result = of_scores(result.pred_score, classes_of(model))
     scores, names = [float(score) for score in result['pred_scores']], classes_of(model)
@@ -78,6 +85,18 @@ def _objects(sample: Any, model: Any, threshold: float) -> list[dict]:
     return sorted(objects, key=lambda one: -one['score'])
 
 
+def _areas(labels: Tensor, model: Any) -> list[dict]:
+    """Return the areas of a label map (1, H, W)."""
+    mask_of = require('pycocotools.mask', 'seg', 'masks of areas').encode
+    labels, classes, areas = labels[0].cpu().numpy(), classes_of(model), []
+    for label in np.unique(labels).astype(int).tolist():
+        mask = labels == label
+        code = mask_of(np.asfortranarray(mask, dtype=np.uint8))
+        rle = dict(size=list(code['size']), counts=code['counts'].decode())
+        areas.append({'class': _name(classes, label), 'label': label, 'share': float(mask.mean()), 'mask': rle})
+    return sorted(areas, key=lambda one: -one['share'])
+
+
 def as_line(prediction: dict) -> str:
     """Return a :func:`record` as a line."""
     if 'error' in prediction:
@@ -86,10 +105,22 @@ def as_line(prediction: dict) -> str:
         return ', '.join(prediction['pred_classes']) or 'no class'
     if 'top' in prediction:
         return ', '.join(f'{one["class"]} {one["score"]:.1%}' for one in prediction['top'])
+    if 'areas' in prediction:
+        shown = [f'{one["class"]} {one["share"]:.0%}' for one in prediction['areas'][:_LARGEST]]
+        return ', '.join(shown) + (' ...' if len(prediction['areas']) > _LARGEST else '')
     if 'objects' not in prediction:
         return f'{prediction["pred_class"]} {prediction["pred_score"]:.1%}'
     names = [one['class'] for one in prediction['objects']]
     return ', '.join(f'{names.count(name)} x {name}' for name in dict.fromkeys(names)) or 'nothing'
+
+
+def coloured(model: nn.Module) -> dict[str, Any]:
+    """Return names and colours of the classes of a segmentor, whose number stands for a name that is not known."""
+    names = classes_of(model) or tuple(map(str, range(model.num_classes)))
+    palette = (model.dataset_meta or {}).get('palette')
+    if palette is None or len(palette) != len(names):
+        palette = distinct_colours(len(names)).tolist()
+    return dict(classes=names, palette=palette)
 
 
 @functools.lru_cache(maxsize=1)
@@ -97,6 +128,10 @@ def _visualizer(scope: str) -> Any:
     """Return the toolbox's visualizer, one for all files: each has figures of its own."""
     if scope == 'mmdet':
         from mmdet.visualization import DetLocalVisualizer as Visualizer
+    elif scope == 'mmseg':
+        from mmseg.visualization import SegLocalVisualizer
+
+        return SegLocalVisualizer(alpha=_OPACITY)  # it writes with OpenCV
     else:
         from mmpretrain.visualization import UniversalVisualizer as Visualizer
     return choose_fonts(Visualizer())
@@ -130,6 +165,10 @@ def draw_prediction(
             colours = map(tuple, distinct_colours(len(names)).tolist())
             visualizer.dataset_meta = dict(model.dataset_meta, palette=[*colours])
         visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold)
+        return visualizer.get_image()
+    if scope == 'mmseg':
+        visualizer.dataset_meta = coloured(model)
+        visualizer.add_datasample('', image, result, draw_gt=False)
         return visualizer.get_image()
     from mmpretrain.structures import DataSample
 

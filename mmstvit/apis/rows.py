@@ -15,7 +15,8 @@ class RowFile:
 
     ``.jsonl`` gets a line of JSON for each :func:`.record`. ``.csv`` gets a row for each image or video, with the best
     classes and their scores, ``class_1``, ``score_1``, ``class_2`` and so on; of a detector a row for each object, with
-    its box in pixels, and none for an image without objects. What could not be read has a row with its ``error``.
+    its box in pixels, and none for an image without objects; of a segmentor a row for each class that there is, with
+    its share of the pixels. What could not be read has a row with its ``error``.
 
     Args:
         path: the file, whose ending is one of ``ROW_FILES``.
@@ -25,12 +26,13 @@ class RowFile:
     """
 
     def __init__(self, path: str | Path, scope: str, topk: int = 1, of_frames: bool = False) -> None:
-        self.path, self.topk, self.objects = Path(path), topk, scope == 'mmdet'
+        self.path, self.topk = Path(path), topk
+        self.parts = {'mmdet': 'objects', 'mmseg': 'areas'}.get(scope)
         self._file = self.path.open('w', encoding='utf-8', newline='')
         self._csv = None
         if self.path.suffix == '.csv':
             best = [f'{what}_{i}' for i in range(1, topk + 1) for what in ('class', 'score')]
-            columns = ['class', 'score', *_CORNERS] if self.objects else best
+            columns = dict(objects=['class', 'score', *_CORNERS], areas=['class', 'share']).get(self.parts, best)
             names = ['file', *(('frame', 'time') if of_frames else ()), *columns, 'error']
             self._csv = csv.DictWriter(self._file, names, extrasaction='ignore')
             self._csv.writeheader()
@@ -52,9 +54,9 @@ class RowFile:
     def _rows(self, prediction: dict[str, Any]) -> list[dict]:
         if 'error' in prediction:
             return [prediction]
-        if self.objects:
-            boxes = [dict(zip(_CORNERS, one['box'])) for one in prediction['objects']]
-            return [{**prediction, **one, **box} for one, box in zip(prediction['objects'], boxes)]
+        if self.parts:
+            parts = prediction[self.parts]
+            return [{**prediction, **one, **dict(zip(_CORNERS, one.get('box', ())))} for one in parts]
         one = {'class': prediction['pred_class'], 'score': prediction['pred_score']}
         best = enumerate(prediction.get('top', [one])[: self.topk], 1)
         return [{**prediction, **{f'{key}_{i}': entry[key] for i, entry in best for key in ('class', 'score')}}]

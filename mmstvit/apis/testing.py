@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import MODELS
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 
 from ..compat.requires import require
 from ..engine.datasets import innermost
@@ -47,6 +47,9 @@ class PredictionRows(BaseMetric):
     def _row(self, sample: dict) -> dict[str, Any]:
         names = (key for key in ('img_path', 'filename', 'frame_dir', 'sample_idx', 'img_id') if key in sample)
         row = dict(file=sample[key] if (key := next(names, None)) else None)
+        if self.scope == 'mmseg':
+            labels = PixelData(data=sample['pred_sem_seg']['data'])
+            return {**row, **record(SimpleNamespace(pred_sem_seg=labels), 'mmseg', self)}
         if self.scope == 'mmdet':
             found = InstanceData(**sample['pred_instances'])
             return {**row, **record(SimpleNamespace(pred_instances=found), 'mmdet', self, 0.0)}
@@ -68,6 +71,33 @@ class PredictionRows(BaseMetric):
             for row in results:
                 file.write(row)
         return {}
+
+
+class PixelMatrix(BaseMetric):
+    """How often pixels of each class were predicted as which, (classes, classes), true classes in rows.
+
+    Args:
+        ignore_index: label of pixels that do not count.
+    """
+
+    default_prefix = _MATRIX
+
+    def __init__(self, ignore_index: int = 255) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Count the pixels of a batch."""
+        number = len(self.dataset_meta['classes'])
+        for sample in data_samples:
+            true, predicted = (sample[key]['data'].flatten().cpu().long() for key in ('gt_sem_seg', 'pred_sem_seg'))
+            counted = true != self.ignore_index
+            pairs = number * true[counted] + predicted[counted]
+            self.results.append(pairs.bincount(minlength=number**2).reshape(number, number).numpy())
+
+    def compute_metrics(self, results: list) -> dict:
+        """Add the counts up."""
+        return dict(result=np.sum(results, axis=0))
 
 
 def add_reports(cfg: Config, out: str | None, per_class: bool, matrix: bool) -> None:
@@ -103,15 +133,19 @@ def _add_metric(cfg: Config, **metric: Any) -> None:
 
 
 def _collect_classes(cfg: Config, matrix: bool) -> None:
-    """Let the toolbox compute figures of classes: its confusion matrix, or mmdet's AP of each class."""
+    """Let figures of classes be computed: a confusion matrix, of images or of pixels, or mmdet's AP of each class."""
     if cfg.default_scope == 'mmdet':
         if matrix:
-            raise UsageError('--confusion-matrix is for classifiers: leave it out, --per-class gives the AP of classes')
+            raise UsageError('--confusion-matrix is not for detectors: leave it out, --per-class gives their AP')
         metrics = [metric for metric in entries_of(cfg.test_evaluator) if _name(metric) == 'CocoMetric']
         if not metrics:
             raise UsageError('--per-class needs a CocoMetric as test_evaluator in mmdet')
         for metric in metrics:
             metric.classwise = True
+        return
+    if cfg.default_scope == 'mmseg':
+        ignored = [metric.get('ignore_index', 255) for metric in entries_of(cfg.test_evaluator)]
+        _add_metric(cfg, type=PixelMatrix, ignore_index=ignored[0])
         return
     head = cfg.model.get('head') or {}
     if cfg.default_scope == 'mmpretrain':
@@ -125,7 +159,7 @@ def _collect_classes(cfg: Config, matrix: bool) -> None:
 
 def _matrix_key(cfg: Config) -> str | None:
     """Return the name of the confusion matrix among the metrics."""
-    own = [metric for metric in entries_of(cfg.test_evaluator) if _name(metric) == 'ConfusionMatrix']
+    own = [m for m in entries_of(cfg.test_evaluator) if _name(m) in ('ConfusionMatrix', PixelMatrix.__name__)]
     return f'{own[0].get("prefix") or _MATRIX}/result' if own else None
 
 
@@ -170,7 +204,8 @@ def report_of(cfg: Config, metrics: dict[str, Any], classes: Sequence[str] | Non
         return Report(classes, average_precisions(metrics, classes))
     matrix = np.asarray(metrics[_matrix_key(cfg)])
     names = [str(name) for name in classes or range(len(matrix))]
-    return Report(names, class_figures(matrix, names), matrix)
+    rows = class_figures(matrix, names)
+    return Report(names, with_overlap(rows, matrix) if cfg.default_scope == 'mmseg' else rows, matrix)
 
 
 def class_figures(matrix: np.ndarray, classes: Sequence[str]) -> list[list]:
@@ -194,6 +229,19 @@ def class_figures(matrix: np.ndarray, classes: Sequence[str]) -> list[list]:
     means = [float(np.mean(column)) for column in columns]
     rows = [list(row) for row in zip(classes, *columns, support, strict=True)]
     return [['class', 'precision', 'recall', 'f1', 'support'], *rows, [_AVERAGE, *means, sum(support)]]
+
+
+def with_overlap(rows: list[list], matrix: np.ndarray) -> list[list]:
+    """Add the IoU of each class to its figures, in the second column; their mean is of the classes that there are.
+
+    Args:
+        rows: of :func:`class_figures`.
+        matrix: of pixels, as there.
+    """
+    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+    overlap = np.divide(matrix.diagonal(), union, out=np.full(len(matrix), np.nan), where=union > 0).tolist()
+    column = ['IoU', *overlap, float(np.nanmean(overlap))]
+    return [[name, value, *others] for value, (name, *others) in zip(column, rows, strict=True)]
 
 
 def average_precisions(metrics: dict[str, Any], classes: Sequence[str]) -> list[list]:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from ..apis.configs import find_config
 from ..apis.models import TOOLBOXES, toolbox_of
-from ..engine.running import READ_KEYS, fill_dataloaders, move_evaluators, prepare_cpu
+from ..engine.running import READ_KEYS, fill_dataloaders, move_data, move_evaluators, prepare_cpu
 from ..engine.schedules import fit_schedules
 from ..engine.terminal import import_toolbox
 from ..errors import UsageError, one_line, suggest
@@ -72,6 +72,7 @@ def read_config(config: str, cfg_options: Mapping[str, Any] | None = None, work_
     before = copy.deepcopy(cfg)
     try:
         cfg.merge_from_dict(cfg_options)
+        move_data(cfg, before)
         move_evaluators(cfg, before)
         fit_schedules(cfg, before)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

@@ -1,4 +1,4 @@
-"""Export a model of any of the three toolboxes to ONNX: ``tools/deployment/export_onnx.py``."""
+"""Export a model of any of the toolboxes to ONNX: ``tools/deployment/export_onnx.py``."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from .common import read_config
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the arguments."""
     parser = argparse.ArgumentParser(
-        description='Write a classifier (its softmax scores), the backbone and neck of a detector (its maps) or a '
-        'video recogniser (its softmax scores) to an ONNX file, and check it with ONNX Runtime against PyTorch. Inputs '
-        'are normalised images (batch, 3, height, width) or clips (batch, 3, frames, height, width); how an image is '
-        'prepared is written into the file, and tools/deployment/run_onnx.py does it.',
+        description='Write a classifier (its softmax scores), a segmentor (those of each pixel), the backbone and neck '
+        'of a detector (its maps) or a video recogniser (its softmax scores) to an ONNX file, and check it with ONNX '
+        'Runtime against PyTorch. Inputs are normalised images (batch, 3, height, width) or clips (batch, 3, frames, '
+        'height, width); how an image is prepared is written into the file, and tools/deployment/run_onnx.py does it.',
         epilog='example: mmstvit export stvit-s_8xb128_in1k s.pth s.onnx --dynamic-batch',
     )
     add_run_arguments(parser)

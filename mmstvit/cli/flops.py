@@ -20,7 +20,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "resizing, nor mmcv's deformable convolutions, which are named where there are any. The figure is of one image "
         'or one clip (of the test views of a video each costs as much). Of a detector it holds backbone, neck and '
         'heads without decoding and non-maximum suppression: the heads of the second stage for as many proposals as '
-        'the config lets through (model.test_cfg.rpn.max_per_img), the mask head for as many as mmdet runs it on.',
+        'the config lets through (model.test_cfg.rpn.max_per_img), the mask head for as many as mmdet runs it on. Of a '
+        'segmentor it holds backbone, neck and decode head, without the auxiliary heads of its training.',
         epilog='example: mmstvit flops stvit-s_8xb128_in1k timm:deit_small_patch16_224',
     )
     add_network_arguments(parser, 'One table each, then a comparison with the first.')

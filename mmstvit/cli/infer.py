@@ -29,9 +29,9 @@ from .arguments import (
 from .common import read_config
 from .tables import Tally
 
-IMAGE_MODELS = ('mmpretrain', 'mmdet')
+IMAGE_MODELS = ('mmpretrain', 'mmdet', 'mmseg')
 LIMITED = {  # the toolboxes that have an option, its default, and why others have not
-    'batch_size': (('mmpretrain',), 16, 'image classifiers: detectors and recognisers infer one file at a time'),
+    'batch_size': (('mmpretrain',), 16, 'image classifiers: the other models infer one file at a time'),
     'threshold': (('mmdet',), THRESHOLD, 'detectors: leave it out'),
     'top_k': (('mmpretrain', 'mmaction'), 1, 'classifiers: leave it out'),
     'source': (IMAGE_MODELS, None, 'models of images: give the path of a video'),
@@ -66,7 +66,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--out',
         metavar='FILE',
         help='write a line of JSON for each file to FILE.jsonl, or a row with its best classes, of a detector one for '
-        'each object, to FILE.csv, as soon as it is inferred',
+        'each object, of a segmentor one for each class, to FILE.csv, as soon as it is inferred',
     )
     parser.add_argument(
         '--draw', metavar='FOLDER', type=Path, help='draw each prediction into a picture there, of videos into an mp4'

@@ -47,7 +47,8 @@ class Tally:
         if 'error' in row:
             self.failed += 1
         else:
-            self._counted.update({one['class'] for one in row['objects']} if 'objects' in row else [row['pred_class']])
+            parts = row.get('objects', row.get('areas'))
+            self._counted.update([row['pred_class']] if parts is None else {one['class'] for one in parts})
 
     def print(self) -> None:
         """Print the table, the time, and how many could not be read."""

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint in any of the three toolboxes: ``tools/test.py``."""
+"""Evaluate a checkpoint in any of the toolboxes: ``tools/test.py``."""
 
 import argparse
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from .tables import figures_of_classes
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        description='Evaluate a checkpoint; the toolbox (mmpretrain, mmdet, mmaction2) is chosen by the config.',
+        description='Evaluate a checkpoint; the toolbox (mmpretrain, mmdet, mmseg, mmaction2) is chosen by the config.',
         epilog='example: python tools/test.py configs/stvit/stvit-s_8xb128_in1k.py https://.../stvit-s.pth',
     )
     add_run_arguments(parser)
@@ -39,10 +39,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '(a line for each file, as of `mmstvit infer`) or FILE.pkl',
     )
     parser.add_argument(
-        '--per-class', action='store_true', help='precision, recall, F1 and support of each class; the AP of detectors'
+        '--per-class',
+        action='store_true',
+        help='precision, recall, F1 and support of each class; the AP of detectors; the IoU too of segmentors',
     )
     parser.add_argument(
-        '--confusion-matrix', action='store_true', help="of classifiers, as a picture and as CSV, in the log's folder"
+        '--confusion-matrix',
+        action='store_true',
+        help="of images or pixels, a picture and CSV, in the log's folder",
     )
     parser.add_argument('--show-dir', help='draw the predictions into this folder')
     parser.add_argument('--interval', type=int, default=1, help='with --show-dir: draw every n-th sample')

@@ -1,4 +1,4 @@
-"""Train a model of any of the three toolboxes: ``tools/train.py``."""
+"""Train a model of any of the toolboxes: ``tools/train.py``."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from .own_data import add_own_data_arguments, choose_own_data, with_own_data_opt
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        description='Train a model; the toolbox (mmpretrain, mmdet, mmaction2) is chosen by the config.',
+        description='Train a model; the toolbox (mmpretrain, mmdet, mmseg, mmaction2) is chosen by the config.',
         epilog='example: python tools/train.py configs/digits/stvit-tiny_digits.py --work-dir work_dirs/digits',
     )
     parser.add_argument('config', help='the config file, or a name of mmstvit list')

@@ -1,6 +1,7 @@
-"""Make ``_base_ = ['mmstvit::...']`` and ``get_config('mmstvit::...')`` work.
+"""Make ``_base_ = ['mmstvit::...']``, ``_base_ = ['mmseg::...']`` and ``get_config('mmstvit::...')`` work.
 
-mmengine looks packages up in a table of its own and refuses others. It also marks what a config inherits from a
+mmengine looks packages up in a table of its own and refuses others; there mmseg is under the name of the original line
+alone. It also marks what a config inherits from a
 package with that package's scope, and would look for mmpretrain's classes in mmstvit; our configs mean the toolbox of
 the config that inherits them. This can go when mmengine takes any package and leaves the scope to the config.
 """
@@ -21,6 +22,7 @@ def install() -> None:
 
 def _enter(module) -> None:
     module.MODULE2PACKAGE.setdefault('mmstvit', 'mmstvit')
+    module.MODULE2PACKAGE['mmseg'] = 'mmseg'  # by the module, which both lines install
 
 
 def _wrap(module) -> None:

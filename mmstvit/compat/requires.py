@@ -9,6 +9,7 @@ EXTRAS = {
     **dict.fromkeys(('mmengine', 'mmcv', 'mmpretrain', 'torchvision', 'sklearn', 'matplotlib'), 'cls'),
     **dict.fromkeys(('yaml', 'rich', 'cv2', 'PIL', 'addict', 'yapf', 'termcolor'), 'cls'),
     **dict.fromkeys(('mmdet', 'pycocotools', 'scipy'), 'det'),
+    **dict.fromkeys(('mmseg', 'ftfy', 'regex'), 'seg'),
     **dict.fromkeys(('mmaction', 'einops'), 'video'),
     **dict.fromkeys(('fvcore', 'timm', 'tabulate'), 'analysis'),
     **dict.fromkeys(('onnx', 'onnxruntime', 'onnxscript'), 'deploy'),

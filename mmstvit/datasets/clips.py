@@ -115,11 +115,11 @@ class _Clips(MadeSet):
     def settings_in(self, content: dict) -> object:
         return content['settings']
 
-    def encode(self, split: str, index: int) -> tuple[bytes, int]:
+    def encode(self, split: str, index: int) -> tuple[list[bytes], int]:
         frames = draw_clip(split, index, self.size, self.seed)
         with unfinished(self.path(split, index)) as temporary:
             write_video(temporary, frames, FPS)
-            return temporary.read_bytes(), label_of(index)
+            return [temporary.read_bytes()], label_of(index)
 
     def encode_lists(self, split: str, known: Sequence[int]) -> Sequence[bytes]:
         lines = [f'{self.path(split, index).relative_to(self.out_dir)} {label}\n' for index, label in enumerate(known)]

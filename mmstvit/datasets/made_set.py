@@ -51,8 +51,8 @@ class MadeSet(ABC):
         """The settings that the last list of a split records, given what :mod:`json` reads from it."""
 
     @abstractmethod
-    def encode(self, split: str, index: int) -> tuple[bytes, object]:
-        """Draw a file: its content, and what the lists need to know of it."""
+    def encode(self, split: str, index: int) -> tuple[Sequence[bytes], object]:
+        """Draw a picture or clip: the contents of its files, and what the lists need to know of it."""
 
     @abstractmethod
     def encode_lists(self, split: str, known: Sequence) -> Sequence[bytes]:
@@ -69,8 +69,12 @@ class MadeSet(ABC):
         }
 
     def path(self, split: str, index: int) -> Path:
-        """Where a file is."""
+        """Where a picture or clip is."""
         return self.out_dir / split / f'{index:06d}{self.suffix}'
+
+    def paths(self, split: str, index: int) -> Sequence[Path]:
+        """The files of a picture or clip: it, and what belongs to it."""
+        return [self.path(split, index)]
 
     def make(self, overwrite: bool = False, progress: bool = True) -> int:
         """Write what is missing.
@@ -94,7 +98,7 @@ class MadeSet(ABC):
         if total == 0:
             return 0
         for split in SPLITS:
-            for path in (self.path(split, 0), *self.lists(split)):
+            for path in (*self.paths(split, 0), *self.lists(split)):
                 path.parent.mkdir(parents=True, exist_ok=True)
         # In a terminal a moving bar, in a log file one line at the end.
         with Progress(disable=not progress) as bar:
@@ -107,8 +111,9 @@ class MadeSet(ABC):
         for split in SPLITS:
             for path in self.lists(split):
                 path.unlink(missing_ok=True)
-            for path in (self.out_dir / split).glob('[0-9]' * 6 + self.suffix):
-                path.unlink()
+            for folder in (path.parent for path in self.paths(split, 0)):
+                for path in folder.glob('[0-9]' * 6 + self.suffix):
+                    path.unlink()
 
     def _todo(self, split: str) -> Sequence[int]:
         """The files to draw: all while a list is missing, then those that have gone."""
@@ -118,7 +123,7 @@ class MadeSet(ABC):
             self._check_settings(split, record)
         if not all(path.exists() for path in (*others, record)):
             return indices
-        return [i for i in indices if not _has_content(self.path(split, i))]
+        return [i for i in indices if not all(map(_has_content, self.paths(split, i)))]
 
     def _check_settings(self, split: str, record: Path) -> None:
         try:
@@ -133,12 +138,12 @@ class MadeSet(ABC):
         """Write the files of a split, then its lists if one is missing; ``update`` is called after each file."""
         known = []
         for index in indices:
-            path = self.path(split, index)
-            data, about = self.encode(split, index)
-            if not _has_content(path):
-                write_whole(path, data)
-            elif path.read_bytes() != data:
-                raise _refusal(path, f'is another {self.kind[:-1]}')
+            contents, about = self.encode(split, index)
+            for path, data in zip(self.paths(split, index), contents, strict=True):
+                if not _has_content(path):
+                    write_whole(path, data)
+                elif path.read_bytes() != data:
+                    raise _refusal(path, f'is another {self.kind[:-1]}')
             known.append(about)
             update()
         lists = self.lists(split)

@@ -1,4 +1,4 @@
-"""Synthetic scenes of handwritten digits: a small detection and instance segmentation data set in COCO's format."""
+"""Synthetic scenes of handwritten digits: a small data set for detection, instance and semantic segmentation."""
 
 import colorsys
 import functools
@@ -17,6 +17,7 @@ from .made_set import MadeSet
 
 SIZES = (64, 1024)  # below, strokes are two pixels wide; above, there is nothing more to see in scans of 8 x 8
 CLASSES = tuple('0123456789')
+MAP_CLASSES = ('ground', *CLASSES)  # of the pixels of label maps, by number
 VISIBLE = 0.7  # the least share of a digit's strokes that later digits leave visible
 
 _RECIPE = 1
@@ -71,6 +72,14 @@ def draw_scene(split: str, index: int, size: int = 128, seed: int = 0) -> Scene:
         strokes = np.concatenate([strokes, placed[None] >= 0.5])
     image = np.clip(image + rng.normal(0, 6, image.shape), 0, 255).round().astype(np.uint8)
     return Scene(image, labels, _visible(strokes), strokes)
+
+
+def label_map(scene: Scene) -> np.ndarray:
+    """Return the number of the class in ``MAP_CLASSES`` of each pixel: (H, W), uint8."""
+    labels = np.zeros(scene.masks.shape[1:], dtype=np.uint8)
+    for label, mask in zip(scene.labels, scene.masks):
+        labels[mask] = MAP_CLASSES.index(CLASSES[label])
+    return labels
 
 
 def _draw_ink(rng: np.random.Generator, scan: np.ndarray, height: float) -> np.ndarray:
@@ -129,9 +138,14 @@ class _Scenes(MadeSet):
     def settings_in(self, content: dict) -> object:
         return content['info']['settings']
 
-    def encode(self, split: str, index: int) -> tuple[bytes, list[dict]]:
+    def paths(self, split: str, index: int) -> Sequence[Path]:
+        path = self.path(split, index)
+        return [path, self.out_dir / 'maps' / split / path.name]
+
+    def encode(self, split: str, index: int) -> tuple[list[bytes], list[dict]]:
         scene = draw_scene(split, index, self.size, self.seed)
-        return cv2.imencode('.png', scene.image)[1].tobytes(), list(_annotate(scene))
+        pictures = (scene.image, label_map(scene))
+        return [cv2.imencode('.png', picture)[1].tobytes() for picture in pictures], list(_annotate(scene))
 
     def encode_lists(self, split: str, known: Sequence[list[dict]]) -> Sequence[bytes]:
         entries = [dict(image_id=index, **a) for index, annotations in enumerate(known) for a in annotations]
@@ -158,8 +172,9 @@ def make_scenes(
 ) -> int:
     """Write a data set of scenes in COCO's layout; what an earlier, interrupted call has written is kept.
 
-    The images are ``train/000000.png`` and so on, the annotations ``annotations/instances_train.json``, the same for
-    ``val``. An annotation file is written when all its images are there.
+    The images are ``train/000000.png`` and so on, the annotations ``annotations/instances_train.json``, the label maps
+    for semantic segmentation (:func:`label_map`) ``maps/train/000000.png``, the same for ``val``. An annotation file is
+    written when all its images are there.
 
     Args:
         out_dir: the folder of the data set.

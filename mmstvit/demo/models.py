@@ -29,7 +29,12 @@ from ..visualization import has_semantic_tokens, token_maps
 from ..visualization.groups import groups_picture, token_groups
 from ..visualization.pictures import picture
 
-KINDS = {'mmpretrain': 'image classifier', 'mmaction': 'video recogniser', 'mmdet': 'detector'}
+KINDS = {
+    'mmpretrain': 'image classifier',
+    'mmaction': 'video recogniser',
+    'mmdet': 'detector',
+    'mmseg': 'segmentor',
+}
 THRESHOLD = 0.5  # least score of an object
 ROUNDS = 11  # in which a network and its baseline are timed in turn
 BATCHES = (1, 16)  # one input of a small network takes the time of its calls, not of its arithmetic
@@ -42,7 +47,8 @@ class Answer:
     """Prediction of one input, with its pictures.
 
     Attributes:
-        classes: the names of the best classes with their scores; of a detector the objects, in a line.
+        classes: the names of the best classes with their scores, of a segmentor with their shares of the pixels; of a
+            detector the objects, in a line.
         drawing: the input with the prediction, (height, width, 3), uint8 RGB.
         tokens: the picture of the token maps, or of the groups of a reduction, uint8 RGB; ``None`` where every patch
             has its token.
@@ -177,6 +183,8 @@ class DemoModel:
             counted = Counter(one['class'] for one in prediction['objects'])
             names = [f'{number} x {name}' if number > 1 else name for name, number in sorted(counted.items())]
             return ', '.join(names) or 'nothing'
+        if 'areas' in prediction:
+            return {one['class']: one['share'] for one in prediction['areas'][:_TOP]}
         scores = [float(score) for score in prediction['pred_scores']]
         classes = list(self.classes or map(str, range(len(scores))))
         best = sorted(range(len(scores)), key=lambda i: -scores[i])[:_TOP]

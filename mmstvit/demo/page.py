@@ -17,8 +17,8 @@ from .samples import Sample, samples_for
 _LARGEST = '500mb'  # of an upload
 _NONE = (
     'No trained model was found in `{}`. `make demo` trains one on handwritten digits in about two minutes '
-    '(`make demo-det` a detector, `make demo-video` one for clips); load this page again then. '
-    '`mmstvit demo --model CONFIG --checkpoint FILE` offers one of your own.'
+    '(`make demo-det` a detector, `make demo-seg` a segmentor, `make demo-video` one for clips); load this page again '
+    'then. `mmstvit demo --model CONFIG --checkpoint FILE` offers one of your own.'
 )
 _INTRO = """# mmstvit
 A vision transformer that goes on with a few *semantic tokens* in place of all image tokens. Choose a model, then a \

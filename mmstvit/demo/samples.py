@@ -38,6 +38,10 @@ def samples_for(scope: str, classes: Sequence[str] | None, folder: Path) -> list
         return _scans(folder)
     if scope == 'mmdet' and classes == Digits.METAINFO['classes']:
         return _scenes(folder)
+    if scope == 'mmseg':
+        from ..datasets.scenes import MAP_CLASSES
+
+        return _scenes(folder) if classes == MAP_CLASSES else []
     if scope == 'mmaction':
         from ..datasets.clips import CLASSES
 

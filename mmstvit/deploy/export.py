@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import Tensor
@@ -23,7 +24,9 @@ from ..registry import type_name
 from ..version import __version__
 
 # Frames of a clip are decoded to RGB, images to BGR.
-_DECODED = {'mmpretrain': 'BGR', 'mmdet': 'BGR', 'mmaction': 'RGB'}
+_DECODED = {'mmpretrain': 'BGR', 'mmdet': 'BGR', 'mmseg': 'BGR', 'mmaction': 'RGB'}
+_TASKS = {'mmdet': 'features', 'mmseg': 'segmentation'}
+_PADDED = tuple(_TASKS)  # toolboxes whose images keep their aspect ratio and are padded to a fixed size
 
 
 # What a step of a test pipeline is told by; the others load an image before, or pack the results after.
@@ -64,6 +67,16 @@ class Maps(Scores):
         return tuple(self.model.extract_feat(x))
 
 
+class PixelScores(Scores):
+    """A segmentor from normalised images to softmax scores of each pixel, run on the whole image at once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, height, width) -> (B, classes, height, width)."""
+        scores = self.model(x, mode='tensor')
+        size, corners = x.shape[2:], self.model.align_corners
+        return F.interpolate(scores, size, mode='bilinear', align_corners=corners).softmax(dim=1)
+
+
 def network_of(model: nn.Module, scope: str) -> nn.Module:
     """Return the part of a model that is exported.
 
@@ -72,6 +85,15 @@ def network_of(model: nn.Module, scope: str) -> nn.Module:
     """
     if scope == 'mmdet':
         return Maps(model)
+    if scope == 'mmseg':
+        from mmseg.models import EncoderDecoder
+
+        # Those derived from it have heads of other inputs.
+        if type(model) is not EncoderDecoder or model.out_channels == 1:
+            raise UsageError(
+                f'{type(model).__name__} is not exported: of mmseg an EncoderDecoder of two classes or more'
+            )
+        return PixelScores(model)
     if scope == 'mmaction':
         from mmaction.models import Recognizer3D
 
@@ -140,7 +162,7 @@ def metadata_of(
     """
     scope, before = cfg.default_scope, model.data_preprocessor
     transforms = transforms_of(cfg)
-    if shape is not None and scope != 'mmaction' and (explicit or scope == 'mmdet'):
+    if shape is not None and scope != 'mmaction' and (explicit or scope in _PADDED):
         transforms = fit(transforms, shape)
     flipped = getattr(before, 'to_rgb', False) or getattr(before, '_channel_conversion', False)
     order = {'BGR': 'RGB', 'RGB': 'BGR'}[_DECODED[scope]] if flipped else _DECODED[scope]
@@ -149,14 +171,14 @@ def metadata_of(
     return dict(
         mmstvit_version=__version__,
         config=Path(cfg.filename or '').name,
-        task='features' if scope == 'mmdet' else 'classification',
+        task=_TASKS.get(scope, 'classification'),
         classes=classes,
         layout='NCTHW' if scope == 'mmaction' else 'NCHW',
         channel_order=order,
         mean=before.mean.flatten().tolist() if before._enable_normalize else None,
         std=before.std.flatten().tolist() if before._enable_normalize else None,
         transforms=transforms,
-        pad_size=list(shape) if shape is not None and scope == 'mmdet' else None,
+        pad_size=list(shape) if shape is not None and scope in _PADDED else None,
         pad_size_divisor=getattr(before, 'pad_size_divisor', 1),
         pad_value=getattr(before, 'pad_value', 0),
     )

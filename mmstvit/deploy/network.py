@@ -48,7 +48,7 @@ class OnnxModel(nn.Module):
         self._run = onnx_runner(path, threads)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised inputs (B, C, *size) -> softmax scores (B, classes)."""
+        """Normalised inputs (B, C, *size) -> softmax scores (B, classes), of a segmentor for each pixel."""
         return torch.from_numpy(self._run(x.numpy()))
 
 
@@ -77,7 +77,7 @@ def load_onnx(path: str, timing: Timing) -> Network:
         meta = read_metadata(session, path)
     except InputError as error:
         raise UsageError(str(error)) from error
-    if meta['task'] != 'classification':
+    if meta['task'] == 'features':
         raise UsageError(f'onnx:{path} holds a backbone with its neck, which nothing here can be compared with')
     if 'input_size' not in meta:
         raise UsageError(f'onnx:{path} is of an earlier version: export it anew')

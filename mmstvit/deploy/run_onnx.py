@@ -143,15 +143,15 @@ def check_preparation(meta: dict[str, Any]) -> None:
             )
 
 
-def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
-    """Prepare an image for the network.
+def normalise(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
+    """Resize, crop and normalise an image.
 
     Args:
         image: (height, width, 3), 8 bits a channel, in BGR order as OpenCV reads it; gray (height, width).
         meta: of :func:`read_metadata`.
 
     Returns:
-        (1, 3 or 1, height, width), float32.
+        (height, width, 3 or 1), float32.
 
     Raises:
         ImageError: it would be resized to more pixels than are read.
@@ -163,11 +163,21 @@ def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
     x = image.astype(np.float32).reshape(*image.shape[:2], -1)
     if meta['mean'] is not None:
         x = (x - np.float32(meta['mean'])) / np.float32(meta['std'])
+    return x
+
+
+def pad(x: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
+    """Pad an image of :func:`normalise` on the right and below, to (1, 3 or 1, height, width)."""
     divisor = meta['pad_size_divisor']
     size = meta['pad_size'] or [-(-n // divisor) * divisor for n in x.shape[:2]]
     pads = [(0, max(0, n - have)) for n, have in zip(size, x.shape[:2])]
     x = np.pad(x, [*pads, (0, 0)], constant_values=meta['pad_value'])
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None])  # (H, W, C) -> (1, C, H, W)
+
+
+def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
+    """Prepare an image for the network, by :func:`normalise` and :func:`pad`."""
+    return pad(normalise(image, meta), meta)
 
 
 def read_image(path: str, gray: bool = False) -> np.ndarray:
@@ -185,19 +195,24 @@ def read_image(path: str, gray: bool = False) -> np.ndarray:
 
 
 def infer(session: 'onnxruntime.InferenceSession', meta: dict[str, Any], image: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute the outputs for an image by name, without the batch axis.
+    """Compute the outputs for an image by name, without the batch axis; those of pixels without the padding.
 
     Raises:
         InputError: the prepared image has not the size that the model is made for.
     """
-    x, node = prepare(image, meta), session.get_inputs()[0]
+    image = normalise(image, meta)
+    x, node = pad(image, meta), session.get_inputs()[0]
     if any(isinstance(n, int) and n != have for n, have in zip(node.shape, x.shape)):
         raise InputError(
             f'the model is made for inputs of {node.shape} and the prepared image has {list(x.shape)}: export it with '
             'that --shape'
         )
     outputs = session.run(None, {node.name: x})
-    return {output.name: value[0] for output, value in zip(session.get_outputs(), outputs)}
+    named = {output.name: value[0] for output, value in zip(session.get_outputs(), outputs)}
+    if meta['task'] == 'segmentation':
+        height, width = image.shape[:2]
+        named = {name: value[:, :height, :width] for name, value in named.items()}
+    return named
 
 
 def result_of(scores: np.ndarray, classes: Sequence[str] | None) -> dict[str, Any]:
@@ -211,8 +226,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
         description='Infer images with a model of export_onnx.py, without PyTorch. A classifier gives a line for each '
-        'image, a dense network the shapes of its maps. An image that cannot be read is told and left out; the exit '
-        'code is then 1.',
+        'image, a segmentor the shares of the classes, a backbone the shapes of its maps. An image that cannot be read '
+        'is told and left out; the exit code is then 1.',
         epilog='example: python tools/deployment/run_onnx.py model.onnx photo.jpg --topk 5 --out scores.json',
     )
     parser.add_argument('model', metavar='MODEL.onnx', help='the exported model')
@@ -226,6 +241,10 @@ def _line(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: i
     if 'scores' not in outputs:
         return ', '.join(f'{name} {" x ".join(map(str, value.shape))}' for name, value in outputs.items())
     scores = outputs['scores']
+    if scores.ndim == 3:  # of pixels
+        shares = np.bincount(scores.argmax(0).ravel(), minlength=len(scores)) / scores[0].size
+        found = [i for i in np.argsort(-shares, kind='stable') if shares[i]]
+        return ', '.join(f'{classes[i] if classes else i} {shares[i]:.1%}' for i in found)
     best = np.argsort(-scores, kind='stable')[:topk]
     return ', '.join(f'{classes[i] if classes else i} {scores[i]:.4f}' for i in best)
 
@@ -247,7 +266,7 @@ def run(model: str, images: Sequence[str], topk: int | None = None, out: str | N
     check_preparation(meta)
     scored = meta['task'] == 'classification'
     if topk is not None and not scored:
-        raise InputError('--topk has no effect: the model gives maps and no scores')
+        raise InputError('--topk has no effect: the model gives maps, no scores of images')
     if topk is not None and topk < 1:
         raise InputError(f'--topk {topk}: it must be at least 1')
     if out and Path(out).suffix not in (('.json', '.npz') if scored else ('.npz',)):

@@ -11,6 +11,7 @@ from .datasets import innermost
 # What averages the predictions of the views, where the config does not say.
 _MODELS = dict(
     mmpretrain=dict(type='mmpretrain.AverageClsScoreTTA'),
+    mmseg=dict(type='mmseg.SegTTAModel'),
     mmdet=dict(type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
 )
 _META = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')  # of mmdet

@@ -20,7 +20,8 @@ from .folders import shown
 # Heads with a class of the data for each output, as the toolboxes' models name them. Others have classes of their own:
 # region proposals know one, semantic heads those of another map.
 HEADS = re.compile(
-    r'((student|teacher|detector)\.)?(head|cls_head|(roi_head\.)?(bbox|mask|mask_iou|point)_head(\.\d+)?)'
+    r'((student|teacher|detector)\.)?(head|cls_head|(decode|auxiliary)_head(\.\d+)?|'
+    r'(roi_head\.)?(bbox|mask|mask_iou|point)_head(\.\d+)?)'
 )
 _AVERAGES = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 _RECALLS = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
@@ -46,11 +47,11 @@ def check_training(cfg: Config) -> None:
 
 def _check_pipelines(cfg: Config, loaders: Iterable[str]) -> None:
     """Refuse a data set of a toolbox whose samples nothing would load and pack."""
+    toolboxes = ('mmpretrain.', 'mmdet.', 'mmseg.', 'mmaction.', 'mmstvit.')
     parts = [part for name in loaders for part in innermost((cfg.get(name) or {}).get('dataset'), f'{name}.dataset')]
     for key, dataset in parts:
         kind = resolve_type(dataset.get('type'), DATASETS, cfg.get('default_scope'))
-        of_toolbox = getattr(kind, '__module__', '').startswith(('mmpretrain.', 'mmdet.', 'mmaction.', 'mmstvit.'))
-        if of_toolbox and 'pipeline' not in dataset:
+        if getattr(kind, '__module__', '').startswith(toolboxes) and 'pipeline' not in dataset:
             raise UsageError(f'{key} has no pipeline, so nothing would load its samples: name the steps in it')
 
 
@@ -121,7 +122,7 @@ def _metric_names(evaluator: Any, scope: str | None) -> list[str] | None:
     if not names:
         return None
     prefix = evaluator.get('prefix') or cls.default_prefix
-    return [f'{prefix}/{name}' for name in names]
+    return [f'{prefix}/{name}' if prefix else name for name in names]
 
 
 def _top(numbers: Any) -> list[str]:
@@ -155,7 +156,12 @@ def _coco_metric(evaluator: dict) -> list[str]:
     return names
 
 
-_NAMES = dict(Accuracy=_accuracy, AccMetric=_acc_metric, CocoMetric=_coco_metric)
+def _iou_metric(evaluator: dict) -> list[str]:
+    by_name = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'), mFscore=('mFscore', 'mPrecision', 'mRecall'))
+    return ['aAcc', *(name for m in entries_of(evaluator.get('iou_metrics', 'mIoU')) for name in by_name.get(m, ()))]
+
+
+_NAMES = dict(IoUMetric=_iou_metric, Accuracy=_accuracy, AccMetric=_acc_metric, CocoMetric=_coco_metric)
 
 
 # -------------------------------------------------------------------------------------------------- what was built
@@ -213,11 +219,25 @@ def check_classes(model: nn.Module, loops: Iterable[Any], training: bool) -> Non
             if number != heads[name]:
                 raise UsageError(f'{head}.num_classes={number} and {name}.num_classes={heads[name]} must be the same')
         for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+            if type(metric).__name__ == 'IoUMetric':
+                _check_ignored(model, metric)
             if type(metric).__name__ == 'Accuracy' and heads:
                 _check_topk(max(entries_of(getattr(metric, 'topk', 0))), heads[name], "the evaluator's topk")
     head = getattr(model, 'head', None)
     if getattr(head, 'cal_acc', False) and heads:
         _check_topk(max(entries_of(head.topk)), heads[name], 'model.head.topk')
+
+
+def _check_ignored(model: nn.Module, metric: Any) -> None:
+    """Refuse a metric of label maps that counts pixels as wrong which the loss leaves out, or the other way round."""
+    head = getattr(model, 'decode_head', None)
+    head = head[-1] if isinstance(head, nn.ModuleList) else head
+    ignored = getattr(head, 'ignore_index', metric.ignore_index)
+    if ignored != metric.ignore_index:
+        raise UsageError(
+            f'model.decode_head.ignore_index={ignored}, and the evaluator has ignore_index={metric.ignore_index}: give '
+            'both the label of what is not labelled'
+        )
 
 
 def _check_topk(largest: int, number: int, what: str) -> None:

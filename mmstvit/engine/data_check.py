@@ -68,7 +68,7 @@ def check_config(cfg: Config, trust_data: bool = False) -> DataCheck:
     """Build the data sets of a config as training and testing would, and look at them.
 
     Args:
-        cfg: of any of the three toolboxes; it is changed.
+        cfg: of any of the toolboxes; it is changed.
         trust_data: as of :func:`.build_runner`.
 
     Raises:
@@ -130,7 +130,9 @@ def _runner(cfg: Config, splits: Sequence[str], trust_data: bool) -> Runner:
 def _read(runner: Runner, name: str, trust_data: bool) -> Split:
     with _in_one_line(f'{name}_dataloader'), clear_data_errors(trust_data):
         dataset = runner.build_split(name).dataloader.dataset
-        return Split(name, dataset, counts_of(dataset), files_of(dataset))
+        split = Split(name, dataset, counts_of(dataset), files_of(dataset))
+        split.counts.labels.update(split.files.labels)
+        return split
 
 
 def _take_batch(runner: Runner, split: Split, trust_data: bool) -> None:

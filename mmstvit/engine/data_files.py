@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,10 @@ from ..io.videos import Video, VideoError
 from ..paths import is_address
 from .datasets import with_inner
 from .folders import files_in
+from .label_maps import is_map_set, look_at_maps
 
 _IMAGES, _VIDEOS = 20_000, 200  # whose headers are read; of more, so many evenly spaced
+_MAPS = 2_000  # label maps that are decoded, likewise
 _COMPARED = 50_000  # files that are compared by what is in them
 _START = 1 << 16  # bytes that are compared, with the length of the file
 
@@ -30,6 +32,8 @@ class Files:
         looked_at: number of those whose header was read.
         sizes: width and height of images, numbers of frames of videos.
         faults: a line for each that cannot be read.
+        maps: the label maps of the images.
+        labels: of the maps that were read, in how many each class occurs.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -37,6 +41,8 @@ class Files:
     looked_at: int = 0
     sizes: set[Any] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
+    maps: list[str] = field(default_factory=list)
+    labels: Counter = field(default_factory=Counter)
 
 
 def files_of(dataset: Any) -> Files:
@@ -45,10 +51,15 @@ def files_of(dataset: Any) -> Files:
     for part in with_inner(dataset):
         if isinstance(part, CheckedVideos) or not hasattr(part, 'data_prefix'):
             continue  # the data set inside has them
-        infos = (part.get_data_info(i) for i in range(len(part)))
+        infos = [part.get_data_info(i) for i in range(len(part))]
         names = [info.get('img_path') or info.get('filename') for info in infos]
         files.paths += [name for name in names if isinstance(name, str) and not is_address(name)]
         places = [place for place in part.data_prefix.values() if isinstance(place, str) and place]
+        if is_map_set(part):
+            files.maps += [info['seg_map_path'] for info in infos if info.get('seg_map_path')]
+            labels, faults = look_at_maps(part, _spaced(range(len(part)), _MAPS))
+            files.labels.update(labels)
+            files.faults += faults
         files.folders |= {os.path.realpath(place) for place in places if os.path.isdir(place)}
     videos = any(isinstance(part, CheckedVideos) for part in with_inner(dataset))
     _read_headers(files, videos)
@@ -70,7 +81,7 @@ def _spaced(items: Sequence, most: int) -> Sequence:
 
 def unused_files(splits: Mapping[str, Files]) -> dict[str, list[str]]:
     """The files, by folder, that lie beside those of the splits, with such endings, and are in none."""
-    used = {os.path.realpath(path) for files in splits.values() for path in files.paths}
+    used = {os.path.realpath(path) for files in splits.values() for path in (*files.paths, *files.maps)}
     endings = {os.path.splitext(path)[1].lower() for path in used}
     folders = {folder for files in splits.values() for folder in files.folders}
     unused = {}

@@ -1,6 +1,6 @@
 """Build the data sets of a run: a fault in an annotation file or a picture is reported in one line that names the file.
 
-Annotation files of all three toolboxes are read without running what is in them.
+Annotation files of all toolboxes are read without running what is in them.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from ..io.videos import VideoError
 from ..registry import resolve_type
 from .coco import checked_coco
 from .folders import numbered_folders
+from .label_maps import checked_maps
 
 
 def build_dataset(
@@ -32,6 +33,7 @@ def build_dataset(
     num_classes: int | None = None,
     skip_broken: bool = False,
     classes: Sequence[str] | None = None,
+    ignore_index: int = 255,
 ) -> Any:
     """Build and read a data set, whose pipeline then checks files before it decodes them.
 
@@ -41,11 +43,13 @@ def build_dataset(
         num_classes: of the model, to check the labels.
         skip_broken: whether broken clips of a ``VideoDataset`` are skipped.
         classes: of the training set, by which folders are numbered; by default each data set numbers its own.
+        ignore_index: the label in maps that the model's loss leaves out.
 
     Raises:
         UsageError: it cannot be read, or is empty.
     """
     settings = dict(trust_data=trust_data, num_classes=num_classes, skip_broken=skip_broken, classes=classes)
+    settings['ignore_index'] = ignore_index
 
     def checked(part: Any) -> Any:
         return dict(type=build_dataset, dataset=part, **settings) if isinstance(part, dict) else part
@@ -64,12 +68,21 @@ def build_dataset(
         built = _read(dataset, kind, classes, num_classes)
     # The checks are kept in the data set, so that workers have them however they are started.
     roots = [] if trust_data else roots_of(built)
-    built.pipeline = Compose(guard_images(built.pipeline.transforms, roots, num_classes, built.ann_file))
+    steps = guard_images(built.pipeline.transforms, roots, num_classes, built.ann_file, ignore_index)
+    built.pipeline = Compose(steps)
     return built
 
 
 def _check_classes(dataset: dict) -> None:
-    """Refuse a file of class names with a blank line among them: labels are numbers of lines."""
+    """Refuse a file of class names with a blank line among them, since labels are numbers of lines, and a palette of
+    another number of colours than there are names.
+    """
+    names, colours = ((dataset.get('metainfo') or {}).get(key) for key in ('classes', 'palette'))
+    if isinstance(names, (list, tuple)) and isinstance(colours, (list, tuple)) and len(names) != len(colours):
+        raise UsageError(
+            f'metainfo.palette has {len(colours)} colours and metainfo.classes has {len(names)} names: give each class '
+            'a colour, or leave the palette out'
+        )
     for file in (dataset.get('classes'), (dataset.get('metainfo') or {}).get('classes')):
         if isinstance(file, str) and os.path.isfile(file):
             with open(file, encoding='utf-8-sig') as lines:
@@ -90,7 +103,8 @@ def _read(dataset: dict, kind: type, classes: Sequence[str] | None, num_classes:
     try:
         built = DATASETS.build(dict(dataset, **lazy))
         place = built.ann_file or built.data_root or kind.__name__
-        checks = checked_coco(built), numbered_folders(built, classes), _checked_labels(built, num_classes)
+        checks = checked_coco(built), numbered_folders(built, classes), checked_maps(built)
+        checks += (_checked_labels(built, num_classes),)
         with contextlib.ExitStack() as stack:
             for check in (*checks, counted(built)):
                 stack.enter_context(check)

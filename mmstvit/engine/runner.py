@@ -26,7 +26,7 @@ from ..compat.toolbox_pickles import start_worker
 from ..converters.published import unwrap
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError
-from ..registry import RUNNERS
+from ..registry import RUNNERS, entries_of
 from ..visualization.fonts import choose_fonts
 from .checks import check_batches, check_classes, check_schedules, check_trainable
 from .class_names import check_checkpoint_names, check_same_names
@@ -84,13 +84,15 @@ class _Checks:
         """Build a dataloader whose data sets are checked; a static method in mmengine."""
         if isinstance(dataloader, DataLoader) or not isinstance(dataloader['dataset'], dict):
             return super().build_dataloader(dataloader, seed, diff_rank_seed)
-        head = dict(mmpretrain='head', mmaction='cls_head').get(self.cfg.get('default_scope'))
+        place = dict(mmpretrain='head', mmaction='cls_head', mmseg='decode_head').get(self.cfg.get('default_scope'))
+        head = (entries_of(self.cfg.model.get(place)) or [{}])[-1]  # of several decode heads the last one predicts
         trust = self._checks.get('trust_data', False)
         checked = dict(
             type=build_dataset,
             dataset=dataloader['dataset'],
             trust_data=trust,
-            num_classes=(self.cfg.model.get(head) or {}).get('num_classes'),
+            num_classes=head.get('num_classes'),
+            ignore_index=head.get('ignore_index', 255),
             skip_broken=self._checks.get('skip_broken', False) and dataloader is self._train_dataloader,
             classes=self._training_classes,
         )

@@ -1,4 +1,4 @@
-"""Prepare a config and build what runs it, in any of the three toolboxes, with or without a GPU."""
+"""Prepare a config and build what runs it, in any of the toolboxes, with or without a GPU."""
 
 import inspect
 import os
@@ -22,7 +22,11 @@ from .datasets import innermost
 from .strategy import choose_strategy
 
 # What draws predictions on images.
-_VISUALIZERS = {'mmpretrain': 'UniversalVisualizer', 'mmdet': 'DetLocalVisualizer'}
+_VISUALIZERS = {
+    'mmpretrain': 'UniversalVisualizer',
+    'mmdet': 'DetLocalVisualizer',
+    'mmseg': 'SegLocalVisualizer',
+}
 
 # Keys at the top of a config that are read by the runner or by the commands.
 READ_KEYS = {
@@ -82,6 +86,15 @@ def check_data(cfg: Config, names: Sequence[str]) -> None:
                 raise UsageError(
                     f'there is no data set at {place}: {get}, or name its place with --cfg-options {key}.{what}=PATH'
                 )
+
+
+def move_data(cfg: Config, before: Config) -> None:
+    """Let data sets in the ``data_root`` at the top of a config follow it, where it differs from ``before``."""
+    old, new = before.get('data_root'), cfg.get('data_root')
+    for name in ('train', 'val', 'test') if old != new else ():
+        for _, dataset in innermost((cfg.get(f'{name}_dataloader') or {}).get('dataset'), ''):
+            if dataset.get('data_root') == old:
+                dataset.data_root = new
 
 
 def move_evaluators(cfg: Config, before: Config) -> None:
@@ -253,6 +266,9 @@ def draw_predictions(cfg: Config, folder: str, interval: int) -> None:
         add_hook(cfg, 'mmstvit.ClipDrawingHook', folder=folder, interval=interval)
         return
     cfg.setdefault('visualizer', ConfigDict(type=_VISUALIZERS[scope]))
+    if scope == 'mmseg':
+        add_hook(cfg, 'mmstvit.MapDrawingHook', folder=folder, interval=interval)
+        return
     hook = cfg.setdefault('default_hooks', ConfigDict()).setdefault('visualization', ConfigDict())
     if scope == 'mmdet':
         if interval != 1:

@@ -22,6 +22,7 @@ _FILE_ONLY = (
     '"HardDiskBackend" is the alias',
     '`save_param_scheduler` is True but',
     'Distributed training is not used, all SyncBatchNorm',
+    'The prefix is not set in metric class',
 )
 # Parts of warnings about what is not installed and few models need, and about what PyTorch will change.
 _HARMLESS = (

@@ -9,17 +9,23 @@ from mmengine.fileio import LocalBackend
 
 from ..paths import is_address
 from .image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
+from .label_maps import check_labels, check_map_file
 from .roots import TRUST_DATA, leads_outside
 
 
 def guard_images(
-    steps: Sequence[Callable], roots: Sequence[str] = (), num_classes: int | None = None, ann_file: str = ''
+    steps: Sequence[Callable],
+    roots: Sequence[str] = (),
+    num_classes: int | None = None,
+    ann_file: str = '',
+    ignore_index: int = 255,
 ) -> list[Callable]:
     """The steps of a built pipeline, of which those that load and resize tell what is wrong with a file.
 
     They raise :class:`ImageError` where a file is outside ``roots``, cannot be read, has a label that the model has no
-    class for, is of another size than ``ann_file`` says, or would become a picture of no pixels or of too many. The
-    other steps stay as they are.
+    class for, is of another size than ``ann_file`` says, or would become a picture of no pixels or of too many; where a
+    label map is of another size than its image, or has a label that is no class and not ``ignore_index``. The other
+    steps stay as they are.
     """
     guarded = []
     for step in steps:
@@ -27,7 +33,7 @@ def guard_images(
         if name == 'LoadImageFromFile':
             step = _Loading(step, roots, num_classes, ann_file)
         elif name == 'LoadAnnotations':
-            step = _Annotating(step)
+            step = Annotating(step, num_classes, ignore_index)
         elif name == 'RawFrameDecode':
             step = _LoadingFrames(step, roots)
         elif 'Resize' in name:
@@ -109,19 +115,30 @@ class _CheckedFiles(LocalBackend):
         return super().get(filepath)
 
 
-class _Annotating:
-    def __init__(self, step: Callable) -> None:
+class Annotating:
+    """A step that loads annotations; label maps, which mmseg loads, must fit their images and the classes."""
+
+    def __init__(self, step: Callable, num_classes: int | None, ignore_index: int) -> None:
         self.step, self.with_mask = step, getattr(step, 'with_mask', False)
+        self.num_classes, self.ignore_index = num_classes, ignore_index
 
     def __call__(self, results: dict) -> dict | None:
+        name, path = results['img_path'], results.get('seg_map_path')
+        checked = path is not None and self.num_classes is not None
+        if checked and not getattr(self.step, 'backend_args', None) and not is_address(path):
+            check_map_file(path)
         try:
-            return self.step(results)
+            results = self.step(results)
         except (ImportError, MemoryError):
             raise
         except Exception as error:  # masks are unpacked here
             raise ImageError(
-                f'{results["img_path"]}: its annotations cannot be read ({" ".join(str(error).split())})'
+                f'{path or name}: its annotations cannot be read ({" ".join(str(error).split())})'
             ) from error
+        if checked:
+            size = tuple(results['ori_shape'][:2])
+            check_labels(path, results['gt_seg_map'], size, self.num_classes, self.ignore_index)
+        return results
 
 
 class _Resizing:

@@ -16,8 +16,9 @@ class Inputs:
     """Random inputs of a network, what it computes on them, and its loss there.
 
     Networks are run as they come out of the toolbox: an image classifier with neck and head to its scores, a recogniser
-    likewise on one clip, a detector with its neck and all heads but without decoding boxes and without non-maximum
-    suppression; the second stage of one gets as many random proposals as the config lets through.
+    likewise on one clip, a segmentor to the scores of its decode head before they are enlarged, a detector with its
+    neck and all heads but without decoding boxes and without non-maximum suppression; the second stage of one gets as
+    many random proposals as the config lets through.
 
     Args:
         network: whose inputs.
@@ -58,7 +59,7 @@ class Inputs:
             return model(self.images)
         if toolbox == 'mmaction':
             return model(self.images, mode='tensor', stage='head')
-        if toolbox == 'mmpretrain':
+        if toolbox in ('mmpretrain', 'mmseg'):
             return model(self.images, mode='tensor')
         if not hasattr(self, 'proposals'):
             return model(self.images, self.samples, mode='tensor')
@@ -85,8 +86,11 @@ class Inputs:
                 model(self.images), torch.arange(batch, device=self.images.device) % model.num_classes
             )
         if toolbox != 'mmdet' and self.samples is None:
-            head = model.head if toolbox == 'mmpretrain' else model.cls_head
-            self.samples = _labelled(toolbox, batch, head.num_classes, self.images.device)
+            if toolbox == 'mmseg':
+                self.samples = _mapped(batch, self.images.shape[-2:], model.num_classes, self.images.device)
+            else:
+                head = model.head if toolbox == 'mmpretrain' else model.cls_head
+                self.samples = _labelled(toolbox, batch, head.num_classes, self.images.device)
         return model.parse_losses(model(self.images, self.samples, mode='loss'))[0]
 
 
@@ -96,6 +100,15 @@ def _labelled(toolbox: str, batch: int, classes: int, device: Any) -> list:
     else:
         from mmaction.structures import ActionDataSample as Sample
     return [Sample().set_gt_label(i % classes).to(device) for i in range(batch)]
+
+
+def _mapped(batch: int, size: Sequence[int], classes: int, device: Any) -> list:
+    """Make samples with label maps of random classes."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    maps = torch.randint(classes, (batch, 1, *size), generator=torch.Generator().manual_seed(0)).to(device)
+    return [SegDataSample(gt_sem_seg=PixelData(data=labels)) for labels in maps]
 
 
 def _scenes(batch: int, shape: Sequence[int], device: Any) -> list:

@@ -21,7 +21,8 @@ from ..registry import type_name
 
 SPECS = (
     'CONFIG is the path of a config or a work dir, its path below configs/, or a name of the model index; '
-    'mmpretrain:NAME, mmdet:NAME and mmaction:NAME are configs of those packages, by file name without .py; '
+    'mmpretrain:NAME, mmdet:NAME, mmseg:NAME and mmaction:NAME are configs of those packages, by file name without '
+    '.py; '
     'timm:NAME is one of timm. CONFIG+METHOD:OPTIONS reduces its tokens, e.g. timm:deit_small_patch16_224+tome:r=13.'
 )
 
@@ -32,7 +33,7 @@ class Network:
 
     Attributes:
         label: how it is called in tables.
-        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmaction'``, ``'timm'`` or ``'onnx'``.
+        toolbox: ``'mmpretrain'``, ``'mmdet'``, ``'mmseg'``, ``'mmaction'``, ``'timm'`` or ``'onnx'``.
         model: the toolbox's model.
         size: of its input: ``(height, width)``, for clips ``(frames, height, width)``.
         top1: its top-1 accuracy on its data set in per cent, where a metafile has it.

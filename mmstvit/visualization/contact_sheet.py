@@ -1,4 +1,4 @@
-"""Contact sheets of batches: images and clips as the network gets them, with labels, boxes and masks."""
+"""Contact sheets of batches: images and clips as the network gets them, with labels, boxes, masks and label maps."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def contact_sheet(
 
     Args:
         inputs: ``inputs`` (N, 3, H, W), or of clips (N, views, 3, T, H, W) or (N, frames, 3, H, W), normalised, and
-            ``data_samples``, as a data preprocessor of mmpretrain, mmdet or mmaction2 returns them.
+            ``data_samples``, as a data preprocessor of mmpretrain, mmdet, mmseg or mmaction2 returns them.
         preprocessor: that one, whose normalisation is undone.
         names: of the classes.
         number: of samples at most.
@@ -48,7 +48,9 @@ def contact_sheet(
     panels = []
     for i, (image, sample) in enumerate(zip(pixels, samples, strict=True)):
         boxes, labels, masks = _objects(sample, (objects or {}).get(i))
-        if boxes is None:
+        if hasattr(sample, 'gt_sem_seg'):
+            panels.append((_with_areas(image, sample.gt_sem_seg.data[0].cpu().numpy(), len(names)), ''))
+        elif boxes is None:
             panels.append((scaled(image, _LEAST), _label(sample, names)))
         else:
             height, width = getattr(sample, 'img_shape', image.shape[:2])[:2]
@@ -138,8 +140,16 @@ def _with_objects(
     return picture
 
 
+def _with_areas(image: np.ndarray, labels: np.ndarray, number: int) -> np.ndarray:
+    """Lay the colours of the classes over a label map (H, W); what is no class stays as it is."""
+    picture = np.ascontiguousarray(scaled(image, _BOXES))
+    for label, colour in enumerate(palette((1, number))):
+        _shade(picture, labels == label, colour)
+    return picture
+
+
 def _shade(picture: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
-    """Lay the colour of an object over its mask."""
+    """Lay a colour over a mask."""
     mask = cv2.resize(mask.astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
     picture[mask] = (0.6 * picture[mask] + 0.4 * colour).astype(np.uint8)
 

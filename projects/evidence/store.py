@@ -25,6 +25,7 @@ _PACKAGES = {
     'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
     'mmdet': ('onedl-mmdetection', 'mmdet'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
     'mmaction': ('mmaction2',),
 }
 

@@ -16,12 +16,14 @@ from mmengine.registry import MODELS, DefaultScope
 from mmstvit import get_model, inference_model, list_models
 from mmstvit.apis import infer
 from mmstvit.apis.models import classes_of
+from mmstvit.apis.results import draw_prediction, record
 from mmstvit.datasets import digit_scans
 from mmstvit.errors import UsageError
 from mmstvit.io.checkpoints import CheckpointError
 from mmstvit.layers.steps import Generation
 from mmstvit.models import STViT
 from mmstvit.paths import package_data
+from mmstvit.visualization import token_maps
 
 CONFIG = package_data() / 'configs' / 'digits' / 'stvit-tiny_digits.py'
 
@@ -417,6 +419,26 @@ def test_detector(detection):
         inference_model(model, path, batch_size=2)
 
 
+def test_segmentor(segmentation):
+    """A file, its pixels and a name give the same map, of the size of the image."""
+    model = get_model(segmentation.config, segmentation.checkpoint)
+    assert model.dataset_meta['classes'] == ('ground', *'0123456789')
+    path = segmentation.root / 'val' / '000000.png'
+    image = cv2.imread(str(path))
+    larger = cv2.resize(image, (96, 80))
+    found = inference_model(model, [path, image, larger])
+    assert type(found[0]).__name__ == 'SegDataSample' and found[2].pred_sem_seg.shape == (80, 96)
+    assert torch.equal(found[0].pred_sem_seg.data, found[1].pred_sem_seg.data)
+    row = record(found[2], 'mmseg', model)
+    assert sum(area['share'] for area in row['areas']) == pytest.approx(1)
+    drawn = draw_prediction(found[2], row, 'mmseg', model, 0.5, larger[..., ::-1])
+    assert drawn.shape == larger.shape and not np.array_equal(drawn, larger[..., ::-1])
+    maps = token_maps(model, path)
+    assert maps.result.pred_sem_seg.shape == (64, 64) and len(maps.layers) == 3
+    with pytest.raises(ValueError, match='show_dir: inference with mmseg has no such setting'):
+        inference_model(model, path, show_dir='drawn')
+
+
 def test_recogniser(video):
     model = get_model(video.config, video.checkpoint)
     clips = [video.root / 'clips' / f'{i}.mp4' for i in range(2)]
@@ -429,12 +451,13 @@ def test_recogniser(video):
         inference_model(model, 'absent.mp4')
 
 
-def test_toolboxes_live_side_by_side(model, detection, video, scans):
-    """Models of the three toolboxes are built and used in turn; the scope of the caller stays what it was."""
+def test_toolboxes_live_side_by_side(model, detection, segmentation, video, scans):
+    """Models of all toolboxes are built and used in turn; the scope of the caller stays what it was."""
     expected = inference_model(model, scans[0][0])
-    detector, recogniser = get_model(detection.config), get_model(video.config)
+    detector, segmentor, recogniser = (get_model(run.config) for run in (detection, segmentation, video))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         inference_model(detector, detection.root / 'images' / '0.png')
+        inference_model(segmentor, segmentation.root / 'val' / '000000.png')
         inference_model(recogniser, video.root / 'clips' / '0.mp4')
         assert DefaultScope.get_current_instance().scope_name == 'mmpretrain'
         assert_same(inference_model(model, scans[0][0]), expected)

@@ -32,6 +32,13 @@ def test_other_packages_are_as_they_were(tmp_path):
     assert cfg.model._scope_ == 'mmpretrain'
 
 
+def test_configs_of_mmseg(tmp_path):
+    """mmengine knows it by the name of the original line alone."""
+    pytest.importorskip('mmseg')
+    cfg = Config.fromfile(write(tmp_path, "_base_ = ['mmseg::_base_/models/upernet_swin.py']"))
+    assert cfg.model.decode_head.type == 'UPerHead' and cfg.model._scope_ == 'mmseg'
+
+
 def test_wrong_name(tmp_path):
     path = write(tmp_path, "_base_ = ['mmstvit::stvit/stvit-x_8xb128_in1k.py']")
     with pytest.raises(FileNotFoundError, match='did you mean mmstvit::stvit/stvit-._8xb128_in1k.py?'):

@@ -14,8 +14,10 @@ import torch
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from run_helpers import CLASSIFIERS, CONFIGS, DETECTORS, ROOT, is_larger
+from run_helpers import CLASSIFIERS, CONFIGS, DETECTORS, ROOT, SEGMENTORS, is_larger
 
 from mmstvit import get_model
 from mmstvit.apis.models import TOOLBOXES
@@ -82,12 +84,41 @@ def test_there_are_configs_and_each_is_listed():
         assert Path(entry['metafile']).parent == Path(config).parent
 
 
-def test_parameters_of_detectors_as_the_metafile_says():
-    pytest.importorskip('mmdet')
-    for config in DETECTORS:
+@pytest.mark.parametrize('toolbox, configs', [('mmdet', DETECTORS), ('mmseg', SEGMENTORS)])
+def test_parameters_of_dense_networks_as_the_metafile_says(toolbox, configs):
+    pytest.importorskip(toolbox)
+    for config in configs:
         model = built(config)
         said = metafile_entries()[config]['Metadata']['Parameters']
         assert sum(parameter.numel() for parameter in model.parameters()) == said, config
+
+
+@pytest.mark.parametrize('config', [config for config in SEGMENTORS if '-swin-' not in config or '-t_' in config])
+def test_segmentors(config):
+    """Decay of the parameters, numbers of classes and what is not labelled, of the networks of one size."""
+    pytest.importorskip('mmseg')
+    cfg, model = config_of(config), built(config)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    decay = {id(p): group['weight_decay'] for group in optimizer.param_groups for p in group['params']}
+    free = {name for name in undecayed(model) if not name.endswith('bias')}
+    assert free and not any(decay[id(p)] for name, p in model.named_parameters() if name in free)
+    assert any(decay.values())
+    classes = model.dataset_meta['classes']
+    ignored = {evaluator.get('ignore_index', 255) for evaluator in (cfg.val_evaluator, cfg.test_evaluator)}
+    for head in (model.decode_head, model.auxiliary_head):
+        assert head.num_classes == len(classes) and {head.ignore_index} == ignored
+    assert ignored == {cfg.model.data_preprocessor.get('seg_pad_val', 255)}
+
+
+@pytest.mark.parametrize('name', ['digits/upernet_{}_digits', 'camvid/upernet_{}_1xb8-80e_camvid-360x480'])
+def test_segmentors_and_their_baselines_differ_in_the_tokens_alone(name):
+    one, other = (config_of(f'configs/{name.format(kind)}.py').to_dict() for kind in ('stvit-r', 'swin'))
+    differing = dict(type='mmstvit.STViTR', stem='patch', layer_scale_init_value=0.1, dense=True)
+    assert one['model']['backbone'].pop('semantic_size') and other['model']['backbone'].pop('semantic_size') is None
+    assert {key: one['model']['backbone'].pop(key) for key in differing} == differing
+    assert other['model']['backbone'].pop('type') == 'mmstvit.STViTSwin'
+    assert one == other
 
 
 def test_metafiles_name_existing_files():

@@ -19,6 +19,7 @@ SCENES = SimpleNamespace(
     suffix='.png',
     sizes=(64, 1024),
     lists={split: [f'annotations/instances_{split}.json'] for split in COUNTS},
+    folders=('', 'maps/'),
 )
 CLIPS = SimpleNamespace(
     module=clips,
@@ -28,6 +29,7 @@ CLIPS = SimpleNamespace(
     suffix='.mp4',
     sizes=(64, 512),
     lists={split: [f'{split}.txt', f'{split}.json'] for split in COUNTS},
+    folders=('',),
 )
 
 
@@ -47,8 +49,13 @@ def items(kind):
     return [f'{split}/{i:06d}{kind.suffix}' for split, count in COUNTS.items() for i in range(count)]
 
 
+def whole(kind, names):
+    """The files of items: the items and what lies beside them."""
+    return [folder + name for folder in kind.folders for name in names]
+
+
 def test_same_files_from_the_same_seed(kind, tmp_path):
-    assert set(files(kind.finished)) == {*items(kind), *sum(kind.lists.values(), [])}
+    assert set(files(kind.finished)) == {*whole(kind, items(kind)), *sum(kind.lists.values(), [])}
     kind.make(tmp_path / 'again', **COUNTS, progress=False)
     assert files(tmp_path / 'again') == files(kind.finished)
     kind.make(tmp_path / 'other', **COUNTS, seed=1, progress=False)
@@ -75,7 +82,8 @@ def test_interrupted_and_run_again(kind, tmp_path, monkeypatch, drawn):
     with pytest.raises(KeyboardInterrupt):
         kind.make(tmp_path, **COUNTS, progress=False)
     # A list is there when its files are, and nothing is half written.
-    assert set(files(tmp_path)) == {*items(kind)[:drawn], *(kind.lists['train'] if drawn > COUNTS['train'] else [])}
+    made = whole(kind, items(kind)[:drawn])
+    assert set(files(tmp_path)) == {*made, *(kind.lists['train'] if drawn > COUNTS['train'] else [])}
     monkeypatch.undo()
     kind.make(tmp_path, **COUNTS, progress=False)
     assert files(tmp_path) == files(kind.finished)
@@ -90,14 +98,14 @@ def test_interrupted_while_a_list_is_written(kind, tmp_path, monkeypatch):
     monkeypatch.setattr('os.fsync', stop)
     with pytest.raises(KeyboardInterrupt):
         kind.make(tmp_path, train=1, val=1, progress=False)
-    assert set(files(tmp_path)) == {f'train/000000{kind.suffix}'}
+    assert set(files(tmp_path)) == {*whole(kind, [f'train/000000{kind.suffix}'])}
 
 
 def test_lost_files_are_made_again(kind, tmp_path):
     kind.make(tmp_path, **COUNTS, progress=False)
     assert kind.make(tmp_path, **COUNTS, progress=False) == 0
     (tmp_path / f'train/000004{kind.suffix}').unlink()
-    (tmp_path / f'val/000001{kind.suffix}').write_bytes(b'')
+    (tmp_path / f'{kind.folders[-1]}val/000001{kind.suffix}').write_bytes(b'')
     assert kind.make(tmp_path, **COUNTS, progress=False) == 2
     (tmp_path / kind.lists['val'][0]).unlink()
     assert kind.make(tmp_path, **COUNTS, progress=False) == COUNTS['val']

@@ -9,6 +9,7 @@ from run_helpers import TINY, saved
 
 from mmstvit import inference_model
 from mmstvit.demo.models import DemoModel
+from mmstvit.demo.samples import samples_for
 
 pytest.importorskip('mmpretrain')
 
@@ -38,6 +39,16 @@ def pictures(tmp_path_factory):
     for name, image in forms.items():
         cv2.imwrite(str(folder / f'{name}.png'), image)
     return pixels, sorted(folder.iterdir())
+
+
+def test_label_maps(segmentation, tmp_path):
+    """A segmentor tells the shares of the classes, and shows the tokens; it has the scenes as samples."""
+    model = DemoModel('maps', segmentation.config, str(segmentation.checkpoint))
+    (sample, *_) = samples_for(model.scope, model.classes, tmp_path)
+    answer = model.answer(sample.path)
+    assert model.kind == 'segmentor' and answer.drawing.shape == cv2.imread(str(sample.path)).shape
+    assert 0 < sum(answer.classes.values()) <= 1 and set(answer.classes) <= set(model.classes)
+    assert answer.tokens is not None
 
 
 @pytest.mark.parametrize('channels', [1, 3])

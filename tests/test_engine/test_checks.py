@@ -288,6 +288,25 @@ def test_heads_of_a_two_stage_detector(part, detection, fails, tmp_path):
     assert f'model.roi_head.{part}.num_classes=1, and the data has 2 classes' in line
 
 
+@pytest.mark.parametrize(
+    'options, what',
+    [
+        ('model.decode_head.num_classes=9', 'model.decode_head.num_classes=9, and the data has 11 classes, ground'),
+        ('model.auxiliary_head.num_classes=12', 'model.auxiliary_head.num_classes=12, and the data has 11 classes'),
+        ('model.decode_head.ignore_index=0', 'and the evaluator has ignore_index=255: give both'),
+        ('train_dataloader.dataset.metainfo.palette=[[0,0,0]]', 'metainfo.palette has 1 colours and metainfo.classes'),
+        ('train_dataloader.dataset.img_suffix=.jpg', 'no file in it ends in .jpg (img_suffix); it has *.png 8'),
+        (
+            'train_dataloader.dataset.seg_map_suffix=_map.png',
+            '8 of 8 images have no label map (seg_map_suffix=',
+        ),
+        ('default_hooks.checkpoint.save_best=IoU', 'none of the metrics of val_evaluator: aAcc, mIoU, mAcc'),
+    ],
+)
+def test_segmentors(options, what, segmentation, fails, tmp_path):
+    assert what in fails(train, segmentation.config, '--work-dir', tmp_path, '--cfg-options', options)
+
+
 def test_recognisers(video, fails, tmp_path):
     def line(*options):
         return fails(train, video.config, '--work-dir', tmp_path, '--cfg-options', *options)

@@ -1,4 +1,4 @@
-"""``mmstvit test --dtype``: networks compute in the data type that is asked for, in all three toolboxes."""
+"""``mmstvit test --dtype``: networks compute in the data type that is asked for, in all toolboxes."""
 
 import pickle
 
@@ -15,7 +15,11 @@ def computed(monkeypatch):
     seen, step = set(), BaseModel.test_step
 
     def test_step(model, data):
-        layers = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+        layers = [
+            m
+            for name, m in model.named_modules()
+            if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d)) and not name.startswith('auxiliary_head')
+        ]
         handle = layers[-1].register_forward_hook(lambda module, args, out: seen.add(out.dtype))
         try:
             return step(model, data)
@@ -33,11 +37,13 @@ def evaluated(run, tmp_path, dtype):
 
 
 def scores_of(sample):
+    if 'seg_logits' in sample:
+        return sample['seg_logits']['data']
     return sample['pred_instances']['scores'] if 'pred_instances' in sample else sample['pred_score']
 
 
 @pytest.mark.filterwarnings('ignore:.*has been created')
-@pytest.mark.parametrize('name', ['trained', 'detection', 'video'])
+@pytest.mark.parametrize('name', ['trained', 'detection', 'segmentation', 'video'])
 def test_logits_are_of_the_dtype(name, request, tmp_path, computed):
     run = request.getfixturevalue(name)
     whole = evaluated(run, tmp_path, 'float32')

@@ -25,6 +25,7 @@ FULL = {
     **LIGHT,
     'mmcv._ext': '_ext.cpython-311-x86_64-linux-gnu.so',
     'onedl-mmdetection': '3.5.1',
+    'onedl-mmsegmentation': '1.4.2',
     'mmaction2': '1.2.0',
     'opencv-python-headless': '4.12.0.88',
 }
@@ -108,6 +109,12 @@ def test_mmpretrain_bounds():
     assert clashes({**LIGHT, 'onedl-mmcv': '2.3.99'}) == []
     old = the_clash({**LIGHT, 'onedl-mmengine': '0.8.2'})
     assert '0.8.3' in old.message and old.mend == 'pip install onedl-mmengine==0.10.12'
+
+
+def test_original_mmsegmentation_bounds():
+    clash = the_clash({**FULL, 'onedl-mmsegmentation': None, 'mmsegmentation': '1.2.2'})
+    assert clash.message == 'mmsegmentation 1.2.2 needs mmcv >= 2.0.0, < 2.2.0, and onedl-mmcv is 2.3.6'
+    assert clash.mend == 'pip uninstall -y mmsegmentation && pip install onedl-mmsegmentation==1.4.2'
 
 
 def test_original_mmdet_bounds():

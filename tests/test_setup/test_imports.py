@@ -23,6 +23,7 @@ sys.meta_path.insert(0, Blocker())
 """
 OPTIONAL = [
     ('mmdet', 'det'),
+    ('mmseg', 'seg'),
     ('mmaction', 'video'),
     ('mmpretrain', 'cls'),
     ('torchvision', 'cls'),
@@ -50,7 +51,7 @@ def test_import_and_require_without(module, extra):
     assert '\n' not in line
 
 
-@pytest.mark.parametrize('module', ['mmdet', 'mmaction', 'mmcv.ops', 'mmpretrain', 'torchvision'])
+@pytest.mark.parametrize('module', ['mmdet', 'mmseg', 'mmaction', 'mmcv.ops', 'mmpretrain', 'torchvision'])
 def test_backbone_is_built_without(module):
     code = (
         'import mmstvit\n'
@@ -132,10 +133,11 @@ with contextlib.redirect_stdout(io.StringIO()):
         main(words)
 lacks('torch', 'numpy', 'mmengine', 'mmcv', 'mmpretrain')
 import mmstvit.models
-lacks('mmpretrain', 'mmdet', 'mmaction', 'torchvision', 'sklearn', 'scipy', 'matplotlib', 'timm', 'onnx', 'pandas')
+lacks('mmpretrain', 'mmdet', 'mmseg', 'mmaction')
+lacks('torchvision', 'sklearn', 'scipy', 'matplotlib', 'timm', 'onnx', 'pandas')
 import mmstvit.cli.flops, mmstvit.cli.infer, mmstvit.cli.train
 mmstvit.get_model('stvit-tiny_digits')
-lacks('mmdet', 'mmaction', 'sklearn', 'matplotlib', 'timm', 'onnx', 'pandas', 'gradio')
+lacks('mmdet', 'mmseg', 'mmaction', 'sklearn', 'matplotlib', 'timm', 'onnx', 'pandas', 'gradio')
 import importlib.util
 if importlib.util.find_spec('mmdet'):  # the layer that mmpretrain has for it is there as soon as it is
     import mmdet.models, mmdet.registry, mmpretrain.models.utils

@@ -7,9 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from run_helpers import COLOURS, DETECTION, FOLDERS, VIDEO, write_folders
+from run_helpers import COLOURS, DETECTION, FOLDERS, SEGMENTATION, VIDEO, write_folders
 
 from mmstvit.cli.check_data import main as check
+from mmstvit.cli.train import main as train
 from mmstvit.datasets.counts import Counts
 from mmstvit.engine.data_report import size_range
 from mmstvit.visualization.pictures import palette
@@ -186,6 +187,50 @@ def test_clips(video, tmp_path, monkeypatch, capfd):
     assert yellow.sum() > 1000 and picture.shape[0] > 2 * 160 and picture.shape[1] > 2 * 160
     Path('clips.txt').write_text('0.mp4 0\n1.mp4 7\n')
     assert 'has the label 7' in refused(capfd)[1]
+
+
+# ----------------------------------------------------------------------------------------------------------- mmseg
+@pytest.fixture
+def maps(segmentation, tmp_path, monkeypatch):
+    """The scenes of the segmentor with their label maps, to be changed."""
+    shutil.copytree(segmentation.root, tmp_path / 'set', ignore=shutil.ignore_patterns('work_dir', 'config.py'))
+    (tmp_path / 'config.py').write_text(SEGMENTATION.replace('{root}', str(tmp_path / 'set')))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / 'set' / 'maps' / 'train'
+
+
+def test_label_maps_are_counted_and_drawn(maps, capfd):
+    cv2.imwrite(str(maps / '000001.png'), np.full((64, 64), 255, np.uint8))  # nothing is labelled
+    out = looked_at(capfd)
+    found, present = rows(out), [set(np.unique(cv2.imread(str(path), 0))) for path in sorted(maps.iterdir())]
+    assert found['samples'] == ['8', '3'] and found['0 ground'] == ['7', '3']
+    for label in range(11):
+        name = 'ground' if label == 0 else str(label - 1)
+        assert found[f'{label} {name}'][0] == str(sum(label in labels for labels in present))
+    assert 'can read this data' in out and 'in no split' not in out
+    assert sheet('train').std() > 0
+
+
+def test_label_maps_that_do_not_fit(maps, capfd, fails):
+    """The check names each; a training stops at the first, in one line too."""
+    wrong = {
+        "it has the label 11, 200, the model's classes end at 10 and ignore_index is 255": [[11] * 63 + [200]] * 64,
+        'it has 60 x 64 pixels, and its image has 64 x 64': np.zeros((64, 60)),
+        'it is painted in colours, 3 channels': np.zeros((64, 64, 3)),
+        'it has more than 8 bits a pixel': np.full((64, 64), 256, np.uint16),
+        'it is no image': None,
+    }
+    for number, labels in enumerate(wrong.values()):
+        if labels is None:
+            (maps / f'00000{number}.png').write_bytes(b'GIF')
+        else:
+            depth = np.uint16 if np.max(labels) > 255 else np.uint8
+            cv2.imwrite(str(maps / f'00000{number}.png'), np.asarray(labels, depth))
+    _, err = refused(capfd)
+    for number, what in enumerate(wrong):
+        assert any(f'{maps}/00000{number}.png: {what}' in line for line in err.splitlines()), what
+    line = fails(train, 'config.py', '--work-dir', 'w')
+    assert str(maps) in line and any(what in line for what in wrong)
 
 
 # ---------------------------------------------------------------------------------------------------------- counts

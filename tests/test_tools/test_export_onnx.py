@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from run_helpers import ROOT, TINY
 
 from mmstvit.apis import get_model, inference_model
@@ -51,6 +52,14 @@ CONFIGS = {
         (416, 160),
         ['--dynamic-batch', '--shape', '416', '160'],
     ),
+    'UPerNet': (
+        f"_base_ = ['mmstvit::digits/upernet_stvit-r_digits.py']\n"
+        f'model = dict(\n'
+        f'    backbone=dict({SWIN}), auxiliary_head=dict(in_channels=32, channels=8),\n'
+        f'    decode_head=dict(in_channels=[8, 16, 32, 64], channels=8))\n',
+        (96, 128),
+        ['--dynamic-batch', '--shape', '96', '128'],
+    ),
 }
 
 
@@ -66,7 +75,7 @@ def prepared(folder, name):
     return model, config, checkpoint, size, options
 
 
-LONG = ('T2T-ViT', 'STViTSwin 3D')  # the others stand for them in `make test`
+LONG = ('T2T-ViT', 'STViTSwin 3D', 'UPerNet')  # the others stand for them in `make test`
 
 
 @pytest.fixture(
@@ -75,8 +84,8 @@ LONG = ('T2T-ViT', 'STViTSwin 3D')  # the others stand for them in `make test`
 )
 def exported(request, tmp_path_factory):
     """Each form, exported: name, model, input size, options, file."""
-    if request.param == 'STViTR dense':
-        pytest.importorskip('mmdet')
+    if toolbox := {'STViTR dense': 'mmdet', 'UPerNet': 'mmseg'}.get(request.param):
+        pytest.importorskip(toolbox)
     folder = tmp_path_factory.mktemp('onnx')
     model, config, checkpoint, size, options = prepared(folder, request.param)
     path = folder / 'out' / 'model.onnx'
@@ -89,6 +98,8 @@ def outputs_of(name, model, x):
     with torch.no_grad():
         if name == 'STViTR dense':
             return [level.numpy() for level in model.extract_feat(x)]
+        if name == 'UPerNet':
+            return F.interpolate(model(x, mode='tensor'), x.shape[2:], mode='bilinear').softmax(1).numpy()
         if name == 'STViTSwin 3D':
             return model.cls_head(model.backbone(x)).softmax(-1).numpy()
         return model(x, mode='tensor').softmax(-1).numpy()
@@ -120,13 +131,13 @@ def test_operators_and_axes(exported):
 
 
 def test_benchmark_runs_it_beside_pytorch(exported, tmp_path, fails):
-    name, model, size, _, path = exported
+    name, model, size, options, path = exported
     out, config = tmp_path / 'speed.json', path.parent.parent / 'config.py'
     command = [str(config), f'onnx:{path}', '--batch-size', '2', '--rounds', '2', '--min-time', '0', '--device', 'cpu']
     if name == 'STViTR dense':
         assert 'holds a backbone with its neck' in fails(benchmark, *command)
         return
-    benchmark([*command, '--json', str(out)])
+    benchmark([*command, '--json', str(out), *options[1:]] if '--shape' in options else [*command, '--json', str(out)])
     ours, exported_row = json.loads(out.read_text())['results']
     assert exported_row['network'] == 'onnx:model.onnx' and len(exported_row['rounds']) == 2
     for key in ('multiply_adds', 'parameters'):

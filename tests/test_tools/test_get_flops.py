@@ -5,12 +5,14 @@ import re
 
 import mmengine
 import pytest
+import torch
 from run_helpers import DETECTION, ROOT, VIDEO
 
 from mmstvit.cli.flops import main
 from mmstvit.console import readable
 from mmstvit.errors import UsageError
 from mmstvit.measure.figures import figures
+from mmstvit.measure.inputs import Inputs
 from mmstvit.measure.networks import input_shape, load_network
 
 
@@ -119,6 +121,18 @@ def test_two_stage_detectors_run_their_heads_on_as_many_proposals_as_the_config_
     for name in few:
         times = 2 if name.startswith('roi_head') else 1
         assert many[name] == times * few[name], name
+
+
+def test_segmentors_without_auxiliary_heads(written):
+    pytest.importorskip('mmseg')
+    network = load_network(written("_base_ = ['mmstvit::digits/upernet_stvit-r_digits.py']"))
+    assert network.size == (128, 128)
+    found = figures(network, (64, 64))
+    parts = {part.name: part for part in found.whole.parts}
+    assert parts['decode_head.fpn_bottleneck'].multiply_adds == 16 * 16 * 9 * 256 * 64
+    assert not any(part.multiply_adds for name, part in parts.items() if name.startswith('auxiliary_head'))
+    assert 0 < found.backbone < found.whole.multiply_adds
+    assert torch.isfinite(Inputs(network, (3, 64, 64), 2).loss())
 
 
 def test_recognisers_of_frames_and_of_clips(written):

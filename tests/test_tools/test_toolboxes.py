@@ -1,7 +1,9 @@
-"""The commands in mmdet and mmaction2: training and testing made scenes and clips."""
+"""The commands in mmdet, mmseg and mmaction2: training and testing made scenes and clips."""
 
+import csv
 import json
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -37,6 +39,38 @@ def test_detection_predictions(detection, tmp_path):
     assert sorted(p['img_id'] for p in predictions) == list(range(8))
     boxes = predictions[0]['pred_instances']['bboxes']
     assert len(boxes) and boxes.shape[1] == 4
+
+
+def test_segmentation_trains_and_tests(segmentation, tmp_path):
+    """The figures of training's own validation come back; those of classes are those of the maps that are written."""
+    trained = [line for line in segmentation.scalars if 'mIoU' in line][-1]
+    drawn = tmp_path / 'drawn'
+    args = (segmentation.config, segmentation.checkpoint, '--work-dir', tmp_path / 'test')
+    evaluate(*args, '--out', tmp_path / 'out.jsonl', '--per-class', '--show-dir', drawn, '--interval', 2)
+    evaluate(*args, '--out', tmp_path / 'metrics.json')
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert metrics['mIoU'] == pytest.approx(trained['mIoU'], abs=1e-6)
+    decode, names = pytest.importorskip('pycocotools.mask').decode, ['ground', *'0123456789']
+    predicted, true = [], []
+    for row in map(json.loads, (tmp_path / 'out.jsonl').read_text().splitlines()):
+        labels = np.full((64, 64), -1)
+        for area in row['areas']:
+            mask = decode(area['mask']).astype(bool)
+            assert names[area['label']] == area['class'] and mask.mean() == pytest.approx(area['share'])
+            labels[mask] = area['label']
+        predicted.append(labels)
+        true.append(cv2.imread(str(segmentation.root / 'maps' / 'val' / Path(row['file']).name), 0))
+    predicted, true = np.stack(predicted), np.stack(true)
+    assert len(predicted) == 3 and predicted.min() >= 0
+    with next((tmp_path / 'test').rglob('per_class.csv')).open() as file:
+        figures = {row['class']: row for row in csv.DictReader(file)}
+    for label, name in enumerate(names):
+        both, any_ = ((predicted == label) & (true == label)).sum(), ((predicted == label) | (true == label)).sum()
+        assert float(figures[name]['IoU']) == pytest.approx(both / any_ if any_ else np.nan, nan_ok=True)
+        assert int(figures[name]['support']) == (true == label).sum()
+    assert 100 * float(figures['mean']['IoU']) == pytest.approx(metrics['mIoU'], abs=0.01)
+    assert sorted(p.name for p in drawn.iterdir()) == ['000000.png', '000002.png']
+    assert cv2.imread(str(drawn / '000000.png')).shape == (64, 128, 3)  # the true map and the predicted one
 
 
 def test_video_trains_and_tests(video, tmp_path):

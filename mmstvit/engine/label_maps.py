@@ -1,0 +1,82 @@
+"""Data sets of mmseg: an image without its label map is reported before training, and maps are looked through."""
+
+import contextlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from ..errors import UsageError
+from ..io.image_check import ImageError, check_image_file
+from ..io.image_transforms import Annotating
+from ..paths import is_address
+from .folders import files_in, shown
+
+
+def is_map_set(dataset: Any) -> bool:
+    """Whether a data set is one of mmseg."""
+    return isinstance(dataset, getattr(sys.modules.get('mmseg.datasets.basesegdataset'), 'BaseSegDataset', ()))
+
+
+@contextlib.contextmanager
+def checked_maps(dataset: BaseDataset) -> Iterator[None]:
+    """While it is open, a data set of mmseg that is read must have images, and a map for each where it has maps."""
+    if not is_map_set(dataset) or dataset.backend_args:
+        yield
+        return
+    load = dataset.load_data_list
+
+    def load_checked() -> list[dict]:
+        entries = load()
+        _check_there(dataset, entries)
+        return entries
+
+    dataset.load_data_list = load_checked
+    try:
+        yield
+    finally:
+        del dataset.load_data_list  # it would be copied into each worker
+
+
+def _check_there(dataset: BaseDataset, entries: Sequence[dict]) -> None:
+    folder = dataset.data_prefix.get('img_path')
+    if not entries and folder and os.path.isdir(folder):
+        endings = Counter(PurePath(name).suffix for name in files_in(folder))
+        found = ', '.join(f'*{ending} {number}' for ending, number in endings.most_common()) or 'no files'
+        raise UsageError(f'{folder}: no file in it ends in {dataset.img_suffix} (img_suffix); it has {found}')
+    paths = [entry['seg_map_path'] for entry in entries if entry.get('seg_map_path')]
+    missing = [path for path in paths if not is_address(path) and not os.path.isfile(path)]
+    if missing:
+        raise UsageError(
+            f'{len(missing):,} of {len(entries):,} images have no label map (seg_map_suffix='
+            f'{dataset.seg_map_suffix}): there is no {shown(missing[:1])}'
+        )
+
+
+def look_at_maps(dataset: Any, numbers: Sequence[int]) -> tuple[Counter, list[str]]:
+    """Read label maps as training does, without their images.
+
+    Args:
+        dataset: of mmseg, built by :func:`.build_dataset`.
+        numbers: of the samples.
+
+    Returns:
+        In how many maps each class occurs, and a line for each map that cannot be used.
+    """
+    steps = [step for step in dataset.pipeline.transforms if isinstance(step, Annotating)]
+    labels, faults = Counter(), []
+    for number in numbers if steps else ():
+        info = dataset.get_data_info(number)
+        try:
+            width, height = check_image_file(info['img_path'])
+            found = np.unique(steps[0](dict(info, ori_shape=(height, width)))['gt_seg_map'])
+        except ImageError as error:
+            faults.append(str(error))
+            continue
+        labels.update(int(label) for label in found if label != steps[0].ignore_index)
+    return labels, faults
