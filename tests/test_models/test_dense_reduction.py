@@ -49,6 +49,16 @@ BACKBONES = {
         dynamic_img_size=True,
         dynamic_img_pad=True,
     ),
+    'mmseg': dict(
+        type='mmseg.VisionTransformer',
+        embed_dims=24,
+        num_layers=4,
+        num_heads=3,
+        mlp_ratio=2,
+        img_size=32,
+        patch_size=4,
+        norm_cfg=dict(type='LN', eps=1e-6),
+    ),
     'mmstvit': dict(
         type='mmstvit.STViT',
         arch=ARCH,
@@ -63,9 +73,8 @@ BACKBONES = {
 
 
 def config_of(library, out_indices=(1, 3)):
-    pytest.importorskip('mmpretrain')
-    if library == 'timm':
-        pytest.importorskip('timm')
+    for package in dict(timm=('timm', 'mmpretrain'), mmstvit=()).get(library, (library,)):
+        pytest.importorskip(package)
     return dict(BACKBONES[library], out_indices=list(out_indices))
 
 
@@ -111,7 +120,7 @@ def test_in_the_toolboxes(library, scope):
     assert all(torch.equal(a, b) for a, b in zip(restore_(less)(IMAGE), expected, strict=True))
 
 
-@pytest.mark.parametrize('library', ['mmpretrain', 'timm'])
+@pytest.mark.parametrize('library', ['mmpretrain', 'timm', 'mmseg'])
 @pytest.mark.parametrize('method', DENSE)
 def test_maps_of_several_blocks_are_those_of_our_own_network(method, library):
     """On a grid that is not the network's; each image as alone; each parameter is trained."""
@@ -194,7 +203,7 @@ def test_compiled_and_recomputed():
         assert torch.allclose(parameter.grad, gradient, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize('library', ['mmpretrain', 'timm'])
+@pytest.mark.parametrize('library', ['mmpretrain', 'timm', 'mmseg'])
 def test_methods_that_drop_are_refused_for_maps(library):
     with pytest.raises(ValueError, match='a map with a place for each patch, and the method drops tokens'):
         reduce_(build(config_of(library)), 'topk', keep_rate=0.5)

@@ -30,8 +30,8 @@ class MMPretrainBlock(BlockAdapter):
         return self.block.ffn(self.block.ln2(x), identity=x)
 
 
-class MMPretrainView(View):
-    """A ``VisionTransformer`` of mmpretrain in one forward pass."""
+class OpenMMLabView(View):
+    """A ``VisionTransformer`` of mmpretrain or mmseg in one forward pass."""
 
     def patch_embed(self, image: Tensor) -> tuple[Tensor, Size]:
         """Embed the patches of images (B, channels, H, W): (B, N, C), and their grid."""
@@ -64,4 +64,4 @@ def find(vit: nn.Module) -> Transformer | None:
     blocks, ratio = list(vit.layers), mlp_ratio(vit.layers[0].ffn, width)
     network = Network(len(blocks), width, grid, vit.num_extra_tokens, ratio, vit.cls_token is not None)
     needs_all, outputs = vit.out_type == 'featmap', tuple(vit.out_indices)
-    return Transformer(blocks, MMPretrainBlock, network, needs_all, outputs, vit, MMPretrainView, ('forward',))
+    return Transformer(blocks, MMPretrainBlock, network, needs_all, outputs, vit, OpenMMLabView, ('forward',))
