@@ -109,10 +109,11 @@ def Reduced(backbone: dict, reduce: dict) -> nn.Module:
     """Build a backbone of any toolbox and reduce its tokens: ``type='mmstvit.Reduced'`` in a config.
 
     It is a function named as the type that it stands for: the result is that backbone, with its own parameter names, so
-    that its checkpoints load.
+    that its checkpoints load. Maps, of one block or of several ``out_indices``, have a place for each patch of the image.
 
     Args:
-        backbone: its config, e.g. ``dict(type='VisionTransformer', ...)`` of the default scope mmpretrain.
+        backbone: its config, e.g. ``dict(type='VisionTransformer', ...)`` of the default scope mmpretrain, or in mmdet
+            ``dict(type='mmpretrain.VisionTransformer', out_type='featmap', ...)``.
         reduce: the method and its options, e.g. ``dict(type='ToMe', r=8)``.
 
     Raises:
