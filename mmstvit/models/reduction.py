@@ -109,7 +109,7 @@ def Reduced(backbone: dict, reduce: dict) -> nn.Module:
     """Build a backbone of any toolbox and reduce its tokens: ``type='mmstvit.Reduced'`` in a config.
 
     It is a function named as the type that it stands for: the result is that backbone, with its own parameter names, so
-    that its checkpoints load. Maps, of one block or of several ``out_indices``, have a place for each patch of the image.
+    that its checkpoints load. Maps, of one block or of several ``out_indices``, have a place for each patch.
 
     Args:
         backbone: its config, e.g. ``dict(type='VisionTransformer', ...)`` of the default scope mmpretrain, or in mmdet

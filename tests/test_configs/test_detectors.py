@@ -135,7 +135,7 @@ def test_training_step_and_forward(config):
         with torch.no_grad():
             results = model.eval().test_step(batch)
     assert len(results) == 2 and all('bboxes' in result.pred_instances for result in results)
-    if 'rcnn' in config:
+    if 'mask-rcnn' in config:
         assert all(result.pred_instances.masks.shape[1:] == result.ori_shape for result in results)
 
 
@@ -154,9 +154,9 @@ def test_data_as_the_config_reads_it(config, working_folder, monkeypatch):
             instances = sample['data_samples'].gt_instances
             if split == 'train':
                 assert sample['inputs'].shape[0] == 3 and 'bboxes' in instances
-                assert ('masks' in instances) == ('rcnn' in config)
+                assert ('masks' in instances) == ('mask-rcnn' in config)
     assert cfg.test_dataloader.dataset == cfg.val_dataloader.dataset
-    assert ('segm' in cfg.val_evaluator.metric) == ('rcnn' in config)
+    assert ('segm' in cfg.val_evaluator.metric) == ('mask-rcnn' in config)
 
 
 def test_recipe_of_the_published_detectors():
