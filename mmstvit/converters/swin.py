@@ -11,7 +11,7 @@ from .rename import rename
 DESCRIPTIONS = {
     'stvit-r': 'STViT-R in the names of its authors',
     'authors': 'Swin in the names of its authors',
-    'mmpretrain': 'Swin in the names of mmpretrain and mmdet',
+    'mmpretrain': 'Swin in the names of mmpretrain, mmdet and mmseg',
 }
 
 _LAYER = r'backbone.stages.\1.encoder.layers.\2.'

@@ -65,7 +65,8 @@ class Cost:
 
     Attributes:
         multiply_adds: of the whole network.
-        backbone: those of the backbone, of a detector, whose other parts are the same in both; else ``None``.
+        backbone: those of the backbone, of a detector or segmentor, whose other parts are the same in both; else
+            ``None``.
         parameters: of the whole network.
         milliseconds: of a forward, the median over the rounds, by the number of inputs.
     """
@@ -213,7 +214,7 @@ class DemoModel:
         for network in self._networks:
             row = costs(network, self._shape, device=self.device)
             row['backbone'] = None
-            if self.scope == 'mmdet':
+            if self.scope in ('mmdet', 'mmseg'):
                 row['backbone'] = costs(network, self._shape, 'backbone', self.device)['multiply_adds']
             counted.append(row)
         return counted

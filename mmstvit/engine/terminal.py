@@ -29,6 +29,7 @@ _HARMLESS = (
     'Fail to import ``MultiScaleDeformableAttention``',
     'faster_coco_eval is not installed',
     'Line NMS is not compiled',
+    'Default ``avg_non_ignore`` is False',
     'torch.meshgrid: in an upcoming release',
 )
 _PRINTED = 'Could not import OneDL'

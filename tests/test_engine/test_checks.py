@@ -14,6 +14,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from run_helpers import FOLDERS, one_run, read_scalars, write_folders
 from torch import nn
 
+from mmstvit.cli.common import read_config
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
 from mmstvit.engine.checks import check_classes, check_schedules
@@ -305,6 +306,17 @@ def test_heads_of_a_two_stage_detector(part, detection, fails, tmp_path):
 )
 def test_segmentors(options, what, segmentation, fails, tmp_path):
     assert what in fails(train, segmentation.config, '--work-dir', tmp_path, '--cfg-options', options)
+
+
+def test_data_follow_the_root_at_the_top_of_a_config():
+    """Those that lie in it, and what their evaluators read there; others stay."""
+    pytest.importorskip('mmdet')
+    options = {'data_root': 'elsewhere', 'val_dataloader.dataset.data_root': 'third'}
+    cfg = read_config('digits/mask-rcnn_swin_digits.py', options)
+    roots = [cfg[f'{name}_dataloader'].dataset.data_root for name in ('train', 'val', 'test')]
+    assert roots == ['elsewhere', 'third', 'elsewhere']
+    assert cfg.test_evaluator.ann_file == 'elsewhere/annotations/instances_val.json'
+    assert cfg.val_evaluator.ann_file == 'third/annotations/instances_val.json'
 
 
 def test_recognisers(video, fails, tmp_path):

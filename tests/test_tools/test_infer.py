@@ -324,6 +324,24 @@ def test_objects(photos, tmp_path):
     assert [float(rows[0][side]) for side in ('left', 'top', 'right', 'bottom')] == line['objects'][0]['box']
 
 
+def test_areas(segmentation, tmp_path):
+    """A row for each class that there is; a file that cannot be read loses no other."""
+    folder, drawn = tmp_path / 'photos', tmp_path / 'drawn'
+    shutil.copytree(segmentation.root / 'val', folder)
+    (folder / '000001.png').write_bytes(b'')
+    command = [str(segmentation.work_dir), str(folder), '--device', 'cpu', '--draw', str(drawn)]
+    assert main([*command, '--out', str(tmp_path / 'out.csv')]) == 1
+    rows = table(tmp_path / 'out.csv')
+    model = get_model(segmentation.config, segmentation.checkpoint)
+    for name in ('000000.png', '000002.png'):
+        labels = inference_model(model, folder / name).pred_sem_seg.data
+        shares = {row['class']: float(row['share']) for row in rows if row['file'] == str(folder / name)}
+        expected = {model.dataset_meta['classes'][i]: float((labels == i).float().mean()) for i in labels.unique()}
+        assert shares == pytest.approx(expected) and list(shares.values()) == sorted(shares.values(), reverse=True)
+        assert cv2.imread(str(drawn / f'{name}.png')).shape == (64, 64, 3)
+    assert [row['file'] for row in rows if row['error']] == [str(folder / '000001.png')]
+
+
 def test_masks_are_those_of_coco():
     pytest.importorskip('mmdet')
     from mmdet.structures import DetDataSample

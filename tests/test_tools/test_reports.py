@@ -222,7 +222,7 @@ def test_wrong_options(trained, detection, tmp_path, fails):
     assert 'one label to an image' in fails(main, *command, '--per-class', '--cfg-options', head)
     assert 'name it *.json or *.csv' in fails(main, *command, '--out', 'predictions.txt')
     command = (detection.config, detection.checkpoint, '--work-dir', tmp_path)
-    assert '--confusion-matrix is for classifiers' in fails(main, *command, '--confusion-matrix')
+    assert '--confusion-matrix is not for detectors' in fails(main, *command, '--confusion-matrix')
     other = 'test_evaluator.type=VOCMetric'
     assert '--per-class needs a CocoMetric' in fails(main, *command, '--per-class', '--cfg-options', other)
 

@@ -1,6 +1,7 @@
 """Images prepared without PyTorch, as the toolbox prepares them."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from mmengine.registry import DefaultScope
 
 from mmstvit.apis.models import class_names
 from mmstvit.deploy.export import fit, metadata_of, transforms_of
-from mmstvit.deploy.run_onnx import InputError, check_preparation, main, prepare, read_image, result_of
+from mmstvit.deploy.run_onnx import InputError, check_preparation, infer, main, prepare, read_image, result_of
 from mmstvit.io.image_check import ImageError
 from mmstvit.measure.networks import default_size
 
@@ -116,3 +117,19 @@ def test_pictures_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
 
 def test_missing_model_is_one_line(tmp_path, fails):
     assert 'absent.onnx' in fails(main, tmp_path / 'absent.onnx', 'image.png')
+
+
+def test_scores_of_pixels_lose_the_padding():
+    """An image that is smaller than the input is padded for the network; what is said of the padding is cut off."""
+    given = np.zeros((1, 2, 8, 10), np.float32)
+    given[:, 1, :, 3:] = 1  # the second class is right of the third column, and in all of the padding
+    session = SimpleNamespace(
+        get_inputs=lambda: [SimpleNamespace(name='images', shape=[1, 3, 8, 10])],
+        get_outputs=lambda: [SimpleNamespace(name='scores')],
+        run=lambda names, feed: [given] if feed['images'].shape == (1, 3, 8, 10) else None,
+    )
+    meta = dict(task='segmentation', transforms=[], channel_order='BGR', mean=None)
+    meta.update(pad_size_divisor=1, pad_size=[8, 10], pad_value=0)
+    outputs = infer(session, meta, np.zeros((6, 4, 3), np.uint8))
+    assert outputs['scores'].shape == (2, 6, 4)
+    assert outputs['scores'].argmax(0).mean() == 0.25
