@@ -27,7 +27,7 @@ CONFIGS = sorted(
 )
 DETECTORS = [config for config in CONFIGS if 'rcnn' in config or config.endswith('_coco.py')]
 RECOGNISERS = [config for config in CONFIGS if 'swin3d' in config]
-SEGMENTORS = [config for config in CONFIGS if 'upernet' in config]
+SEGMENTORS = [config for config in CONFIGS if 'upernet' in config or 'segmenter' in config]
 CLASSIFIERS = [config for config in CONFIGS if config not in DETECTORS + RECOGNISERS + SEGMENTORS]
 
 

@@ -33,7 +33,7 @@ from .tuning_schedules import Schedules
 from .tuning_search import Plan, Target, within
 
 _NOT_BY_DEFAULT = ('Random', 'ToMeSD')  # a control, and one for maps, which keeps the number of tokens
-_NEVER = ('GridPool',)  # where tokens lie in a layer depends on all layers before it
+_NEVER = ('GridPool', 'Expedite')  # where tokens lie in a layer depends on all layers before it
 _POINTS = 5  # of each method in the plot
 _WITHIN = 0.05  # that predicted and measured time may differ by
 

@@ -166,7 +166,7 @@ def density_peaks(x: Tensor, num_tokens: int, num_prefix: int = 0, neighbors: in
     """
     x = x[:, num_prefix:].float()
     total = x.shape[1]
-    distance = _distances(x) / x.shape[-1] ** 0.5
+    distance = _square_distances(x, x).sqrt() / x.shape[-1] ** 0.5
     places = torch.arange(total, device=x.device)
     others = distance.masked_fill(places[:, None] == places, torch.inf)
     near = others.topk(min(neighbors, total - 1), dim=-1, largest=False).values
@@ -201,6 +201,73 @@ def grid_cells(grid: Size, cells: Size, batch: int, num_prefix: int, device: tor
     return reduction_of(destination.expand(batch, -1), num_prefix + math.prod(cells))
 
 
+def soft_clusters(
+    x: Tensor,
+    grid: Size,
+    cells: Size,
+    size: Tensor | None = None,
+    num_prefix: int = 0,
+    iterations: int = 2,
+    neighbors: int = 4,
+    sharpness: float = 4.0,
+) -> Reduction:
+    """Cluster the tokens of a grid around its cells, and reconstruct each from the clusters nearest to it.
+
+    "Expediting Large-Scale Vision Transformer for Dense Prediction without Fine-tuning", arXiv 2210.01035, section 3:
+    the first centres are the means of the cells; in each of a few rounds of soft k-means a token is shared out among
+    the centres of its own cell and those that touch it, and the centres become the means of their shares. What belongs
+    to clusters is given back to token i as ``sum_j softmax_j(-tau |x_i - c_j|^2) y_j`` over its nearest clusters j.
+    Ours: tau, in both, is the sharpness over the image's mean of ``|x_i - c_j|^2`` to the nearest j, since widths and
+    layers differ; and a token weighs in the centres by the patches that it stands for.
+
+    Args:
+        x: (B, N, C), prefix tokens first.
+        grid: of the others, along each axis.
+        cells: wanted along each axis; as many clusters.
+        size: (B, N, 1), patches that each token stands for; ``None`` for one each.
+        num_prefix: tokens at the front that are no part of it.
+        iterations: rounds; of none, tokens belong to their cells.
+        neighbors: clusters that a token is reconstructed from.
+        sharpness: the higher, the nearer is all to the nearest cluster alone.
+    """
+    x = x[:, num_prefix:].float()
+    size = torch.ones_like(x[..., :1]) if size is None else size[:, num_prefix:]
+    near = touching_cells(grid, cells, x.device)
+    own = grid_cells(grid, cells, x.shape[0], 0, x.device)
+    share = own.unmerge(torch.eye(near.shape[1], device=x.device).expand(x.shape[0], -1, -1))  # (B, N, M)
+    for i in range(iterations + 1):
+        weights = (share * size).transpose(1, 2)
+        square = _square_distances(x, weights @ x / weights.sum(dim=-1, keepdim=True))
+        if i < iterations:
+            share = _softmin(square.masked_fill(~near, torch.inf), sharpness) + 1e-9 * near  # no cluster is left empty
+    last = square.topk(min(neighbors, square.shape[-1]), dim=-1, largest=False).values[..., -1:]
+    back = _softmin(square.masked_fill(square > last, torch.inf), sharpness)
+
+    def merge(x: Tensor) -> Tensor:
+        return torch.cat((x[:, :num_prefix], share.transpose(1, 2).to(x.dtype) @ x[:, num_prefix:]), dim=1)
+
+    def unmerge(x: Tensor) -> Tensor:
+        return torch.cat((x[:, :num_prefix], back.to(x.dtype) @ x[:, num_prefix:]), dim=1)
+
+    return Reduction(merge, unmerge)
+
+
+def touching_cells(grid: Size, cells: Size, device: torch.device) -> Tensor:
+    """Return whether each cell of :func:`grid_cells` is that of a token or touches it, (N, M)."""
+    near = torch.ones(1, 1, dtype=torch.bool, device=device)
+    for n, m in zip(grid, cells):
+        own = torch.arange(n, device=device) * m // n
+        axis = (own[:, None] - torch.arange(m, device=device)).abs() <= 1
+        near = (near[:, None, :, None] & axis[None, :, None]).flatten(2).flatten(0, 1)
+    return near
+
+
+def _softmin(square: Tensor, sharpness: float) -> Tensor:
+    """Return the shares of points in centres by squared distances (B, N, M), which are infinite where there is none."""
+    mean = square.amin(dim=-1, keepdim=True).mean(dim=1, keepdim=True)
+    return (square * (-sharpness / mean.clamp(min=1e-20))).softmax(dim=-1)
+
+
 def _merge_into_first(metric: Tensor, order: Tensor, num_targets: int, r: int, num_prefix: int) -> Reduction:
     """Merge r tokens of the last ones in an order (B, N) into their most similar one of the first ``num_targets``."""
     targets, sources = order[:, :num_targets], order[:, num_targets:]
@@ -210,11 +277,12 @@ def _merge_into_first(metric: Tensor, order: Tensor, num_targets: int, r: int, n
     return reduction_into(_with_prefix(target, num_prefix), metric.shape[1] - r)
 
 
-def _distances(x: Tensor) -> Tensor:
-    """Return the distances between points (B, N, C), (B, N, N); of matrix products, which any exporter knows."""
-    x = x - x.mean(dim=1, keepdim=True)  # for precision
-    square = x.square().sum(dim=-1)
-    return (square[:, None] + square[..., None] - 2 * x @ x.transpose(1, 2)).clamp(min=0).sqrt()
+def _square_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Return squared distances of points (B, N, C) and (B, M, C): of matrix products, which any exporter knows."""
+    middle = y.mean(dim=1, keepdim=True)  # for precision
+    x, y = x - middle, y - middle
+    products = torch.baddbmm(y.square().sum(dim=-1)[:, None], x, y.transpose(1, 2), alpha=-2)
+    return (products + x.square().sum(dim=-1)[..., None]).clamp(min=0)
 
 
 def _with_prefix(target: Tensor, num_prefix: int) -> Tensor:

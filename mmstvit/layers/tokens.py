@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..functional.reduction import Reduction
+from ..functional.reduction import Reduction, compose
 from .layout import TokenLayout
 
 
@@ -36,3 +36,11 @@ class Tokens(NamedTuple):
     def key_bias(self) -> Tensor | None:
         """``(B, N)``, added to the logits of each key: one that stands for several patches weighs as those do."""
         return self.size[..., 0].log() if self.proportional and self.size is not None else None
+
+    def unmerge(self) -> Tensor:
+        """Return a token for each patch of a whole image, (B, num_prefix + N, C): that which it became a part of.
+
+        Patches that were dropped have the last values that they had, where these are kept aside, else zeros.
+        """
+        x = compose(self.trace).unmerge(self.x)
+        return x if self.dropped is None else x + self.dropped

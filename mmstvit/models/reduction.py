@@ -48,8 +48,8 @@ def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
     options that reduce nothing, and after :func:`restore_`, outputs are equal to the last bit.
 
     Args:
-        model: with a ``VisionTransformer`` of timm or mmpretrain, a ViT, DeiT, DINOv2, CLIP or SigLIP vision model of
-            Hugging Face's transformers, or an :class:`.STViT` with ``reduce=None`` in it.
+        model: with a ``VisionTransformer`` of timm, mmpretrain or mmseg, a ViT, DeiT, DINOv2, CLIP or SigLIP vision
+            model of Hugging Face's transformers, or an :class:`.STViT` with ``reduce=None`` in it.
         method: a name of ``METHODS`` in :mod:`mmstvit.layers.steps`, in any case, e.g. ``'tome'``.
         **options: of the method, e.g. ``r=8``. They can be changed later: ``model.reduction.r = 4``.
 
@@ -110,10 +110,11 @@ def Reduced(backbone: dict, reduce: dict) -> nn.Module:
     """Build a backbone of any toolbox and reduce its tokens: ``type='mmstvit.Reduced'`` in a config.
 
     It is a function named as the type that it stands for: the result is that backbone, with its own parameter names, so
-    that its checkpoints load.
+    that its checkpoints load. Maps, of one block or of several ``out_indices``, have a place for each patch.
 
     Args:
-        backbone: its config, e.g. ``dict(type='VisionTransformer', ...)`` of the default scope mmpretrain.
+        backbone: its config, e.g. ``dict(type='VisionTransformer', ...)`` of the default scope mmpretrain, or in mmdet
+            ``dict(type='mmpretrain.VisionTransformer', out_type='featmap', ...)``.
         reduce: the method and its options, e.g. ``dict(type='ToMe', r=8)``.
 
     Raises:

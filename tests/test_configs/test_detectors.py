@@ -29,7 +29,7 @@ def build(config, init=True):
     from mmdet.registry import MODELS
 
     cfg = Config.fromfile(ROOT / config)
-    cfg.model.backbone.init_cfg = None
+    cfg.model.backbone.get('backbone', cfg.model.backbone).init_cfg = None
     _replace_sync_bn(cfg.model)
     if 'rcnn' in config:
         cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 20  # to be quick
@@ -82,8 +82,8 @@ def coco_classes():
 
 
 def is_repeat(config):
-    """Whether another config has the same network, and trains it for longer or in a cascade."""
-    return 'ms-480-800' in config
+    """Whether another config has the same network, and trains it for longer, in a cascade, or by another method."""
+    return 'ms-480-800' in config or ('_vit' in config and '-expedite' not in config)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_training_step_and_forward(config):
         with torch.no_grad():
             results = model.eval().test_step(batch)
     assert len(results) == 2 and all('bboxes' in result.pred_instances for result in results)
-    if 'rcnn' in config:
+    if 'mask-rcnn' in config:
         assert all(result.pred_instances.masks.shape[1:] == result.ori_shape for result in results)
 
 
@@ -154,9 +154,9 @@ def test_data_as_the_config_reads_it(config, working_folder, monkeypatch):
             instances = sample['data_samples'].gt_instances
             if split == 'train':
                 assert sample['inputs'].shape[0] == 3 and 'bboxes' in instances
-                assert ('masks' in instances) == ('rcnn' in config)
+                assert ('masks' in instances) == ('mask-rcnn' in config)
     assert cfg.test_dataloader.dataset == cfg.val_dataloader.dataset
-    assert ('segm' in cfg.val_evaluator.metric) == ('rcnn' in config)
+    assert ('segm' in cfg.val_evaluator.metric) == ('mask-rcnn' in config)
 
 
 def test_recipe_of_the_published_detectors():

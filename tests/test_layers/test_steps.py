@@ -22,6 +22,7 @@ OPTIONS = {
     'DPCKNN': (dict(keep_rate=0.6), dict(keep_rate=1.0)),
     'GridPool': (dict(keep_rate=0.6), dict(budget=1)),
     'ToMeSD': (dict(r=30), dict(budget=1)),
+    'Expedite': (dict(keep_rate=0.5), dict(keep_rate=1)),
     'TopK': (dict(keep_rate=0.7), dict(keep_rate=1)),
     'EViT': (dict(keep_rate=0.7), dict(r=0)),
     'ATS': (dict(keep_rate=0.7), dict(keep_rate=1)),

@@ -326,6 +326,7 @@ QUARTER = {
     'DPCKNN': dict(keep_rate=[0.25, 1, 1, 1, 1, 1]),
     'GridPool': dict(keep_rate=[0.25, 1, 1, 1, 1, 1]),
     'ToMeSD': dict(keep_rate=[0.25, 1, 0.25, 1, 1, 1]),
+    'Expedite': dict(keep_rate=[0.25, 1, 1, 1, 1, 1]),
 }
 MODES = [(method, {}) for method in QUARTER] + [('ToMe', dict(mode=mode)) for mode in ('mlerp', 'drop', 'tofu')]
 

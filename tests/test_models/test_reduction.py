@@ -137,6 +137,7 @@ METHODS = {
     'PiToMe': dict(r=8),
     'DPCKNN': dict(keep_rate=0.7),
     'ToMeSD': dict(keep_rate=0.5),
+    'Expedite': dict(keep_rate=0.5),
     'TopK': dict(keep_rate=0.7),
     'EViT': dict(keep_rate=0.7),
     'ATS': dict(keep_rate=0.7),
@@ -328,7 +329,6 @@ def test_in_a_config(backbone, tmp_path):
         (lambda: reduce_(build_hugging_face('Beit'), 'tome', r=1), 'BeitModel has layers of the type BeitLayer'),
         (lambda: reduce_(timm.create_model('swin_tiny_patch4_window7_224'), 'tome', r=1), 'it has .*bias and stages'),
         (lambda: reduce_(build_timm(dict(attn_layer='diff')), 'tome', r=1), 'with DiffAttention cannot be reduced'),
-        (lambda: reduce_(build_mmpretrain(dict(out_indices=[1, 3])), 'tome', r=1), 'only the last layer, 3'),
     ],
 )
 def test_refused_in_a_line(act, line):

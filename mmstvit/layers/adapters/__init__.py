@@ -2,7 +2,7 @@
 
 import torch.nn as nn
 
-from . import hugging_face, mmpretrain, own, timm
+from . import hugging_face, mmpretrain, mmseg, own, timm
 from .base import Transformer
 from .own import OwnTransformer
 
@@ -23,13 +23,13 @@ def transformer_of(model: nn.Module) -> Transformer | OwnTransformer:
         ValueError: there is none, or a part of it that the methods cannot serve.
     """
     for module in model.modules():
-        for library in (own, timm, mmpretrain, hugging_face):
+        for library in (own, timm, mmpretrain, mmseg, hugging_face):
             if (transformer := library.find(module)) is not None:
                 return transformer
     names = [name for name, _ in (*model.named_modules(), *model.named_parameters(), *model.named_buffers())]
     reasons = {reason for part, reason in _UNSERVED.items() if any(part in name.lower() for name in names)}
     has = f'it has {" and ".join(sorted(reasons))}' if reasons else 'it has none of these'
     raise ValueError(
-        f'{type(model).__name__} cannot be reduced, only a VisionTransformer of timm or mmpretrain, an STViT, and '
-        f"Hugging Face's ViT, DeiT, DINOv2, CLIP and SigLIP: {has}"
+        f'{type(model).__name__} cannot be reduced, only a VisionTransformer of timm, mmpretrain or mmseg, an STViT, '
+        f"and Hugging Face's ViT, DeiT, DINOv2, CLIP and SigLIP: {has}"
     )

@@ -1,7 +1,7 @@
 """What steps ask of a transformer of another library."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ...functional.attention import attend
-from ...functional.reduction import compose
+from ...functional.windows import Size
 from ..attention import AttentionLayout
 from ..layout import WholeImage
 from ..steps import Network, Step
@@ -70,6 +70,28 @@ class BlockAdapter:
         return self.mlp(x), kept
 
 
+class View:
+    """A transformer of another library in one forward pass: what its own code is run on.
+
+    It gives the first block the grid of the patches, which the library's blocks do not get. All else is of the
+    transformer itself, on which nothing is set.
+
+    Args:
+        vit: the library's module.
+    """
+
+    def __init__(self, vit: nn.Module) -> None:
+        self.vit, self.grid = vit, None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.vit, name)
+
+    def blocks_on_grid(self, blocks: Iterable[nn.Module]) -> tuple[Callable[..., Any], ...]:
+        """Return the blocks, the first of which is told the grid."""
+        first, *others = blocks
+        return (partial(first, grid=self.grid), *others)
+
+
 class Transformer(NamedTuple):
     """A plain vision transformer of another library, whose blocks steps can run.
 
@@ -78,12 +100,20 @@ class Transformer(NamedTuple):
         adapt: makes an adapter of a block.
         network: their sizes; prefix tokens are class, distillation and register tokens.
         needs_all: whether the output has a place for each patch.
+        outputs: numbers of the blocks whose outputs are returned.
+        vit: the library's module, where it is run as a view; its own grid is taken for that of each image where not.
+        view: of ``vit``.
+        methods: names of those of ``vit`` that run the blocks.
     """
 
     blocks: list[nn.Module]
     adapt: Callable[[nn.Module], BlockAdapter]
     network: Network
     needs_all: bool = False
+    outputs: Sequence[int] = ()
+    vit: nn.Module | None = None
+    view: type[View] = View
+    methods: tuple[str, ...] = ()
 
     def check(self, steps: Sequence[Step]) -> None:
         """Refuse steps that the model cannot be run by.
@@ -100,10 +130,13 @@ class Transformer(NamedTuple):
     def run(self, steps: Sequence[Step]) -> None:
         """Let each block be run by a step, until :meth:`restore`."""
         finish = _keep if _loses_patches(steps) else _unmerge
-        for block, step in zip(self.blocks, steps, strict=True):
+        last = len(self.blocks) - 1
+        for i, (block, step) in enumerate(zip(self.blocks, steps, strict=True)):
             # An instance's own forward: a partial of a function can be copied, pickled and compiled.
-            last = finish if block is self.blocks[-1] else None
-            block.forward = partial(_forward, self.adapt(block), step, self.network, last)
+            end = finish if i == last else partial(_go_on, finish) if i in self.outputs else None
+            block.forward = partial(_forward, self.adapt(block), step, self.network, end)
+        for name in self.methods:
+            setattr(self.vit, name, partial(_on_view, self.view, self.vit, name))
 
     @property
     def steps(self) -> list[Step]:
@@ -114,10 +147,17 @@ class Transformer(NamedTuple):
         """Let the blocks run as they did before."""
         for block in self.blocks:
             vars(block).pop('forward', None)
+        for name in self.methods:
+            vars(self.vit).pop(name, None)
 
 
 def _loses_patches(steps: Sequence[Step]) -> bool:
     return any(step.loses_patches for step in steps)
+
+
+def _on_view(view: type[View], vit: nn.Module, method: str, *args: Any, **options: Any) -> Any:
+    """Run the library's own method on a view of its module."""
+    return getattr(type(vit), method)(view(vit), *args, **options)
 
 
 def _forward(
@@ -127,6 +167,7 @@ def _forward(
     finish: Callable[[Tokens], Tensor] | None,
     x: Tensor | Tokens,
     attn_mask: Tensor | None = None,
+    grid: Size | None = None,
     **options: Any,
 ) -> Tensor | Tokens:
     """Run a block by its step. Between blocks goes all that is known of the tokens, in the place of a tensor."""
@@ -138,16 +179,27 @@ def _forward(
     ]
     if asked:
         raise ValueError(f'{", ".join(asked)} does not go with token reduction: call restore_(model) first')
+    x = getattr(x, 'tokens', x)  # an output of the block before
     if not isinstance(x, Tokens):
-        grid, count = network.grid, x.shape[1] - network.num_prefix
-        x = Tokens(x, WholeImage(grid if math.prod(grid) == count else (1, count), x.device, network.num_prefix))
+        count = x.shape[1] - network.num_prefix
+        if grid is None:
+            grid = network.grid if math.prod(network.grid) == count else (1, count)
+        x = Tokens(x, WholeImage(tuple(grid), x.device, network.num_prefix))
     tokens = step(block, x)
     return tokens if finish is None else finish(tokens)
 
 
 def _unmerge(tokens: Tokens) -> Tensor:
     """Give each patch the value of its token: heads that pool, and maps, need not know of the reduction."""
-    return compose(tokens.trace).unmerge(tokens.x)
+    return tokens.unmerge()
+
+
+def _go_on(finish: Callable[[Tokens], Tensor], tokens: Tokens) -> Tensor:
+    """Give what the library takes for an output of a block, with the tokens that the next block goes on with."""
+    out = finish(tokens)
+    out = out.view_as(out)  # never the tokens' own tensor, which would hold itself
+    out.tokens = tokens
+    return out
 
 
 def _keep(tokens: Tokens) -> Tensor:

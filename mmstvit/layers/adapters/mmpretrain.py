@@ -1,10 +1,14 @@
 """mmpretrain's VisionTransformer."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch.nn as nn
 from torch import Tensor
 
+from ...functional.windows import Size
 from ..steps import Network
-from .base import BlockAdapter, Transformer, is_a, mlp_ratio
+from .base import BlockAdapter, Transformer, View, is_a, mlp_ratio
 
 
 class MMPretrainBlock(BlockAdapter):
@@ -26,6 +30,19 @@ class MMPretrainBlock(BlockAdapter):
         return self.block.ffn(self.block.ln2(x), identity=x)
 
 
+class OpenMMLabView(View):
+    """A ``VisionTransformer`` of mmpretrain or mmseg in one forward pass."""
+
+    def patch_embed(self, image: Tensor) -> tuple[Tensor, Size]:
+        """Embed the patches of images (B, channels, H, W): (B, N, C), and their grid."""
+        x, self.grid = self.vit.patch_embed(image)
+        return x, self.grid
+
+    @property
+    def layers(self) -> tuple[Callable[..., Any], ...]:
+        return self.blocks_on_grid(self.vit.layers)
+
+
 def find(vit: nn.Module) -> Transformer | None:
     """Return the transformer that a module is, if it is one.
 
@@ -37,9 +54,6 @@ def find(vit: nn.Module) -> Transformer | None:
     from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
     from mmpretrain.models.utils import MultiheadAttention
 
-    last = len(vit.layers) - 1
-    if tuple(vit.out_indices) != (last,):
-        raise ValueError(f'out_indices={tuple(vit.out_indices)}: only the last layer, {last}, can be asked for')
     for block in vit.layers:
         if type(block) is not TransformerEncoderLayer or type(block.attn) is not MultiheadAttention:
             raise ValueError(
@@ -47,5 +61,7 @@ def find(vit: nn.Module) -> Transformer | None:
                 'MultiheadAttention'
             )
     width, grid = vit.embed_dims, tuple(vit.patch_resolution)
-    network = Network(last + 1, width, grid, vit.num_extra_tokens, mlp_ratio(vit.layers[0].ffn, width))
-    return Transformer(list(vit.layers), MMPretrainBlock, network, needs_all=vit.out_type == 'featmap')
+    blocks, ratio = list(vit.layers), mlp_ratio(vit.layers[0].ffn, width)
+    network = Network(len(blocks), width, grid, vit.num_extra_tokens, ratio, vit.cls_token is not None)
+    needs_all, outputs = vit.out_type == 'featmap', tuple(vit.out_indices)
+    return Transformer(blocks, MMPretrainBlock, network, needs_all, outputs, vit, OpenMMLabView, ('forward',))

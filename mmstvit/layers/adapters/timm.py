@@ -1,10 +1,13 @@
 """timm's VisionTransformer."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch.nn as nn
 from torch import Tensor
 
 from ..steps import Network
-from .base import BlockAdapter, Transformer, is_a, mlp_ratio
+from .base import BlockAdapter, Transformer, View, is_a, mlp_ratio
 
 
 class TimmBlock(BlockAdapter):
@@ -29,11 +32,46 @@ class TimmBlock(BlockAdapter):
         return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
 
-def find(vit: nn.Module) -> Transformer | None:
-    """Return the transformer that a module is, if it is one.
+class Chain(tuple):
+    """Blocks one by one, or called as one."""
+
+    def __call__(self, x: Any) -> Any:
+        """Let each take what the one before gives."""
+        for block in self:
+            x = block(x)
+        return x
+
+
+class TimmView(View):
+    """A ``VisionTransformer`` of timm in one forward pass."""
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """Add positions and prefix tokens; patches are a grid (B, H, W, C) where images may be of any size."""
+        self.grid = x.shape[1:3] if x.dim() == 4 else self.vit.patch_embed.grid_size
+        return self.vit._pos_embed(x)
+
+    @property
+    def blocks(self) -> Chain:
+        return Chain(self.blocks_on_grid(self.vit.blocks))
+
+
+def find(model: nn.Module) -> Transformer | None:
+    """Return the transformer that a module is, alone or as timm wraps it for maps, if it is one.
 
     Raises:
         ValueError: one that the methods cannot serve.
+    """
+    if is_a(model, 'timm.models._features', 'FeatureGetterNet'):
+        return _find(model.model, tuple(model.out_indices))
+    return _find(model)
+
+
+def _find(vit: nn.Module, outputs: Sequence[int] = ()) -> Transformer | None:
+    """Return the transformer that a module is.
+
+    Args:
+        vit: the module.
+        outputs: numbers of the blocks of which maps are wanted.
     """
     if not is_a(vit, 'timm.models.vision_transformer', 'VisionTransformer'):
         return None
@@ -50,4 +88,5 @@ def find(vit: nn.Module) -> Transformer | None:
     width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
     ratio = mlp_ratio(vit.blocks[0].mlp, width)
     network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, ratio, vit.cls_token is not None)
-    return Transformer(list(vit.blocks), TimmBlock, network)
+    methods = ('forward_features', 'forward_intermediates')
+    return Transformer(list(vit.blocks), TimmBlock, network, bool(outputs), outputs, vit, TimmView, methods)

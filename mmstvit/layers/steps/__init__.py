@@ -12,6 +12,7 @@ from .base import Network, ReducingStep, SelfAttention, Step
 from .controls import grid_pool, random
 from .dpcknn import dpcknn
 from .evit import evit, topk
+from .expedite import expedite
 from .pitome import pitome
 from .representation_shift import representation_shift
 from .stgm import Generation, Recovery, Refinement, TokenMapStep, stgm
@@ -25,6 +26,7 @@ METHODS: dict[str, Callable[..., list[Step]]] = {
     'PiToMe': pitome,
     'DPCKNN': dpcknn,
     'ToMeSD': tomesd,
+    'Expedite': expedite,
     'TopK': topk,
     'EViT': evit,
     'ATS': ats,

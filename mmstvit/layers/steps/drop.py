@@ -83,9 +83,7 @@ class Restore(Step):
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
         """Run the block on all tokens."""
-        x = compose(tokens.trace).unmerge(tokens.x)
-        if tokens.dropped is not None:
-            x = x + tokens.dropped
+        x = tokens.unmerge()
         return Tokens(block(x, None, tokens.layout.image_attention(x)), tokens.layout)
 
 

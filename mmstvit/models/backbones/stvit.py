@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ...converters import register_published_weights
 from ...functional.position import resize_table, sinusoid_table
-from ...functional.reduction import compose
 from ...layers.designs import build_layers
 from ...layers.embed import ConvStem, PatchEmbed
 from ...layers.encoder import Encoder
@@ -310,7 +309,7 @@ class STViT(Backbone):
         if tokens.image is not None:
             x = layout.to_grid(x)
         else:
-            x = layout.image_to_grid(compose(tokens.trace).unmerge(x))
+            x = layout.image_to_grid(tokens.unmerge())
         return x.movedim(-1, 1).contiguous()  # (B, *grid, C) -> (B, C, *grid)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
