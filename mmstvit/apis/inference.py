@@ -162,7 +162,7 @@ def _infer_maps(
         of_file = isinstance(image, str)
         packed = pipeline(of_file)(dict(img_path=image) if of_file else dict(img=image))
         with torch.no_grad():
-            return model.test_step({key: [value] for key, value in packed.items()})[0]
+            return model.test_step({key: [value] for key, value in packed.items()})[0]  # type: ignore[operator]
 
     return infer_each(infer_one, inputs)
 

@@ -27,7 +27,7 @@ class RowFile:
 
     def __init__(self, path: str | Path, scope: str, topk: int = 1, of_frames: bool = False) -> None:
         self.path, self.topk = Path(path), topk
-        self.parts = {'mmdet': 'objects', 'mmseg': 'areas'}.get(scope)
+        self.parts = {'mmdet': 'objects', 'mmseg': 'areas'}.get(scope, '')
         self._file = self.path.open('w', encoding='utf-8', newline='')
         self._csv = None
         if self.path.suffix == '.csv':

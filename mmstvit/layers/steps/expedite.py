@@ -72,7 +72,7 @@ def expedite(
         raise ValueError(f'sharpness={sharpness!r} must be above 0')
     options = dict(iterations=iterations, neighbors=neighbors, sharpness=float(sharpness))
 
-    def make(layer: int, amounts: list[Amount]) -> Step:
+    def make(layer: int, amounts: Sequence[Amount]) -> Step:
         return Expedite(amounts[: layer + 1], proportional, **options)
 
     return plan(network, make, amount, blocks, default=(network.num_layers * 5 // 12,))
