@@ -253,17 +253,21 @@ def _verdict(tuned: dict, constant: dict) -> str:
 
 
 def _measure(task: _Task, described: Sequence[dict]) -> dict[str, Any]:
-    """Measure the dense network and reduced ones in turn, add what comes out, and return the environment."""
+    """Measure the dense network and reduced ones in turn, add what comes out, and return the environment.
+
+    Predictions are shares of the dense network's time: by what that differs now, the machine has changed in between.
+    """
     networks = [task.network]
     for one in described[1:]:
         reduced = reduce_(copy.deepcopy(task.network.model), one['method'], **one['options'])
         networks.append(replace(task.network, label=f'{task.network.label}+{one["method"]}', model=reduced))
     report = benchmark(networks, task.timing, 0, (task.batch_size,), task.shape[1:], progress=task.progress)
-    for one, row in zip(described, report['results'], strict=True):
-        measured = 1000 * row['seconds']['median']
-        difference = measured / one['predicted_ms'] - 1
+    measured = [1000 * row['seconds']['median'] for row in report['results']]
+    changed = measured[0] / described[0]['predicted_ms']
+    for i, (one, row) in enumerate(zip(described, report['results'], strict=True)):
+        difference = measured[i] / one['predicted_ms'] / (changed if i else 1) - 1
         one.update(
-            measured_ms=measured,
+            measured_ms=measured[i],
             measured_times_as_fast=row['ratio']['median'],
             difference=difference,
             as_predicted=abs(difference) <= _WITHIN,

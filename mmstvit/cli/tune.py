@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     screen.print(f'tokens that leave each block: {amounts}', soft_wrap=True)
     screen.print(
         f'the measured time differs by {result["difference"]:+.1%} from the predicted one, {how} 5 % '
-        f'(that of the dense network by {result["dense"]["difference"]:+.1%})',
+        f'beside {result["dense"]["difference"]:+.1%} by which the machine has changed in between',
         soft_wrap=True,
     )
     screen.print(f'it {result["verdict"]} one number for all layers, by agreement: {agreeing(result)}', soft_wrap=True)
