@@ -21,27 +21,10 @@ OPENMMLAB = ['onedl-mmengine>=0.10.8', 'onedl-mmcv>=2.3']
 CLS = [*OPENMMLAB, 'onedl-mmpretrain>=1.3', 'torchvision', 'scikit-learn', 'matplotlib']
 # onedl-mmdetection's imaug needs OpenCV < 4.13, and that numpy < 2.3; said here so that nothing is downgraded later.
 # An isolated pip build leaves mmcv's compiled operators out; mmstvit gives mmdet those that it needs from torchvision.
-DET = [
-    *OPENMMLAB,
-    'onedl-mmdetection>=3.5',
-    'torchvision',
-    'numpy<2.3',
-    'opencv-python<4.13',
-    'pycocotools',
-    'scipy',
-    'scikit-learn',
-]
+DENSE = ['torchvision', 'numpy<2.3', 'opencv-python<4.13', 'pycocotools', 'scipy', 'scikit-learn']
+DET = [*OPENMMLAB, 'onedl-mmdetection>=3.5', *DENSE]
 # It declares neither torch nor mmengine nor mmcv, and needs NumPy 2.
-SEG = [
-    *OPENMMLAB,
-    'onedl-mmsegmentation>=1.4',
-    'torchvision',
-    'numpy<2.3',
-    'opencv-python<4.13',
-    'pycocotools',
-    'scipy',
-    'scikit-learn',
-]
+SEG = [*OPENMMLAB, 'onedl-mmsegmentation>=1.4', *DENSE]
 VIDEO = [*OPENMMLAB, 'mmaction2>=1.2', 'torchvision', 'einops', 'scipy']
 ANALYSIS = ['fvcore', 'timm', 'tabulate', 'matplotlib', 'scikit-learn']
 # Hugging Face's models, whose files load without, and folders of pretrained networks.

@@ -11,6 +11,21 @@ ARCH = dict(embed_dims=16, num_layers=6, num_heads=2, feedforward_channels=32)
 PLAIN = dict(arch=ARCH, img_size=32, patch_size=4, semantic_grid=None, with_cls_token=True, out_type='cls_token')
 SIZES = dict(img_size=32, patch_size=4, embed_dim=16, depth=6, num_heads=2, mlp_ratio=2, num_classes=5)
 IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+# Of each method that needs no training, an amount.
+METHODS = {
+    'ToMe': dict(r=8),
+    'ATM': dict(r=8),
+    'PiToMe': dict(r=8),
+    'DPCKNN': dict(keep_rate=0.7),
+    'ToMeSD': dict(keep_rate=0.5),
+    'Expedite': dict(keep_rate=0.5),
+    'TopK': dict(keep_rate=0.7),
+    'EViT': dict(keep_rate=0.7),
+    'ATS': dict(keep_rate=0.7),
+    'RepresentationShift': dict(keep_rate=0.7),
+    'Random': dict(keep_rate=0.7),
+    'GridPool': dict(keep_rate=0.7),
+}
 
 
 def randomise(model: torch.nn.Module) -> torch.nn.Module:

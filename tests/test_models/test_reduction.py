@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 from mmengine.config import Config
+from vits import METHODS
 
 from mmstvit import get_model
 from mmstvit.layers.layout import WholeImage
@@ -129,22 +130,6 @@ def test_blocks_are_run_as_their_library_does(build, options):
     plain = out(model, image)
     reduced = out(reduce_(model, 'tome', r=[32, 0, 0, 0]), image)
     assert torch.allclose(reduced, plain, atol=1e-5)
-
-
-METHODS = {
-    'ToMe': dict(r=8),
-    'ATM': dict(r=8),
-    'PiToMe': dict(r=8),
-    'DPCKNN': dict(keep_rate=0.7),
-    'ToMeSD': dict(keep_rate=0.5),
-    'Expedite': dict(keep_rate=0.5),
-    'TopK': dict(keep_rate=0.7),
-    'EViT': dict(keep_rate=0.7),
-    'ATS': dict(keep_rate=0.7),
-    'RepresentationShift': dict(keep_rate=0.7),
-    'Random': dict(keep_rate=0.7),
-    'GridPool': dict(keep_rate=0.7),
-}
 
 
 def test_all_methods_that_need_no_training_are_tested():

@@ -15,7 +15,7 @@ import pytest
 import torch
 from run_helpers import ROOT, TINY
 from small_backbones import BACKBONES, build
-from vits import timm_vit
+from vits import METHODS, timm_vit
 
 from mmstvit import get_model, inference_model, reduce_
 from mmstvit.cli.benchmark import main as benchmark
@@ -48,20 +48,6 @@ class Outputs(torch.nn.Module):
     def forward(self, x):
         outs = self.model(x)
         return outs if isinstance(outs, torch.Tensor) else tuple(outs)
-
-
-METHODS = {
-    'ToMe': dict(r=8),
-    'ATM': dict(r=8),
-    'PiToMe': dict(r=8),
-    'DPCKNN': dict(keep_rate=0.7),
-    'ToMeSD': dict(keep_rate=0.5),
-    'TopK': dict(keep_rate=0.7),
-    'EViT': dict(keep_rate=0.7),
-    'ATS': dict(keep_rate=0.7),
-    'RepresentationShift': dict(keep_rate=0.7),
-    'GridPool': dict(keep_rate=0.7),
-}
 
 
 # Each takes seconds; the files below, and those of test_export_onnx.py, stand for them in `make test`.
