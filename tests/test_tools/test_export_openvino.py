@@ -52,7 +52,8 @@ class Outputs(torch.nn.Module):
 
 # Each takes seconds; the files below, and those of test_export_onnx.py, stand for them in `make test`.
 @pytest.mark.long
-@pytest.mark.parametrize('name', [*BACKBONES, *METHODS])
+# OpenVINO computes in 32 bits, where the places of Random come out as others: its export refuses it.
+@pytest.mark.parametrize('name', [*BACKBONES, *(name for name in METHODS if name != 'Random')])
 def test_every_backbone_and_reduction_in_every_runtime(name, tmp_path):
     if name in BACKBONES:
         model, shape = build(name), (3, *BACKBONES[name][2])
