@@ -55,13 +55,13 @@ def one_line_errors() -> Iterator[None]:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``name`` is the beginning of, or else the one most like it, ``None`` if none is.
 
-    Of several that it begins, the one whose next character ends a word comes first, then the shortest: ``stvit-s``
-    means ``stvit-s_8xb128_in1k`` and not ``stvit-r_digits``, which has more characters in common.
+    Of several that it begins, those whose next character ends a word come first, in the order that they are given in:
+    ``stvit-s`` means ``stvit-s_8xb128_in1k`` and not ``stvit-r_digits``, which has more characters in common.
     """
     lower, by_lower = name.lower(), {k.lower(): k for k in known}
     begun = [k for k in by_lower if lower and k.startswith(lower)]
     if begun:
-        return by_lower[min(begun, key=lambda k: (k[len(lower) : len(lower) + 1].isalnum(), len(k)))]
+        return by_lower[min(begun, key=lambda k: k[len(lower) : len(lower) + 1].isalnum())]
     near = difflib.get_close_matches(lower, by_lower, n=1)
     return by_lower[near[0]] if near else None
 

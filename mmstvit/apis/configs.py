@@ -23,7 +23,9 @@ def find_config(path: str) -> Path:
             return candidate
     if entry := model_index().get(path):
         return Path(entry['Config'])
-    known = {p.stem: p.relative_to(root) for p in (root / 'configs').rglob('*.py')}
+    # Those of the model index first, published networks before small ones.
+    paths = [*(Path(entry['Config']) for entry in model_index().values()), *sorted((root / 'configs').rglob('*.py'))]
+    known = {path.stem: path.relative_to(root) for path in paths}
     near = nearest(Path(path).stem, known)
     hint = f'did you mean {known[near]}?' if near else f'those of mmstvit are in {root / "configs"}'
     raise UsageError(f'there is no config {path}; {hint}')
