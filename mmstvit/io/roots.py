@@ -38,7 +38,8 @@ def leads_outside(path: str, roots: Sequence[str]) -> str | None:
     elif os.path.islink(path):
         real = os.path.realpath(path)
     else:
-        folder, name = os.path.split(path)
+        # The working folder may change; `..` stays, which behind a link leads elsewhere than its name says.
+        folder, name = os.path.split(os.path.join(os.getcwd(), path))
         real = os.path.normpath(os.path.join(_real_folder(folder), name))
     inside = any(real.startswith(os.path.join(root, '')) for root in roots)
     return None if inside else real

@@ -297,6 +297,13 @@ def test_addresses_are_no_way_out(path, outside, tmp_path):
     assert (leads_outside(path, roots) is not None) is outside
 
 
+def test_the_same_name_in_another_working_folder(tmp_path, monkeypatch):
+    for folder in ('first', 'second'):
+        (tmp_path / folder / 'data').mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / folder)
+        assert leads_outside('data/image.png', real_folders(['data'])) is None
+
+
 def test_folder_named_like_a_scheme_is_no_way_out(tmp_path):
     """A data set may bring such a folder along; OpenCV reads what is behind it."""
     pytest.importorskip('mmaction')
