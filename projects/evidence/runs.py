@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+import psutil
 import torch
 
 from mmstvit.errors import UsageError
@@ -43,6 +44,14 @@ class Stopped(Exception):
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def busy_share() -> float:
+    """How much of the cores that this process may use is taken, 0 to 1, over five seconds of waiting."""
+    used = psutil.cpu_percent(interval=5, percpu=True)
+    own = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(len(used))
+    shares = [used[core] for core in own if core < len(used)] or used
+    return sum(shares) / len(shares) / 100
 
 
 def device_name() -> str:

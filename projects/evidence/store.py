@@ -133,19 +133,25 @@ def read_runs(root: Path, runs: Sequence[Run], say: Callable[[str], None]) -> li
     return found
 
 
-def take_up(kept: Path, root: Path) -> None:
-    """Bring the results that a page was written from into the folder where it lacks them, as in a fresh checkout.
+def take_up(kept: Path, root: Path, replace: bool = False) -> None:
+    """Bring results from a JSON file into the folder where it lacks them, as in a fresh checkout.
 
     Args:
-        kept: the JSON file beside the page; nothing happens where there is none.
+        kept: the file beside the page, of this machine or another.
         root: folder of everything that is kept.
+        replace: whether they take the place of those that are there; then the file must be there too.
+
+    Raises:
+        UsageError: it has no results, and was to.
     """
     evidence = read_json(kept) or {}
+    if replace and not evidence.get('runs'):
+        raise UsageError(f'there are no results in {kept}')
     results = {'results': evidence.get('runs', []), 'measured': evidence.get('measured', {}).values()}
     for folder, found in results.items():
         for result in found:
             path = root / folder / f'{result["name"]}.json'
-            if not path.exists():
+            if replace or not path.exists():
                 write_json(path, result)
 
 
