@@ -23,7 +23,7 @@ help:
 	@echo 'make demo-video  the same for video: mp4 clips of moving digits and how they move'
 	@echo 'make test   run the tests'
 	@echo 'make test-long  run those that take hours by their nature'
-	@echo 'make evidence  train pairs of networks, judge them, write docs/evidence.md (hours; may be interrupted;
+	@echo 'make evidence  train pairs of networks, judge them, write docs/evidence.md (hours; may be interrupted;'
 	@echo '               EVIDENCE_ARGS="--tier quick|cpu|gpu" chooses, --list tells how long)'
 	@echo 'make gpu-report  time networks beside their dense peers on the GPU of this machine, write docs/gpu_report.md'
 	@echo 'make docs   build the site of documentation in docs/_build/html'

@@ -19,7 +19,7 @@ from .plan import DATA_ROOT, TIERS, Run, as_typed, config_file, option_args, pla
 from .plots import plot_costs, plot_differences
 from .report import COSTS_PLOT, DIFFERENCES_PLOT, render
 from .runs import Crew, Estimate, busy_share, device_name, duration
-from .store import Busy, config_path, exclusive, read_config, read_json, read_runs, take_up, write_json
+from .store import Busy, exclusive, read_config, read_json, read_runs, take_up, write_json
 
 # Of the cores, by other programs; more would make times those of the neighbours.
 MOST_BUSY = 0.2
@@ -46,9 +46,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=float,
         metavar='N',
         help='with --tier gpu: shorten all trainings by one factor, so that they end in this time',
-    )
-    parser.add_argument(
-        '--trial', action='store_true', help='with --tier gpu: train one epoch of each run to see how fast it goes'
     )
     parser.add_argument(
         '--compile', action='store_true', help='with --tier gpu: train with compiled backbones (a minute more at first)'
@@ -94,7 +91,7 @@ def check_args(args: argparse.Namespace) -> None:
         raise UsageError('--measure-again has no effect with --page-only or --list')
     if args.add and not args.report_only:
         raise UsageError('--add takes in results without training: give --report-only too')
-    for option in ('minutes', 'trial', 'compile'):
+    for option in ('minutes', 'compile'):
         if getattr(args, option) and args.tier != 'gpu':
             raise UsageError(f'--{option} is for --tier gpu')
     if args.data_root and args.tier == 'quick':
@@ -192,16 +189,10 @@ def _report_alone(args: argparse.Namespace) -> dict[str, str]:
 
 def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
     began, runs = time.monotonic(), chosen(plan(args.tier), args.only)
-    missing = [run for run in runs if not config_path(run.config).is_file()]
-    for config in dict.fromkeys(run.config for run in missing):
-        say(f'{config_file(config)} is not there')
     if args.tier != 'quick':
         check_data(args.data_root or Path('data/cifar10'))
     with exclusive(args.work_dir) as lock:
         crew = _crew(args, lock)
-        if args.trial:
-            _paces(args, crew, runs, again=True)
-            return {}
         failures = crew.carry_out(_within(args, crew, runs, began) if args.minutes else runs)
         # Speeds on the page are those of CPUs: beside a GPU they are left alone.
         return failures | _report(args, timing=args.tier != 'gpu')
@@ -212,11 +203,11 @@ def _crew(args: argparse.Namespace, lock: int) -> Crew:
     return Crew(args.work_dir, args.jobs, say, lock, environment=environment, compiled=args.compile)
 
 
-def _paces(args: argparse.Namespace, crew: Crew, runs: Sequence[Run], again: bool) -> dict[str, Pace]:
+def _paces(args: argparse.Namespace, crew: Crew, runs: Sequence[Run]) -> dict[str, Pace]:
     """How fast the runs go, from a trial of each that lacks one."""
     kept, device = args.work_dir / 'trial.json', device_name() + ', compiled' * args.compile
     paces = from_json(read_json(kept), args.jobs, device)
-    missing = [run for run in runs if again or run.config not in paces]
+    missing = [run for run in runs if run.config not in paces]
     if missing:
         say(f'a trial of an epoch: {len(missing)} trainings, {args.jobs} at a time, on {device}')
         paces |= mean_paces(crew.trial(missing))
@@ -231,7 +222,7 @@ def _within(args: argparse.Namespace, crew: Crew, runs: Sequence[Run], began: fl
     kept = args.work_dir / 'epochs.json'
     epochs = read_json(kept) or {}
     if any(run.config not in epochs for run in runs):
-        paces = _paces(args, crew, runs, again=False)
+        paces = _paces(args, crew, runs)
         left = 60 * args.minutes - (time.monotonic() - began)
         cfgs = {run.config: read_config(run) for run in runs}
         epochs |= epochs_within(left, runs, cfgs, paces, args.jobs)

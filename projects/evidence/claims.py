@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 from .judge import Difference, compare_images, compare_scores, is_saturated
@@ -12,29 +13,9 @@ from .store import unpack_right
 
 HELD, NOT_HELD, UNDECIDED = 'held here', 'not held here', 'undecided here'
 NO_EVIDENCE, NOT_TESTABLE = 'no evidence here', 'not testable here'
+KINDS = (HELD, NOT_HELD, UNDECIDED, NO_EVIDENCE, NOT_TESTABLE)
 
 Evidence = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric of one config over the seeds, in per cent.
-
-    Attributes:
-        values: by seed, in the order of ``SEEDS``.
-    """
-
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Over the seeds."""
-        return sum(self.values) / len(self.values)
-
-    @property
-    def whole(self) -> bool:
-        """Whether every seed is there."""
-        return len(self.values) == len(SEEDS)
 
 
 @dataclass(frozen=True)
@@ -54,11 +35,10 @@ def results_of(evidence: Evidence, run: Run) -> list[dict]:
     return [rows[name] for name in names if name in rows]
 
 
-def score(evidence: Evidence, run: Run, metric: tuple[str, str, float]) -> Score | None:
-    """A metric, see :class:`.Pair`, of a config over the seeds that are there."""
+def scores(evidence: Evidence, run: Run, metric: tuple[str, str, float]) -> list[float]:
+    """A metric, see :class:`.Pair`, of a config by seed, in per cent, as far as the seeds are there."""
     key, _, scale = metric
-    values = [scale * row['metrics'][key] for row in results_of(evidence, run) if key in row['metrics']]
-    return Score(tuple(values)) if values else None
+    return [scale * row['metrics'][key] for row in results_of(evidence, run) if key in row['metrics']]
 
 
 def compare(evidence: Evidence, own: Run, dense: Run, metric: tuple[str, str, float]) -> Difference | None:
@@ -69,22 +49,22 @@ def compare(evidence: Evidence, own: Run, dense: Run, metric: tuple[str, str, fl
         own, dense: any seed of them.
         metric: of both, see :class:`.Pair`.
     """
-    scores = [score(evidence, run, metric) for run in (own, dense)]
-    if not all(found and found.whole for found in scores):
+    found = [scores(evidence, run, metric) for run in (own, dense)]
+    if not all(len(values) == len(SEEDS) for values in found):
         return None
     packed = [[row.get('right') for row in results_of(evidence, run)] for run in (own, dense)]
     if metric[1] == 'top-1' and all(packed[0] + packed[1]):
         return compare_images(*([unpack_right(text) for text in rows] for rows in packed))
-    return compare_scores(*(found.values for found in scores))
+    return compare_scores(*found)
 
 
 def saturated(evidence: Evidence, pair: Pair) -> bool:
     """Whether a task that counts right answers is no evidence, see :func:`.is_saturated`; when all seeds are there."""
     metric = pair.metrics[0]
-    scores = [score(evidence, run, metric) for run in pair.trials]
-    if metric[1] != 'top-1' or not all(found and found.whole for found in scores):
+    found = [scores(evidence, run, metric) for run in pair.trials]
+    if metric[1] != 'top-1' or not all(len(values) == len(SEEDS) for values in found):
         return False
-    return is_saturated([found.values for found in scores], pair.samples)
+    return is_saturated(found, pair.samples)
 
 
 def pair_of(config: str) -> Pair:
@@ -128,9 +108,9 @@ def _accuracy(paper: str, claim: str, judge: Callable[[Difference], str], *twins
             found = compare(evidence, own, dense, pair.metrics[metric])
             if found is None:
                 continue
-            scores = [score(evidence, run, pair.metrics[metric]).mean for run in (own, dense)]
+            means = [fmean(scores(evidence, run, pair.metrics[metric])) for run in (own, dense)]
             text = (
-                f'{pair.metrics[metric][1]} {scores[0]:.1f} against {scores[1]:.1f}, {found.points:+.2f} points '
+                f'{pair.metrics[metric][1]} {means[0]:.1f} against {means[1]:.1f}, {found.points:+.2f} points '
                 f'({interval(found)}) on {pair.what} ({names[0]}, {names[1]})'
             )
             return Verdict(paper, claim, text, NO_EVIDENCE if saturated(evidence, pair) else judge(found))

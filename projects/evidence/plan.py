@@ -126,9 +126,9 @@ MINUTES = {
     'vit-tiny_cifar10': 30,
     'stvit-t2t_cifar10': 60,
     't2t-vit_cifar10': 72,
-    'stvit-swin_cifar10': 26,
-    'stvit-r_cifar10': 28,
-    'swin_cifar10': 34,
+    'stvit-swin_cifar10': 48,
+    'stvit-r_cifar10': 51,
+    'swin_cifar10': 55,
     'stvit-t_cifar10': 5,
     'deit-t_cifar10': 6,
     'stvit-s_cifar10': 6,
@@ -165,7 +165,8 @@ class Run:
     @property
     def trial(self) -> str:
         """The name without the seed."""
-        return trial_name(self.config, self.options)
+        parts = [f'{key.rpartition(".")[2]}-{option_text(value)}' for key, value in self.options.items()]
+        return '_'.join([self.config, *parts]).replace('(', '').replace(')', '').replace(',', 'x')
 
     @property
     def name(self) -> str:
@@ -186,12 +187,6 @@ class Run:
     def minutes(self) -> float:
         """As stated, see ``MINUTES``."""
         return MINUTES[self.config]
-
-
-def trial_name(config: str, options: dict[str, Any]) -> str:
-    """The name of a config with overrides."""
-    parts = [f'{key.rpartition(".")[2]}-{option_text(value)}' for key, value in options.items()]
-    return '_'.join([config, *parts]).replace('(', '').replace(')', '').replace(',', 'x')
 
 
 def option_text(value: Any) -> str:

@@ -2,23 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 from mmstvit.console import readable
 
 from .claims import (
-    HELD,
-    NO_EVIDENCE,
-    NOT_HELD,
+    KINDS,
     NOT_TESTABLE,
-    UNDECIDED,
-    Score,
     Verdict,
     compare,
     interval,
     results_of,
     saturated,
-    score,
+    scores,
     share_saved,
     speed_ratio,
     verdicts,
@@ -44,13 +41,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [*lines, *('| ' + ' | '.join(row) + ' |' for row in rows), '']
 
 
-def score_cell(found: Score | None) -> str:
+def score_cell(found: Sequence[float]) -> str:
     """Mean and all values."""
-    if found is None:
+    if not found:
         return 'not run'
-    values = ', '.join(f'{value:.1f}' for value in found.values)
-    missing = '' if found.whole else f', {len(found.values)} of {len(SEEDS)} seeds'
-    return f'{found.mean:.1f} ({values}{missing})'
+    values = ', '.join(f'{value:.1f}' for value in found)
+    missing = '' if len(found) == len(SEEDS) else f', {len(found)} of {len(SEEDS)} seeds'
+    return f'{fmean(found):.1f} ({values}{missing})'
 
 
 def render(evidence: dict[str, Any], pictures: Sequence[str]) -> str:
@@ -77,8 +74,7 @@ def render(evidence: dict[str, Any], pictures: Sequence[str]) -> str:
 
 def _summary(judged: Sequence[Verdict]) -> list[str]:
     counts = Counter(v.verdict for v in judged)
-    kinds = (HELD, NOT_HELD, UNDECIDED, NO_EVIDENCE, NOT_TESTABLE)
-    told = ', '.join(f'{counts[kind]} {kind}' for kind in kinds if counts[kind])
+    told = ', '.join(f'{counts[kind]} {kind}' for kind in KINDS if counts[kind])
     return [
         'Networks on semantic tokens beside their dense baselines: same data in the same order, same schedule, same '
         f'seeds. Of {len(judged)} claims of the papers: {told}.',
@@ -121,7 +117,7 @@ def _rows(evidence: dict, pair: Pair) -> Iterator[list[str]]:
         share = f'{readable(cost[part])} ({cost[part] / base[part]:.2f} x)' if cost and base else _NONE
         ratio = f'{speed["ratio"]["median"]:.2f} x' if speed else _NONE
         for metric in pair.metrics:
-            own, dense = (score_cell(score(evidence, r, metric)) for r in (run, pair.baseline))
+            own, dense = (score_cell(scores(evidence, r, metric)) for r in (run, pair.baseline))
             link = f'[{run.trial}](../configs/{run.config.rpartition("_")[2]}/{run.config}.py)'
             yield [link, f'{metric[1]} {own}', dense, *_difference(evidence, pair, run, metric), share, ratio]
 
@@ -152,8 +148,13 @@ def _settings(evidence: dict, pairs: Sequence[Pair]) -> list[str]:
 
 
 def _headroom(evidence: dict, pairs: Sequence[Pair]) -> str:
-    dense = [(pair.dense, score(evidence, pair.baseline, m)) for pair in pairs for m in pair.metrics if m[1] == 'top-1']
-    low = [f'{name} {found.mean:.1f} %' for name, found in dense if found and found.mean < _FAR_FROM_SATURATED]
+    means = {
+        pair.dense: fmean(found)
+        for pair in pairs
+        for metric in pair.metrics
+        if metric[1] == 'top-1' and (found := scores(evidence, pair.baseline, metric))
+    }
+    low = [f'{name} {mean:.1f} %' for name, mean in means.items() if mean < _FAR_FROM_SATURATED]
     return f' At this short schedule dense networks are far from saturated: {", ".join(low)}.' if low else ''
 
 

@@ -86,19 +86,23 @@ def read_json(path: Path) -> Any:
 
 
 def pack_right(rows: Path) -> str:
-    """Pack which samples a classifier has right, a bit each in the order of the data set, as base64.
+    """Pack which samples a classifier has right, in the order of the data set, see :func:`pack`.
 
     Args:
         rows: predictions as ``tools/test.py --out FILE.jsonl`` writes them.
     """
     with rows.open(encoding='utf-8') as lines:
         found = [json.loads(line) for line in lines]
-    right = np.array([row['pred_label'] == row['gt_label'] for row in found])
+    return pack(np.array([row['pred_label'] == row['gt_label'] for row in found]))
+
+
+def pack(right: np.ndarray) -> str:
+    """Pack (samples,) of bool, a bit each, as base64 behind their number."""
     return f'{len(right)}:{base64.b64encode(np.packbits(right)).decode()}'
 
 
 def unpack_right(packed: str) -> np.ndarray:
-    """Undo :func:`pack_right`: (samples,), bool."""
+    """Undo :func:`pack`."""
     number, _, bits = packed.partition(':')
     return np.unpackbits(np.frombuffer(base64.b64decode(bits), np.uint8), count=int(number)).astype(bool)
 
