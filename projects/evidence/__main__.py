@@ -192,15 +192,11 @@ def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
     if args.tier != 'quick':
         check_data(args.data_root or Path('data/cifar10'))
     with exclusive(args.work_dir) as lock:
-        crew = _crew(args, lock)
+        environment = {DATA_ROOT: str(args.data_root.resolve())} if args.data_root else None
+        crew = Crew(args.work_dir, args.jobs, say, lock, environment=environment, compiled=args.compile)
         failures = crew.carry_out(_within(args, crew, runs, began) if args.minutes else runs)
         # Speeds on the page are those of CPUs: beside a GPU they are left alone.
         return failures | _report(args, timing=args.tier != 'gpu')
-
-
-def _crew(args: argparse.Namespace, lock: int) -> Crew:
-    environment = {DATA_ROOT: str(args.data_root.resolve())} if args.data_root else None
-    return Crew(args.work_dir, args.jobs, say, lock, environment=environment, compiled=args.compile)
 
 
 def _paces(args: argparse.Namespace, crew: Crew, runs: Sequence[Run]) -> dict[str, Pace]:

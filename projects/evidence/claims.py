@@ -67,11 +67,6 @@ def saturated(evidence: Evidence, pair: Pair) -> bool:
     return is_saturated(found, pair.samples)
 
 
-def pair_of(config: str) -> Pair:
-    """The pair that a config belongs to."""
-    return next(pair for pair in PAIRS if config in pair.configs)
-
-
 # Exact at the borders, in spite of what floats do to sums.
 def _round(value: float) -> float:
     return round(value, 6)
@@ -104,7 +99,8 @@ def _accuracy(paper: str, claim: str, judge: Callable[[Difference], str], *twins
 
     def verdict(evidence: Evidence) -> Verdict:
         for names in twins:
-            pair, (own, dense) = pair_of(names[0]), (Run(name, 0) for name in names)
+            pair = next(pair for pair in PAIRS if names[0] in pair.configs)
+            own, dense = (Run(name, 0) for name in names)
             found = compare(evidence, own, dense, pair.metrics[metric])
             if found is None:
                 continue
@@ -153,26 +149,6 @@ _fewer = partial(_of_sizes, share_saved, lambda share: f'{100 * share:.1f} %')
 _faster = partial(_of_sizes, speed_ratio, lambda ratio: f'{ratio:.2f} times')
 
 
-def _figures(paper: str, title: str, published: dict[str, tuple[str, str]]):
-    """Published counts of parameters and multiply-adds, in millions and thousand millions."""
-
-    def verdict(evidence: Evidence) -> Verdict:
-        rows = {name: evidence['measured'].get(f'published_{name}') for name in published}
-        if not all(rows.values()):
-            return Verdict(paper, title, 'not all have been counted', NOT_TESTABLE)
-        counted = {name: (row['parameters'] / 1e6, row['multiply_adds'] / 1e9) for name, row in rows.items()}
-        fits = {name: all(map(agrees, counted[name], published[name])) for name in published}
-        odd = [
-            f'{name} {counted[name][0]:.1f} M, {counted[name][1]:.2f} G, published {published[name][1]} G'
-            for name, fit in fits.items()
-            if not fit
-        ]
-        text = '; '.join(odd) or f'all {len(fits)} agree'
-        return Verdict(paper, title, text, NOT_HELD if odd else HELD)
-
-    return verdict
-
-
 STVIT, STVIT_R, T2T = 'STViT', 'STViT-R', 'T2T-ViT'
 _FIGURES = {
     'STViT-R-Swin-S': ('49.626', '5.826'),
@@ -188,9 +164,23 @@ assert _FIGURES.keys() == PUBLISHED.keys()
 
 
 def _published(paper: str):
-    own = {name: figures for name, figures in _FIGURES.items() if name.startswith(paper)}
-    names = ', '.join(name.removeprefix(f'{paper}-') for name in own)
-    return _figures(paper, f'parameters and multiply-adds as published: {names}', own)
+    """Published counts of parameters and multiply-adds, in millions and thousand millions, of all sizes."""
+    published = {name: figures for name, figures in _FIGURES.items() if name.startswith(paper)}
+    claim = f'parameters and multiply-adds as published: {", ".join(n.removeprefix(f"{paper}-") for n in published)}'
+
+    def verdict(evidence: Evidence) -> Verdict:
+        rows = {name: evidence['measured'].get(f'published_{name}') for name in published}
+        if not all(rows.values()):
+            return Verdict(paper, claim, 'not all have been counted', NOT_TESTABLE)
+        counted = {name: (row['parameters'] / 1e6, row['multiply_adds'] / 1e9) for name, row in rows.items()}
+        odd = [
+            f'{name} {counted[name][0]:.1f} M, {counted[name][1]:.2f} G, published {figures[1]} G'
+            for name, figures in published.items()
+            if not all(map(agrees, counted[name], figures))
+        ]
+        return Verdict(paper, claim, '; '.join(odd) or f'all {len(rows)} agree', NOT_HELD if odd else HELD)
+
+    return verdict
 
 
 _DETECTORS = ('mask-rcnn_stvit-r_digits', 'mask-rcnn_swin_digits')

@@ -119,7 +119,12 @@ class Measurements:
             # Those of a GPU would be timed on what they are not made for.
             if len(cfgs) == len(pair.trials) and pair.tier != 'gpu':
                 key = fingerprint([[fingerprint(cfg) for cfg in cfgs.values()], SMALL_TIMING])
-                yield f'speed_{pair.dense}', key, True, lambda c=cfgs: self._speeds(c)
+                yield (
+                    f'speed_{pair.dense}',
+                    key,
+                    True,
+                    lambda c=cfgs: self._speed([self._dump(cfg, name) for name, cfg in c.items()], *SMALL_TIMING),
+                )
         for name, config in PUBLISHED.items():
             path = package_data() / 'configs' / config
             if cfg := self._config(path, {}):
@@ -136,9 +141,6 @@ class Measurements:
         except Exception as error:  # a config is a program: it may raise anything
             self.failures[path.stem] = one_line(error)
             return None
-
-    def _speeds(self, cfgs: dict[str, Config]) -> dict:
-        return self._speed([self._dump(cfg, name) for name, cfg in cfgs.items()], *SMALL_TIMING)
 
     def _full_size(self, pair: FullSize) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
         path = package_data() / 'configs' / pair.config

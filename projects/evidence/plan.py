@@ -183,11 +183,6 @@ class Run:
         """All that differs from the config."""
         return self.overrides | ({'train_cfg.max_epochs': self.epochs} if self.epochs else {})
 
-    @property
-    def minutes(self) -> float:
-        """As stated, see ``MINUTES``."""
-        return MINUTES[self.config]
-
 
 def option_text(value: Any) -> str:
     """A value as ``--cfg-options`` reads it back."""

@@ -134,7 +134,7 @@ def _difference(evidence: dict, pair: Pair, run: Run, metric: tuple[str, str, fl
 def _settings(evidence: dict, pairs: Sequence[Pair]) -> list[str]:
     """For each tier: data, machine, and how far the dense networks are from the end of the scale."""
     lines = []
-    for tier in TIERS:
+    for tier in reversed(TIERS):
         own = [pair for pair in pairs if pair.tier == tier]
         runs = [row for pair in own for trial in pair.trials for row in results_of(evidence, trial)]
         if not runs:
@@ -155,7 +155,8 @@ def _headroom(evidence: dict, pairs: Sequence[Pair]) -> str:
         if metric[1] == 'top-1' and (found := scores(evidence, pair.baseline, metric))
     }
     low = [f'{name} {mean:.1f} %' for name, mean in means.items() if mean < _FAR_FROM_SATURATED]
-    return f' At this short schedule dense networks are far from saturated: {", ".join(low)}.' if low else ''
+    told = f' The dense networks are far from saturated at this short schedule ({", ".join(low)}).'
+    return told if low else ''
 
 
 def _costs(evidence: dict, pictures: Sequence[str]) -> list[str]:

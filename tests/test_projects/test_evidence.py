@@ -20,7 +20,7 @@ from mmstvit.apis.baseline import dense_baseline
 from mmstvit.layers.steps import Generation
 from mmstvit.registry import MODELS
 from projects.evidence import __main__ as command
-from projects.evidence import claims, measure, store
+from projects.evidence import claims, measure, runs, store
 from projects.evidence.__main__ import main, write_page
 from projects.evidence.claims import HELD, NO_EVIDENCE, NOT_HELD, NOT_TESTABLE, UNDECIDED
 from projects.evidence.judge import Difference
@@ -389,6 +389,12 @@ def test_nothing_is_timed_beside_others(share, timed, tmp_path, monkeypatch, cap
     monkeypatch.setattr(measure.Measurements, 'take', lambda: ({}, {}))
     command.gather(command.parse_args(['--work-dir', str(tmp_path)]), timing=True)
     assert seen == [timed] and ('the cores are busy (60 %)' in capsys.readouterr().out) != timed
+
+
+def test_cores_of_others_do_not_count(monkeypatch):
+    monkeypatch.setattr(runs.psutil, 'cpu_percent', lambda interval, percpu: [100.0, 10.0, 30.0, 100.0])
+    monkeypatch.setattr(runs.os, 'sched_getaffinity', lambda pid: {1, 2})
+    assert runs.busy_share() == pytest.approx(0.2)
 
 
 # The command
