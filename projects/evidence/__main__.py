@@ -19,7 +19,7 @@ from .plan import DATA_ROOT, TIERS, Run, as_typed, config_file, option_args, pla
 from .plots import plot_costs, plot_differences
 from .report import COSTS_PLOT, DIFFERENCES_PLOT, render
 from .runs import Crew, Estimate, busy_share, device_name, duration
-from .store import Busy, exclusive, read_config, read_json, read_runs, take_up, write_json
+from .store import exclusive, read_config, read_json, read_runs, take_up, write_json
 
 # Of the cores, by other programs; more would make times those of the neighbours.
 MOST_BUSY = 0.2
@@ -177,16 +177,6 @@ def _report(args: argparse.Namespace, timing: bool = True) -> dict[str, str]:
     return failures
 
 
-def _report_alone(args: argparse.Namespace) -> dict[str, str]:
-    """The page as it is by now; speeds are left for later while trainings use the machine."""
-    try:
-        with exclusive(args.work_dir):
-            return _report(args)
-    except Busy:
-        say('trainings are at work: speeds are not measured now')
-        return _report(args, timing=False)
-
-
 def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
     began, runs = time.monotonic(), chosen(plan(args.tier), args.only)
     if args.tier != 'quick':
@@ -252,7 +242,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f'there are no results in {kept}: run without --page-only')
         write_page(evidence, args.out)
         return 0
-    failures = _report_alone(args) if args.report_only else _train_and_report(args)
+    failures = _report(args) if args.report_only else _train_and_report(args)
     if failures:
         say(f'{len(failures)} failed; the same command tries them again:')
         for name, text in failures.items():
