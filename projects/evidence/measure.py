@@ -23,11 +23,11 @@ from mmstvit.measure.timing import Timing
 from mmstvit.paths import package_data
 from mmstvit.registry import MODELS
 
-from .plan import PAIRS, STUDY, Run, trial_name
+from .plan import PAIRS, Run
 from .store import config_path, fingerprint, read_json, write_json
 
 # Of the trained networks and of those of full size: inputs of a run, rounds.
-DIGITS_TIMING = (16, 11)
+SMALL_TIMING = (16, 11)
 FULL_TIMING = (16, 5)
 DETECTOR_SIZE = (800, 1216)
 
@@ -110,19 +110,21 @@ class Measurements:
 
     def _all(self) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
         """(name, hash of what it depends on, whether it is a speed, what measures it) of each figure."""
-        trials = {trial_name(config, {}): (config, {}) for pair in PAIRS for config in pair.configs}
-        for factor in STUDY:
-            for label, _ in factor.values:
-                options = factor.options(label)
-                trials[trial_name(factor.config, options)] = (factor.config, options)
-        for config, options in trials.values():
-            yield from self._trial(config, options)
         for pair in PAIRS:
-            cfgs = [c for c in (self._config(config_path(name), {}) for name in pair.configs) if c]
-            if len(cfgs) == len(pair.configs):
-                paths = [config_path(name) for name in pair.configs]
-                key = fingerprint([[fingerprint(c) for c in cfgs], DIGITS_TIMING])
-                yield f'speed_{pair.dense}', key, True, lambda p=paths: self._speed(p, *DIGITS_TIMING)
+            found = {run.trial: self._config(config_path(run.config), run.options) for run in pair.trials}
+            cfgs = {name: cfg for name, cfg in found.items() if cfg}
+            for name, cfg in cfgs.items():
+                key = fingerprint(cfg)
+                yield f'cost_{name}', key, False, lambda c=cfg, n=name: self._cost(self._dump(c, n))
+            # Those of a GPU would be timed on what they are not made for.
+            if len(cfgs) == len(pair.trials) and pair.tier != 'gpu':
+                key = fingerprint([[fingerprint(cfg) for cfg in cfgs.values()], SMALL_TIMING])
+                yield (
+                    f'speed_{pair.dense}',
+                    key,
+                    True,
+                    lambda c=cfgs: self._speed([self._dump(cfg, name) for name, cfg in c.items()], *SMALL_TIMING),
+                )
         for name, config in PUBLISHED.items():
             path = package_data() / 'configs' / config
             if cfg := self._config(path, {}):
@@ -139,11 +141,6 @@ class Measurements:
         except Exception as error:  # a config is a program: it may raise anything
             self.failures[path.stem] = one_line(error)
             return None
-
-    def _trial(self, config: str, options: dict[str, Any]) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
-        if cfg := self._config(config_path(config), options):
-            name = trial_name(config, options)
-            yield f'cost_{name}', fingerprint(cfg), False, lambda: self._cost(self._dump(cfg, name))
 
     def _full_size(self, pair: FullSize) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
         path = package_data() / 'configs' / pair.config
@@ -162,7 +159,7 @@ class Measurements:
         if pair.timed:
             yield (
                 f'speed_{name}',
-                fingerprint([key, FULL_TIMING]),
+                fingerprint([*(cfg.to_dict()['model'] for cfg in (own, dense)), pair.size, FULL_TIMING]),
                 True,
                 lambda: self._speed([self._dump(own, name), self._dump(dense, f'{name}_dense')], *FULL_TIMING),
             )
@@ -198,10 +195,9 @@ class Measurements:
         return benchmark(networks, timing, baseline=len(networks) - 1, batch_sizes=[batch])
 
 
-def cost_of(measured: dict[str, dict], run: Run | str, options: dict[str, Any] | None = None) -> dict | None:
+def cost_of(measured: dict[str, dict], run: Run) -> dict | None:
     """The multiply-adds and parameters of a trained config."""
-    name = run.trial if isinstance(run, Run) else trial_name(run, options or {})
-    return measured.get(f'cost_{name}')
+    return measured.get(f'cost_{run.trial}')
 
 
 def speed_of(measured: dict[str, dict], key: str, network: str) -> dict | None:

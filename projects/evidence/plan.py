@@ -1,14 +1,18 @@
-"""What is trained for the evidence: pairs of a semantic and a dense network, and a study of the token budget."""
+"""What is trained for the evidence: networks on semantic tokens, each beside its dense baseline, in three tiers."""
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 SEEDS = (0, 1, 2)
-# quick: small networks on digits, for two cores; gpu: DeiT-T and S on CIFAR-10, for a GPU.
-TIERS = ('quick', 'gpu')
+# Where each is trained, and on what.
+TIERS = {
+    'quick': 'small networks on digits, for two cores: a demonstration, saturated as it is',
+    'cpu': 'small networks on CIFAR-10, for two cores',
+    'gpu': 'DeiT-T and S on CIFAR-10 in bfloat16, for a GPU',
+}
 # The variable by which the configs of CIFAR-10 find it.
 DATA_ROOT = 'CIFAR10'
 
@@ -19,17 +23,23 @@ class Pair:
 
     Attributes:
         title: what is compared.
+        tier: one of ``TIERS``.
         semantic: names of configs, see :func:`config_file`.
         dense: name of the baseline's.
-        data: what they are trained and tested on.
+        samples: how many are tested.
+        what: they are.
         metrics: keys of the test's metrics, with their names and what makes them per cent.
+        variants: overrides of the first semantic config, each of which is trained too.
     """
 
     title: str
+    tier: str
     semantic: tuple[str, ...]
     dense: str
-    data: str
+    samples: int
+    what: str
     metrics: tuple[tuple[str, str, float], ...] = (('accuracy/top1', 'top-1', 1.0),)
+    variants: tuple[dict[str, Any], ...] = ()
 
     @property
     def configs(self) -> tuple[str, ...]:
@@ -37,90 +47,65 @@ class Pair:
         return (*self.semantic, self.dense)
 
     @property
-    def unit(self) -> str:
-        """What is counted in speeds."""
-        return 'clips' if 'clips' in self.data else 'images'
+    def baseline(self) -> 'Run':
+        """The dense network, seed 0."""
+        return Run(self.dense, 0)
+
+    @property
+    def trials(self) -> tuple['Run', ...]:
+        """Seed 0 of all that are compared, the dense baseline last."""
+        own = [Run(config, 0) for config in self.semantic] + [Run(self.semantic[0], 0, v) for v in self.variants]
+        return (*own, self.baseline)
 
 
+_PHOTOGRAPHS = (10_000, 'test images of CIFAR-10')
 PAIRS = (
-    Pair('STViT and ViT', ('stvit-tiny_digits',), 'vit-tiny_digits', '450 held-out digits at 32 px'),
+    Pair('STViT-T and DeiT-T', 'gpu', ('stvit-t_cifar10',), 'deit-t_cifar10', *_PHOTOGRAPHS),
+    Pair('STViT-S and DeiT-S', 'gpu', ('stvit-s_cifar10',), 'deit-s_cifar10', *_PHOTOGRAPHS),
+    Pair(
+        'STViT and ViT',
+        'cpu',
+        ('stvit-tiny_cifar10',),
+        'vit-tiny_cifar10',
+        *_PHOTOGRAPHS,
+        variants=tuple({'model.backbone.semantic_grid': (n, n)} for n in (2, 3, 6)),
+    ),
+    Pair('STViT-T2T and T2T-ViT', 'cpu', ('stvit-t2t_cifar10',), 't2t-vit_cifar10', *_PHOTOGRAPHS),
     Pair(
         'STViTSwin, STViT-R and Swin',
+        'cpu',
+        ('stvit-swin_cifar10', 'stvit-r_cifar10'),
+        'swin_cifar10',
+        *_PHOTOGRAPHS,
+    ),
+    Pair('STViT and ViT', 'quick', ('stvit-tiny_digits',), 'vit-tiny_digits', 450, 'digits at 32 px'),
+    Pair(
+        'STViTSwin, STViT-R and Swin',
+        'quick',
         ('stvit-swin_digits', 'stvit-r_digits'),
         'swin_digits',
-        '450 held-out digits at 96 px',
+        450,
+        'digits at 96 px',
     ),
-    Pair('STViT-T2T and T2T-ViT', ('stvit-t2t_digits',), 't2t-vit_digits', '450 held-out digits at 128 px'),
+    Pair('STViT-T2T and T2T-ViT', 'quick', ('stvit-t2t_digits',), 't2t-vit_digits', 450, 'digits at 128 px'),
     Pair(
         'STViT-R and Swin in Mask R-CNN',
+        'quick',
         ('mask-rcnn_stvit-r_digits',),
         'mask-rcnn_swin_digits',
-        '200 held-out scenes of digits',
+        200,
+        'scenes of digits',
         (('coco/bbox_mAP', 'box AP', 100.0), ('coco/segm_mAP', 'mask AP', 100.0)),
     ),
     Pair(
         'STViT 3D and Video Swin',
+        'quick',
         ('stvit-swin3d_digits',),
         'swin3d_digits',
-        '400 held-out clips of moving digits',
+        400,
+        'clips of moving digits',
         (('acc/top1', 'top-1', 100.0),),
     ),
-)
-
-
-GPU_PAIRS = (
-    Pair('STViT-T and DeiT-T', ('stvit-t_cifar10',), 'deit-t_cifar10', '10,000 test images of CIFAR-10'),
-    Pair('STViT-S and DeiT-S', ('stvit-s_cifar10',), 'deit-s_cifar10', '10,000 test images of CIFAR-10'),
-)
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One setting of the token-budget study, changed while all others stay as in the config.
-
-    Attributes:
-        title: what is changed.
-        config: name of the config.
-        option: the key of the setting.
-        values: (label, value) of each trial; ``default`` is among the labels.
-        default: the label of the config's own value.
-    """
-
-    title: str
-    config: str
-    option: str
-    values: tuple[tuple[str, Any], ...]
-    default: str
-
-    def options(self, label: str) -> dict[str, Any]:
-        """The overrides of a trial: none for the config's own value."""
-        return {} if label == self.default else {self.option: dict(self.values)[label]}
-
-
-STUDY = (
-    Factor(
-        'semantic tokens',
-        'stvit-tiny_digits',
-        'model.backbone.semantic_grid',
-        (('4', (2, 2)), ('9', (3, 3)), ('16', (4, 4)), ('36', (6, 6))),
-        '16',
-    ),
-    Factor(
-        'STGM after layer',
-        'stvit-tiny_digits',
-        'model.backbone.stgm_layer',
-        (('1', 1), ('2', 2), ('3', 3), ('4', 4)),
-        '2',
-    ),
-    Factor('pooling', 'stvit-tiny_digits', 'model.backbone.pooling', (('max', 'max'), ('avg', 'avg')), 'max'),
-    Factor(
-        'global centres G',
-        'stvit-tiny_digits',
-        'model.backbone.use_global',
-        (('with', True), ('without', False)),
-        'with',
-    ),
-    Factor('shortcut', 'stvit-r_digits', 'model.backbone.shortcut', (('on', True), ('off', False)), 'on'),
 )
 
 # Minutes of a training and its test with one thread (on a GPU beside five others), for the first estimate; real ones
@@ -137,6 +122,13 @@ MINUTES = {
     'mask-rcnn_swin_digits': 10,
     'stvit-swin3d_digits': 8,
     'swin3d_digits': 9,
+    'stvit-tiny_cifar10': 20,
+    'vit-tiny_cifar10': 30,
+    'stvit-t2t_cifar10': 60,
+    't2t-vit_cifar10': 72,
+    'stvit-swin_cifar10': 48,
+    'stvit-r_cifar10': 51,
+    'swin_cifar10': 55,
     'stvit-t_cifar10': 5,
     'deit-t_cifar10': 6,
     'stvit-s_cifar10': 6,
@@ -173,7 +165,8 @@ class Run:
     @property
     def trial(self) -> str:
         """The name without the seed."""
-        return trial_name(self.config, self.options)
+        parts = [f'{key.rpartition(".")[2]}-{option_text(value)}' for key, value in self.options.items()]
+        return '_'.join([self.config, *parts]).replace('(', '').replace(')', '').replace(',', 'x')
 
     @property
     def name(self) -> str:
@@ -189,17 +182,6 @@ class Run:
     def command_options(self) -> dict[str, Any]:
         """All that differs from the config."""
         return self.overrides | ({'train_cfg.max_epochs': self.epochs} if self.epochs else {})
-
-    @property
-    def minutes(self) -> float:
-        """As stated, see ``MINUTES``."""
-        return MINUTES[self.config]
-
-
-def trial_name(config: str, options: dict[str, Any]) -> str:
-    """The name of a config with overrides."""
-    parts = [f'{key.rpartition(".")[2]}-{option_text(value)}' for key, value in options.items()]
-    return '_'.join([config, *parts]).replace('(', '').replace(')', '').replace(',', 'x')
 
 
 def option_text(value: Any) -> str:
@@ -218,19 +200,7 @@ def as_typed(command: Sequence[str | Path], root: Path) -> str:
     return shlex.join(['python', *words[1:]])
 
 
-def plan(study_seeds: int = len(SEEDS), tier: str = 'quick') -> list[Run]:
-    """All runs of a tier, each once: the pairs seed by seed, so that an early end leaves whole comparisons, then the
-    study.
-
-    Args:
-        study_seeds: how many of ``SEEDS`` each trial of the study gets.
-        tier: one of ``TIERS``; the study belongs to ``'quick'``.
-    """
-    if tier == 'gpu':
-        # Networks of one size take equally long: side by side they end together.
-        return [Run(config, seed) for pair in GPU_PAIRS for seed in SEEDS for config in pair.configs]
-    runs = [Run(config, seed) for seed in SEEDS for pair in PAIRS for config in pair.configs]
-    for seed in SEEDS[:study_seeds]:
-        for factor in STUDY:
-            runs += [Run(factor.config, seed, factor.options(label)) for label, _ in factor.values]
-    return list({run.name: run for run in runs}.values())
+def plan(tier: str | None = None) -> list[Run]:
+    """All runs of a tier (``None``: of all), each once, seed by seed, so that an early end leaves whole comparisons."""
+    trials = [run for pair in PAIRS if tier in (None, pair.tier) for run in pair.trials]
+    return [replace(run, seed=seed) for seed in SEEDS for run in trials]

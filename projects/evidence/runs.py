@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+import psutil
 import torch
 
 from mmstvit.errors import UsageError
@@ -22,7 +23,7 @@ from mmstvit.measure.report import commit, cpu_name
 from mmstvit.paths import package_data
 
 from .pace import TRIAL, Pace, pace_of
-from .plan import Run, as_typed, config_file, option_args
+from .plan import MINUTES, Run, as_typed, config_file, option_args
 from .store import (
     config_path,
     fingerprint,
@@ -45,6 +46,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+def busy_share() -> float:
+    """How much of the cores that this process may use is taken, 0 to 1, over five seconds of waiting."""
+    used = psutil.cpu_percent(interval=5, percpu=True)
+    own = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else range(len(used))
+    return sum(used[core] for core in own) / len(own) / 100
+
+
 def device_name() -> str:
     """What trains: the GPU where there is one, else the CPU."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
@@ -65,8 +73,8 @@ class Estimate:
         same = [seconds for other, seconds in self.done if other.config == run.config]
         if same:
             return sum(same) / len(same)
-        stated = sum(60 * other.minutes for other, _ in self.done)
-        return 60 * run.minutes * (sum(seconds for _, seconds in self.done) / stated if stated else 1)
+        stated = sum(60 * MINUTES[other.config] for other, _ in self.done)
+        return 60 * MINUTES[run.config] * (sum(seconds for _, seconds in self.done) / stated if stated else 1)
 
     def left(self, run: Run, taken: float, share: float = 0.0) -> float:
         """The expected rest of a run that is at work.

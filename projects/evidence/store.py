@@ -87,19 +87,23 @@ def read_json(path: Path) -> Any:
 
 
 def pack_right(rows: Path) -> str:
-    """Pack which samples a classifier has right, a bit each in the order of the data set, as base64.
+    """Pack which samples a classifier has right, in the order of the data set, see :func:`pack`.
 
     Args:
         rows: predictions as ``tools/test.py --out FILE.jsonl`` writes them.
     """
     with rows.open(encoding='utf-8') as lines:
         found = [json.loads(line) for line in lines]
-    right = np.array([row['pred_label'] == row['gt_label'] for row in found])
+    return pack(np.array([row['pred_label'] == row['gt_label'] for row in found]))
+
+
+def pack(right: np.ndarray) -> str:
+    """Pack (samples,) of bool, a bit each, as base64 behind their number."""
     return f'{len(right)}:{base64.b64encode(np.packbits(right)).decode()}'
 
 
 def unpack_right(packed: str) -> np.ndarray:
-    """Undo :func:`pack_right`: (samples,), bool."""
+    """Undo :func:`pack`."""
     number, _, bits = packed.partition(':')
     return np.unpackbits(np.frombuffer(base64.b64decode(bits), np.uint8), count=int(number)).astype(bool)
 
@@ -134,19 +138,25 @@ def read_runs(root: Path, runs: Sequence[Run], say: Callable[[str], None]) -> li
     return found
 
 
-def take_up(kept: Path, root: Path) -> None:
-    """Bring the results that a page was written from into the folder where it lacks them, as in a fresh checkout.
+def take_up(kept: Path, root: Path, replace: bool = False) -> None:
+    """Bring results from a JSON file into the folder where it lacks them, as in a fresh checkout.
 
     Args:
-        kept: the JSON file beside the page; nothing happens where there is none.
+        kept: the file beside the page, of this machine or another.
         root: folder of everything that is kept.
+        replace: whether they take the place of those that are there; then the file must be there too.
+
+    Raises:
+        UsageError: it has no results, and was to.
     """
     evidence = read_json(kept) or {}
+    if replace and not evidence.get('runs'):
+        raise UsageError(f'there are no results in {kept}')
     results = {'results': evidence.get('runs', []), 'measured': evidence.get('measured', {}).values()}
     for folder, found in results.items():
         for result in found:
             path = root / folder / f'{result["name"]}.json'
-            if not path.exists():
+            if replace or not path.exists():
                 write_json(path, result)
 
 

@@ -194,6 +194,8 @@ def random_teacher(cfg, path):
 DOSE = (
     'vit-tiny_cifar10',
     'stvit-tiny_cifar10',
+    't2t-vit_cifar10',
+    'stvit-r_cifar10',
     'stvit-t_8xb128_in1k',
     'stvit-t-ft_8xb128-30e_in1k',
     'stvit-swin-t_16xb64_in1k',
@@ -227,9 +229,10 @@ def test_training_step(config, data, tmp_path, monkeypatch):
 
     optimizer, model = runner.optim_wrapper.optimizer, runner.model.train()
     decay = {id(p): group['weight_decay'] for group in optimizer.param_groups for p in group['params']}
-    free = undecayed(model)
+    # The schedule of CIFAR-10 has one group, so that a GPU need not wait for the optimizer.
+    free = () if '_cifar10' in config else undecayed(model)
     for name, parameter in model.named_parameters():
-        expected = 0 if name in free or parameter.dim() < 2 else cfg.optim_wrapper.optimizer.weight_decay
+        expected = 0 if free and (name in free or parameter.dim() < 2) else cfg.optim_wrapper.optimizer.weight_decay
         assert decay[id(parameter)] == expected, name
 
     for module in model.modules():
@@ -293,6 +296,9 @@ def test_fine_tuning_starts_from_deit():
         ('stvit-swin_digits', 'swin_digits', ('semantic_size',)),
         ('stvit-r_digits', 'swin_digits', ('semantic_size', 'type', 'stem', 'layer_scale_init_value')),
         ('stvit-tiny_cifar10', 'vit-tiny_cifar10', ('semantic_grid', 'stgm_layer')),
+        ('stvit-t2t_cifar10', 't2t-vit_cifar10', ('semantic_grid', 'stgm_layer')),
+        ('stvit-swin_cifar10', 'swin_cifar10', ('semantic_size',)),
+        ('stvit-r_cifar10', 'swin_cifar10', ('semantic_size', 'type', 'stem', 'layer_scale_init_value')),
         ('stvit-t_cifar10', 'deit-t_cifar10', ('semantic_grid',)),
         ('stvit-s_cifar10', 'deit-s_cifar10', ('semantic_grid',)),
     ],

@@ -1,0 +1,4 @@
+# The counterpart of swin_cifar10.py whose third stage goes to 4 x 4 semantic tokens and back to 8 x 8 image tokens.
+_base_ = ['./swin_cifar10.py']
+
+model = dict(backbone=dict(type='mmstvit.STViTR', semantic_size=2, stem='patch', layer_scale_init_value=0.1))

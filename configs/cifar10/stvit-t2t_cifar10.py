@@ -1,0 +1,4 @@
+# The counterpart of t2t-vit_cifar10.py that goes on with 4 x 4 semantic tokens after its first two layers.
+_base_ = ['./t2t-vit_cifar10.py']
+
+model = dict(backbone=dict(semantic_grid=(4, 4), stgm_layer=2))
