@@ -23,8 +23,7 @@ class ATM(ToMe):
     def match(self, tokens: Tokens, k: Tensor) -> Reduction:
         if tokens.size is None:
             return super().match(tokens, k)
-        prefix = tokens.layout.num_prefix
-        return size_matching(k, tokens.size, k.shape[1] - prefix - self.kept_of(tokens), prefix)
+        return size_matching(k, tokens.size, self.removed_of(tokens), tokens.layout.num_prefix)
 
 
 def atm(

@@ -147,6 +147,10 @@ class ReducingStep(Step):
         """Return how many of these tokens are kept, prefix tokens not counted."""
         return self.kept(tokens.x.shape[1] - tokens.layout.num_prefix, tokens.layout.grid)
 
+    def removed_of(self, tokens: Tokens) -> int:
+        """Return how many of these tokens are removed."""
+        return tokens.x.shape[1] - tokens.layout.num_prefix - self.kept_of(tokens)
+
     def counts(self, count: int, grid: Size) -> Counts:
         kept = self.kept(count, grid)
         return Counts(count, kept, kept)

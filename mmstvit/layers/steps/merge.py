@@ -35,7 +35,7 @@ class Merge(ReducingStep):
         return merge_weighted(reduction, x, size)
 
     def reduce(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tokens:
-        if self.kept_of(tokens) == tokens.x.shape[1] - tokens.layout.num_prefix:
+        if self.removed_of(tokens) == 0:
             return tokens
         with torch.no_grad():
             reduction = self.match(tokens, k.mean(dim=1))

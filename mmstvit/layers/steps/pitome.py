@@ -34,8 +34,7 @@ class PiToMe(Merge):
         return count - count // 2
 
     def match(self, tokens: Tokens, k: Tensor) -> Reduction:
-        prefix = tokens.layout.num_prefix
-        return energy_matching(k, k.shape[1] - prefix - self.kept_of(tokens), self.margin, prefix)
+        return energy_matching(k, self.removed_of(tokens), self.margin, tokens.layout.num_prefix)
 
 
 def pitome(network: Network, proportional: bool = True, **amount: Any) -> list[Step]:

@@ -38,8 +38,7 @@ class ToMe(Merge):
         return count - count // 2
 
     def match(self, tokens: Tokens, k: Tensor) -> Reduction:
-        prefix = tokens.layout.num_prefix
-        return bipartite_soft_matching(k, k.shape[1] - prefix - self.kept_of(tokens), prefix)
+        return bipartite_soft_matching(k, self.removed_of(tokens), tokens.layout.num_prefix)
 
     def combine(self, reduction: Reduction, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
         merged, sizes = merge_weighted(reduction, x, size)
