@@ -17,6 +17,7 @@ from pathlib import Path
 CONFIG = 'configs/digits/stvit-tiny_digits.py'
 ROOT = Path(__file__).resolve().parent.parent
 ENLARGED = 3  # scenes, so that labels can be read
+SCENES = 'data/digits_scenes'  # where the configs of scenes look, below the working folder
 
 
 def say(text: str) -> None:
@@ -162,6 +163,33 @@ def draw_scenes(config: str, checkpoint: Path, data: str, path: Path, rows: int 
     sheet = np.vstack([np.hstack(drawn[i : i + columns]) for i in range(0, len(drawn), columns)])
     cv2.imwrite(str(path), sheet)
     return path
+
+
+def demo_of_scenes(
+    description: str, config: str, minutes: str, shown: str, held_out: str = 'images'
+) -> dict[str, float]:
+    """Make scenes of digits, train on them, draw what is found in held-out ones; returns the metrics of the test.
+
+    Args:
+        description: of the command.
+        config: path below the repository.
+        minutes: that the training takes on two cores, in words.
+        shown: what the picture has, which names its file too.
+        held_out: what the test is made on, in words.
+    """
+    work_dir = work_dir_of(description, config)
+    draw_into_files()
+    from mmstvit.datasets.scenes import make_scenes
+
+    say(f'making 1,000 scenes of handwritten digits in {SCENES}')
+    make_scenes(SCENES)
+    say(f'training {config} on 800 of them: about {minutes} minutes on two cores')
+    checkpoint, metrics = train_and_test(config, work_dir, held_out)
+    say('inferring 12 held-out scenes')
+    picture = draw_scenes(config, checkpoint, SCENES, work_dir / f'{shown.replace(" ", "_")}.png')
+    say(f'{shown + ":":16} {picture}')
+    say(f'checkpoint:      {checkpoint}')
+    return metrics
 
 
 def main() -> None:
