@@ -13,7 +13,7 @@ from .arguments import output_file, set_threads
 
 FILE = 'work_dirs/gpu_report/suite.json'
 _OF_SUITE = ('minutes', 'page', 'only')
-_WITH_SUITE = ('suite', *_OF_SUITE, 'json', 'csv', 'device', 'threads', 'rounds', 'min_time')
+_WITH_SUITE = ('suite', 'networks', *_OF_SUITE, 'json', 'csv', 'device', 'threads', 'rounds', 'min_time')
 
 
 def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,10 +37,9 @@ def check_suite(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         UsageError: there is one.
     """
     if args.suite:
-        given = [n for n, value in vars(args).items() if n not in _WITH_SUITE and value != parser.get_default(n)]
         if args.networks:
             raise UsageError('--suite has networks of its own: give none')
-        given = [name for name in given if name != 'networks']
+        given = [n for n, value in vars(args).items() if n not in _WITH_SUITE and value != parser.get_default(n)]
         if given:
             raise UsageError(f'--{given[0].replace("_", "-")} has no effect with --suite: leave it out')
         return
