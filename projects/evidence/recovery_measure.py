@@ -25,7 +25,7 @@ BUDGETS = (1.0, 0.85, 0.7, 0.5, 0.35)
 CONTROLS = ('Random', 'GridPool')
 _KEEPS_ALL = ('ToMeSD',)  # it shortens attention and leaves the number of tokens
 _MODES = {'ToMe, mlerp': dict(mode='mlerp'), 'ToFu': dict(mode='tofu')}
-_BATCH = 2000
+_BATCH = dict(cpu=100, cuda=2000)  # what suits caches, what fills a GPU
 
 
 def variants(model: nn.Module) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -68,7 +68,7 @@ class Measured:
         if self._samples is None:
             samples = load_samples(model, str(self.config), self.most)
             self._samples = samples._replace(images=samples.images.to(self.device))
-        return Judge(model, self._samples, _BATCH)
+        return Judge(model, self._samples, _BATCH[self.device.partition(':')[0]])
 
     def untrained(self, seed: int, checkpoint: str) -> None:
         """Measure all methods at all budgets, without training."""

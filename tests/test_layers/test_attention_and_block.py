@@ -3,7 +3,7 @@ import torch
 import torch.nn as nn
 
 from mmstvit.layers.attention import Attention
-from mmstvit.layers.block import TransformerBlock
+from mmstvit.layers.block import Mlp, TransformerBlock
 
 
 def formula(attention: Attention, query: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
@@ -67,3 +67,17 @@ def test_stochastic_depth_skips_whole_samples():
     x = torch.randn(64, 5, 8)
     unchanged = (block(x) == x).flatten(1).all(1)
     assert 0 < unchanged.sum() < 64
+
+
+def test_the_mlp_of_many_tokens_is_computed_in_parts_on_a_cpu():
+    mlp = Mlp(8, 1024)
+    x, parts = torch.randn(2, 53, 47, 8), []
+    mlp.fc1.register_forward_hook(lambda module, inputs, output: parts.append(output.numel()))
+    whole = mlp(x)  # with gradients
+    assert parts == [2 * 53 * 47 * 1024]
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(x), whole, rtol=1e-5, atol=1e-6)
+        assert sum(parts[1:]) == parts[0] and max(parts[1:]) <= 2**20
+        few = len(parts)
+        mlp(x[:, :20])  # stays in the cache as it is
+        assert len(parts) == few + 1
