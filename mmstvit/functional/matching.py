@@ -18,15 +18,15 @@ def best_matches(sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Find for each source its most similar target.
 
     Args:
-        sources: (B, A, D), what similarity (the cosine) is taken of.
+        sources: (B, A, D), of length 1, so that products are similarities (cosines).
         targets: (B, T, D), the same of the targets.
 
     Returns:
-        The sources by how close they are to their match, the closest first (B, A), and the place of each one's match in
-        ``targets`` (B, A).
+        The rank of each source by how close it is to its match, 0 for the closest (B, A), and the place of that match
+        in ``targets`` (B, A).
     """
-    best, match = (F.normalize(sources, dim=-1) @ F.normalize(targets, dim=-1).transpose(1, 2)).max(dim=-1)
-    return best.argsort(dim=-1, descending=True), match
+    best, match = (sources @ targets.transpose(1, 2)).max(dim=-1)
+    return best.argsort(dim=-1, descending=True).argsort(dim=-1), match
 
 
 def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Reduction:
@@ -47,33 +47,31 @@ def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Redu
     total = metric.shape[1]
     if not 0 <= r <= (total - num_prefix) // 2:
         raise ValueError(f'r={r} must be between 0 and half of the {total - num_prefix} tokens that can be merged')
+    metric = F.normalize(metric, dim=-1)
     first_even, first_odd = num_prefix + num_prefix % 2, num_prefix + 1 - num_prefix % 2
-    order, match = best_matches(metric[:, first_even::2], metric[:, first_odd::2])
-    merged, kept = order[:, :r], order[:, r:].sort(dim=-1).values
-    into = match.gather(1, merged)
+    rank, match = best_matches(metric[:, first_even::2], metric[:, first_odd::2])
+    stays, kept, targets = rank >= r, rank.shape[1] - r, total - num_prefix - rank.shape[1]
+    even = torch.where(stays, stays.cumsum(dim=1) - 1, kept + match)
 
     def merge(x: Tensor) -> Tensor:
-        # A product for the merged tokens alone: one for all would cost a twentieth of a block.
-        odd = x[:, first_odd::2]
-        sums = odd + one_hot(into, odd.shape[1]).to(x.dtype).transpose(1, 2) @ take(x, first_even + 2 * merged)
-        return torch.cat((x[:, :num_prefix], take(x, first_even + 2 * kept), sums), dim=1)
+        # A product for one side alone: for both it would cost a twentieth of a block.
+        sums = one_hot(even, kept + targets).to(x.dtype).transpose(1, 2) @ x[:, first_even::2]
+        odd = x[:, first_odd::2] + sums[:, kept:]
+        return torch.cat((x[:, :num_prefix], sums[:, :kept], odd), dim=1)
 
-    def unmerge(x: Tensor) -> Tensor:
-        prefix, stayed, odd = x.tensor_split((num_prefix, num_prefix + kept.shape[1]), dim=1)
-        place = torch.cat((kept.shape[1] + into, torch.arange(kept.shape[1], device=x.device).expand_as(kept)), dim=1)
-        place = place.gather(1, torch.cat((merged, kept), dim=1).argsort(dim=-1))
-        even = take(torch.cat((stayed, odd), dim=1), place)
+    def destination() -> Tensor:
+        odd = torch.arange(kept, kept + targets, device=metric.device).expand(metric.shape[0], -1)
         sides = (even, odd) if first_even == num_prefix else (odd, even)
-        return torch.cat((prefix, interleave(*sides)), dim=1)
+        return _with_prefix(interleave(*sides), num_prefix)
 
-    return Reduction(merge, unmerge)
+    return Reduction(merge, lambda x: take(x, destination()), destination)
 
 
 def interleave(first: Tensor, second: Tensor) -> Tensor:
-    """Take tokens of two sequences in turn: (B, A, C) and (B, A, C) or (B, A - 1, C) -> (B, N, C)."""
+    """Take numbers of two sequences in turn: (B, A) and (B, A) or (B, A - 1) -> (B, N)."""
     total = first.shape[1] + second.shape[1]
-    second = F.pad(second, (0, 0, 0, first.shape[1] - second.shape[1]))
-    return torch.stack((first, second), dim=2).flatten(1, 2)[:, :total]
+    second = F.pad(second, (0, first.shape[1] - second.shape[1]))
+    return torch.stack((first, second), dim=2).flatten(1)[:, :total]
 
 
 def cell_matching(metric: Tensor, grid: Size, r: int, num_prefix: int = 0) -> Reduction:
@@ -271,10 +269,11 @@ def _softmin(square: Tensor, sharpness: float) -> Tensor:
 def _merge_into_first(metric: Tensor, order: Tensor, num_targets: int, r: int, num_prefix: int) -> Reduction:
     """Merge r tokens of the last ones in an order (B, N) into their most similar one of the first ``num_targets``."""
     targets, sources = order[:, :num_targets], order[:, num_targets:]
-    closest, match = best_matches(take(metric, num_prefix + sources), take(metric, num_prefix + targets))
-    into = torch.where(closest.argsort(dim=-1) < r, targets.gather(1, match), sources)
+    metric = F.normalize(metric[:, num_prefix:], dim=-1)
+    rank, match = best_matches(take(metric, sources), take(metric, targets))
+    into = torch.where(rank < r, targets.gather(1, match), sources)
     target = torch.cat((targets, into), dim=1).gather(1, order.argsort(dim=-1))
-    return reduction_into(_with_prefix(target, num_prefix), metric.shape[1] - r)
+    return reduction_into(_with_prefix(target, num_prefix), num_prefix + order.shape[1] - r)
 
 
 def _square_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ class Reduction(NamedTuple):
         merge: (B, N, D) -> (B, M, D), sums over the tokens that become one.
         unmerge: (B, M, D) -> (B, N, D), gives each token the value of the one that it became. Of the identity, it is
             the token map: row n is the share of each of the M tokens in token n.
+        destination: returns the token that each becomes a part of, (B, N), where it is one.
     """
 
     merge: Callable[[Tensor], Tensor]
     unmerge: Callable[[Tensor], Tensor]
+    destination: Callable[[], Tensor] | None = None
 
 
 def one_hot(index: Tensor, count: int) -> Tensor:
@@ -54,7 +56,7 @@ def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
     def unmerge(x: Tensor) -> Tensor:
         return take(x, destination)
 
-    return Reduction(merge, unmerge)
+    return Reduction(merge, unmerge, lambda: destination)
 
 
 def reduction_into(target: Tensor, num_tokens: int) -> Reduction:
@@ -96,6 +98,10 @@ def compose(reductions: Sequence[Reduction]) -> Reduction:
         return reduce(lambda x, reduction: reduction.merge(x), reductions, x)
 
     def unmerge(x: Tensor) -> Tensor:
+        if reductions and all(reduction.destination for reduction in reductions):
+            # Numbers are followed through the layers, and wide tokens are copied once.
+            destinations = [reduction.destination() for reduction in reductions]
+            return take(x, reduce(lambda first, then: then.gather(1, first), destinations))
         return reduce(lambda x, reduction: reduction.unmerge(x), reversed(reductions), x)
 
     return Reduction(merge, unmerge)

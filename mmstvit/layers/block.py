@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 from ..functional.windows import Size
 from .attention import Attention, AttentionLayout
 
-
 # A CPU computes the MLP of many tokens in parts of this many hidden values (4 MiB), which stay in its cache, and whose
 # memory is not handed back to the system each time: of 60,800 tokens with 96 channels in half the time.
 CACHED_VALUES = 2**20

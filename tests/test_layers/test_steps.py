@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from published_files import reference
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmstvit.functional.matching import bipartite_soft_matching
 from mmstvit.functional.reduction import compose, merge_weighted
@@ -207,6 +208,20 @@ def test_options_alone_and_in_groups():
 
 
 # ------------------------------------------------------------------------------------------------------------ ToMe
+class Operators(TorchDispatchMode):
+    """Notes the operators that compute or copy something, with the shape of the result, and no views."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if not (function.is_view or '_unsafe_view' in function.__name__):
+            self.names.append((function.__name__, tuple((out[0] if isinstance(out, tuple) else out).shape)))
+        return out
+
+
 def naive_matching(metric, r, num_prefix):
     """The place that each token of one image goes to, by the words of the paper."""
     metric = metric / metric.norm(dim=-1, keepdim=True)
@@ -238,6 +253,24 @@ def test_matching_is_that_of_the_paper(total, r, num_prefix):
             assert torch.allclose(sizes[b, place], weights.sum())
             assert torch.allclose(merged[b, place], (weights * x[b, members]).sum(0) / weights.sum(), atol=1e-5)
         assert torch.equal(reduction.unmerge(merged)[b], merged[b, destination])
+
+
+def test_matchings_in_turn_are_undone_in_one_copy():
+    first = bipartite_soft_matching(torch.randn(2, 17, 4), 5, 1)
+    second = bipartite_soft_matching(torch.randn(2, 12, 4), 3, 1)
+    x = torch.randn(2, 9, 6)
+    with Operators() as started:
+        undone = compose((first, second)).unmerge(x)
+    assert torch.equal(undone, first.unmerge(second.unmerge(x)))
+    assert sum(shape[2:] == (6,) for _, shape in started.names) == 1  # what else is copied are numbers of tokens
+
+
+def test_matching_and_merging_start_few_operators():
+    """A GPU waits for the start of each, which is what a small network takes its time for."""
+    metric, x, size = torch.randn(2, 17, 4), torch.randn(2, 17, 6), torch.ones(2, 17, 1)
+    with Operators() as started:
+        merge_weighted(bipartite_soft_matching(metric, 5, 1), x, size)
+    assert len(started.names) <= 21, started.names
 
 
 @pytest.mark.parametrize('r', [-1, 9])
