@@ -1,8 +1,9 @@
 """Groups of patches that a method of token reduction has made one token, and patches that it has dropped."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..layers.encoder import Encoder
 from ..layers.steps import ReducingStep, Step, ToMeSD
 from ..layers.tokens import Tokens
 from ..models.reduction import reduction_of
-from .panels import grid_of_panels, outlined, scaled, side_by_side
+from .panels import evenly, grid_of_panels, outlined, scaled, side_by_side
 from .recording import network_input
 
 _PANEL = 320  # least pixels of the shorter edge of a panel
@@ -81,55 +82,38 @@ def token_groups(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, 
     Raises:
         ValueError: nothing is reduced in the model, or there is no such view.
     """
-    recorder = _Recorder(view)
-    handles = [step.register_forward_hook(recorder.on_step(block)) for block, step in _steps_of(model)]
-    handles += [
-        module.register_forward_hook(recorder.on_preprocessor)
-        for module in model.modules()
-        if isinstance(module, BaseDataPreprocessor)
-    ]
+    raw = inputs = None
+    layers: dict[int, LayerGroups] = {}  # of several forward passes the first counts
+
+    def on_preprocessor(module: nn.Module, args: tuple, output: dict) -> None:
+        nonlocal raw, inputs
+        if inputs is None:
+            raw = args[0]['inputs'][0]
+            # mmaction2 gives each sample an axis of views.
+            inputs = output['inputs'].flatten(0, 1) if raw.dim() == 5 else output['inputs']
+
+    def on_step(block: int, step: Step, args: tuple, output: Tokens) -> None:
+        if block not in layers:
+            tokens = args[1]
+            if not 0 <= view < len(tokens.x):
+                raise ValueError(f'there is no view {view}: the network gets {len(tokens.x)}, counted from 0')
+            trace = (*tokens.trace, step.matching(tokens)) if isinstance(step, ToMeSD) else output.trace
+            layers[block] = LayerGroups(block, _groups(compose(trace), output, view))
+
+    handles = [step.register_forward_hook(partial(on_step, block)) for block, step in _steps_of(model)]
+    preprocessors = [module for module in model.modules() if isinstance(module, BaseDataPreprocessor)]
+    handles += [module.register_forward_hook(on_preprocessor) for module in preprocessors]
     try:
         with torch.no_grad():
             if isinstance(image, Tensor):
-                recorder.inputs, result = image, None
+                inputs, result = image, None
                 model(image)
             else:
                 result = inference_model(model, image)
     finally:
         for handle in handles:
             handle.remove()
-    return TokenGroups(recorder.picture(), tuple(recorder.layers), result)
-
-
-class _Recorder:
-    """What forward hooks have seen of one input; of several forward passes the first counts."""
-
-    def __init__(self, view: int) -> None:
-        self.view, self.raw, self.inputs = view, None, None
-        self.layers: list[LayerGroups] = []
-
-    def on_preprocessor(self, module: nn.Module, args: tuple, output: dict) -> None:
-        if self.inputs is None:
-            self.raw = args[0]['inputs'][0]
-            # mmaction2 gives each sample an axis of views.
-            self.inputs = output['inputs'].flatten(0, 1) if self.raw.dim() == 5 else output['inputs']
-
-    def on_step(self, block: int) -> Callable:
-        """Return the hook of a block's step."""
-
-        def hook(step: Step, args: tuple, output: Tokens) -> None:
-            if any(layer.block == block for layer in self.layers):
-                return
-            tokens = args[1]
-            if not 0 <= self.view < len(tokens.x):
-                raise ValueError(f'there is no view {self.view}: the network gets {len(tokens.x)}, counted from 0')
-            trace = (*tokens.trace, step.matching(tokens)) if isinstance(step, ToMeSD) else output.trace
-            self.layers.append(LayerGroups(block, _groups(compose(trace), output, self.view)))
-
-        return hook
-
-    def picture(self) -> np.ndarray:
-        return network_input(self.raw, self.inputs[self.view], self.view)
+    return TokenGroups(network_input(raw, inputs[view], view), tuple(layers.values()), result)
 
 
 def _steps_of(model: nn.Module) -> list[tuple[int, Step]]:
@@ -206,7 +190,7 @@ def groups_picture(groups: TokenGroups, title: str = '', layers: int = _ACROSS) 
         panels = [(scaled(groups.image, _PANEL), 'what the network sees')]
         panels += [(overlay(groups.image, layer.groups, _PANEL), layer.title) for layer in chosen]
         return grid_of_panels([panels], title)
-    frames = np.linspace(0, len(groups.image) - 1, min(_FRAMES, len(groups.image))).round().astype(int)
+    frames = evenly(len(groups.image), _FRAMES)
     rows = [[(scaled(groups.image[t], _PANEL // 2), f'frame {t + 1}') for t in frames]]
     for layer in chosen:
         steps = frames * len(layer.groups) // len(groups.image)

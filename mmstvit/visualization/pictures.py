@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from ..io.files import write_whole
 from .colours import distinct_colours
 from .maps import LayerMaps, TokenMaps, check_tokens
-from .panels import GAP, grid_of_panels, outlined, scaled, side_by_side
+from .panels import GAP, evenly, grid_of_panels, outlined, scaled, side_by_side
 
 _PANEL = 384  # least pixels of the shorter edge of a panel
 _ROW = 192  # the same in a contact sheet
@@ -145,13 +145,10 @@ def mosaic(
     tiles = [heat(image, one, peak, least) for one in soft]
     for tile, token in zip(tiles, tokens, strict=True):
         write_text(tile, str(token), (4, 14))
-    rows = -(-len(tiles) // columns)
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (rows * columns - len(tiles))
     gap = GAP // 3
-    tiles = [np.pad(tile, ((0, gap), (0, gap), (0, 0)), constant_values=255) for tile in tiles]
-    lines = [np.concatenate(tiles[i * columns : (i + 1) * columns], axis=1) for i in range(rows)]
-    return np.concatenate(lines)[:-gap, :-gap]
+    padded = np.pad(tiles, ((0, -len(tiles) % columns), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    rows = padded.reshape(-1, columns, *padded.shape[1:]).swapaxes(1, 2)  # (rows, height, columns, width, 3)
+    return rows.reshape(-1, columns * padded.shape[2], 3)[:-gap, :-gap]
 
 
 def write_text(picture: np.ndarray, text: str, at: tuple[int, int]) -> None:
@@ -242,7 +239,7 @@ def strip(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '',
     """
     last = [layer for layer in maps.layers if layer.role != 'recover'][-1]
     tokens = most_covering(last, 4) if tokens is None else check_tokens(last.live, tokens)
-    frames = np.linspace(0, len(maps.image) - 1, min(_FRAMES, len(maps.image))).round().astype(int)
+    frames = evenly(len(maps.image), _FRAMES)
     rows = [[(scaled(maps.image[t], _FRAME), f'frame {t + 1}') for t in frames]]
     names = ['what the\nnetwork sees']
     for layer in maps.layers:

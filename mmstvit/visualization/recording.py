@@ -76,10 +76,9 @@ def recording(model: nn.Module, view: int = 0) -> Iterator['Recorder']:
         ValueError: the model has no semantic tokens.
     """
     recorder = Recorder(model, view)
-    # Where the model is compiled, its graph may have been traced without the hooks.
-    set_stance = getattr(torch.compiler, 'set_stance', None)
     try:
-        with contextlib.nullcontext() if set_stance is None else set_stance('force_eager'):
+        # Where the model is compiled, its graph may have been traced without the hooks.
+        with torch.compiler.set_stance('force_eager'):
             yield recorder
     finally:
         recorder.remove()
