@@ -1,9 +1,11 @@
 """Profile a network part by part."""
 
 import contextlib
+import functools
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -20,19 +22,17 @@ def _timed(modules: Sequence[nn.Module], device: torch.device) -> Iterator[list[
     """Sum up the seconds between entering and leaving each module; a GPU is synchronised at both."""
     durations, begun, now = [0.0] * len(modules), [0.0] * len(modules), clock(device)
 
-    def enter(i: int):
-        return lambda *_: begun.__setitem__(i, now())
+    def enter(i: int, *_: Any) -> None:
+        begun[i] = now()
 
-    def leave(i: int):
-        return lambda *_: durations.__setitem__(i, durations[i] + now() - begun[i])
+    def leave(i: int, *_: Any) -> None:
+        durations[i] += now() - begun[i]
 
-    handles = [module.register_forward_pre_hook(enter(i)) for i, module in enumerate(modules)]
-    handles += [module.register_forward_hook(leave(i)) for i, module in enumerate(modules)]
-    try:
+    with contextlib.ExitStack() as stack:
+        for i, module in enumerate(modules):
+            stack.enter_context(module.register_forward_pre_hook(functools.partial(enter, i)))
+            stack.enter_context(module.register_forward_hook(functools.partial(leave, i)))
         yield durations
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def profile_parts(job: Job, rounds: int) -> list[dict]:

@@ -103,12 +103,13 @@ class Suite:
             cast=entry.cast and entry.dtype != 'float32',
             graph=entry.section == 'graph',
         )
+        precision = 'float32' if entry.dtype == 'float32' else 'cast' if entry.cast else 'autocast'
         loaded = [self._network(name, entry.part) for name in names]
         networks = [network for network, _ in loaded]
         shape = input_shape(networks[0], None)
         rows = measure(networks, 0, shape, entry.batch, timing, Progress(disable=True), _kernels)
         for row, (_, cost) in zip(rows, loaded, strict=True):
-            row.update(cost, dtype=entry.dtype, precision=_precision(timing), input=' x '.join(map(str, shape)))
+            row.update(cost, dtype=entry.dtype, precision=precision, input=' x '.join(map(str, shape)))
         return rows
 
     def _network(self, name: str, part: str) -> tuple[Network, dict]:
@@ -174,10 +175,6 @@ def _kernels(job: Job) -> dict:
         return dict(kernel=f'unknown: {told(error)}')
     finally:
         job.graph = graph
-
-
-def _precision(timing: Timing) -> str:
-    return 'float32' if timing.dtype == 'float32' else 'cast' if timing.cast else 'autocast'
 
 
 def told(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """Groups of patches that a method of token reduction has made one token, and patches that it has dropped."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,19 +101,17 @@ def token_groups(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, 
             trace = (*tokens.trace, step.matching(tokens)) if isinstance(step, ToMeSD) else output.trace
             layers[block] = LayerGroups(block, _groups(compose(trace), output, view))
 
-    handles = [step.register_forward_hook(partial(on_step, block)) for block, step in _steps_of(model)]
-    preprocessors = [module for module in model.modules() if isinstance(module, BaseDataPreprocessor)]
-    handles += [module.register_forward_hook(on_preprocessor) for module in preprocessors]
-    try:
-        with torch.no_grad():
-            if isinstance(image, Tensor):
-                inputs, result = image, None
-                model(image)
-            else:
-                result = inference_model(model, image)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        for block, step in _steps_of(model):
+            stack.enter_context(step.register_forward_hook(partial(on_step, block)))
+        for module in model.modules():
+            if isinstance(module, BaseDataPreprocessor):
+                stack.enter_context(module.register_forward_hook(on_preprocessor))
+        if isinstance(image, Tensor):
+            inputs, result = image, None
+            model(image)
+        else:
+            result = inference_model(model, image)
     return TokenGroups(network_input(raw, inputs[view], view), tuple(layers.values()), result)
 
 
@@ -176,15 +175,15 @@ def groups_sheet(all_groups: Sequence[TokenGroups], titles: Sequence[str]) -> np
     return grid_of_panels(side_by_side(rows))
 
 
-def groups_picture(groups: TokenGroups, title: str = '', layers: int = _ACROSS) -> np.ndarray:
+def groups_picture(groups: TokenGroups, title: str = '') -> np.ndarray:
     """Draw what the network saw and the groups after some of the blocks, uint8 RGB; of a clip frames in rows.
 
     Args:
         groups: of :func:`token_groups`.
         title: of the whole.
-        layers: how many blocks are shown, spread evenly, the last among them.
     """
-    numbers = np.unique(np.linspace(0, len(groups.layers), layers + 1).round().astype(int))[1:] - 1
+    # Spread evenly, the last among them.
+    numbers = np.unique(np.linspace(0, len(groups.layers), _ACROSS + 1).round().astype(int))[1:] - 1
     chosen = [groups.layers[number] for number in numbers]
     if groups.image.ndim == 3:
         panels = [(scaled(groups.image, _PANEL), 'what the network sees')]

@@ -1,4 +1,4 @@
-"""Pictures of token maps: arrays for a file, for a notebook or for mmengine's Visualizer."""
+"""Pictures of token maps, uint8 RGB: arrays for a file, for a notebook or for mmengine's Visualizer."""
 
 import math
 from collections.abc import Sequence
@@ -58,15 +58,14 @@ def overlay(
 ) -> np.ndarray:
     """Draw the hard assignment over the image: a colour a token, borders, and numbers in regions that are not small.
 
+    The image is enlarged by a whole number, no pixel of it is blurred.
+
     Args:
         image: (height, width, 3), uint8 RGB.
         assigned: (height, width), numbers of tokens, -1 for none, as of :meth:`.LayerMaps.assigned`.
         semantic_grid: the grid of the semantic tokens.
         least: pixels of the shorter edge of the picture.
         alpha: share of the colours from 0 to 1; the rest is the image in grey.
-
-    Returns:
-        The picture, uint8 RGB: the image enlarged by a whole number, no pixel of it is blurred.
     """
     image, assigned = scaled(image, least), scaled(assigned, least)
     colours = np.concatenate((palette(semantic_grid), np.zeros((1, 3), np.uint8)))[assigned]  # -1 is the last, black
@@ -101,9 +100,6 @@ def heat(image: np.ndarray, soft: np.ndarray, peak: float | None, least: int) ->
         soft: (height, width), not negative.
         peak: the value that is drawn brightest; ``None`` for the largest.
         least: pixels of the shorter edge of the picture.
-
-    Returns:
-        The picture, uint8 RGB.
     """
     image, soft = scaled(image, least), scaled(soft, least)
     peak = float(soft.max()) if peak is None else peak
@@ -170,9 +166,6 @@ def picture(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '
         title: of the whole.
         alpha: as of :func:`overlay`.
 
-    Returns:
-        The picture, uint8 RGB.
-
     Raises:
         ValueError: there is no such token.
     """
@@ -207,9 +200,6 @@ def sheet(all_maps: Sequence[TokenMaps], titles: Sequence[str] | None = None, al
         all_maps: of one model; of a clip its middle frame is shown.
         titles: one an image.
         alpha: as of :func:`overlay`.
-
-    Returns:
-        The picture, uint8 RGB.
     """
     rows = []
     for maps, title in zip(all_maps, titles or [''] * len(all_maps), strict=True):
@@ -230,9 +220,6 @@ def strip(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '',
         tokens: whose soft maps in the last layer of the STGM are drawn; by default the 4 that cover most.
         title: of the whole.
         alpha: as of :func:`overlay`.
-
-    Returns:
-        The picture, uint8 RGB.
 
     Raises:
         ValueError: there is no such token.
