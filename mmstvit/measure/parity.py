@@ -22,9 +22,9 @@ OPERATORS = ('nms', 'roi_align', 'roi_pool', 'sigmoid_focal_loss')
 DETECTOR = 'digits/mask-rcnn_stvit-r_digits.py'
 
 
-def _plain(class_token: bool = True) -> nn.Module:
+def _plain() -> nn.Module:
     kind, options, _ = BACKBONES[_PLAIN]
-    return kind(**options, with_cls_token=class_token)
+    return kind(**options, with_cls_token=True)
 
 
 def cases() -> list[str]:

@@ -101,7 +101,9 @@ def measure(
     for network in networks:
         job = Job(network, shape, batch, timing)
         jobs.append(job)
-        row = dict(network=network.label, toolbox=network.toolbox, reduction=_reduction_of(network), batch_size=batch)
+        of = reduction_of(network.model)
+        reduction = of and {name: getattr(of, name) for name in ('method', 'options', 'tokens', 'share')}
+        row = dict(network=network.label, toolbox=network.toolbox, reduction=reduction, batch_size=batch)
         rows.append(row | dict(runs_a_round=job.times_a_round(), peak_memory=job.memory(), **look(job)))
         progress.advance(task)
     progress.update(task, description=f'batch {batch}: timing')
@@ -122,14 +124,6 @@ def _baseline_of(network: Network, networks: Sequence[Network], baseline: int) -
     """Return which network one is compared with: the baseline in its own back end."""
     wanted = networks[baseline].label, network.backend
     return next((i for i, other in enumerate(networks) if (other.label, other.backend) == wanted), baseline)
-
-
-def _reduction_of(network: Network) -> dict[str, Any] | None:
-    """Return how the tokens of a network are reduced, if they are."""
-    reduction = reduction_of(network.model)
-    if reduction is None:
-        return None
-    return {name: getattr(reduction, name) for name in ('method', 'options', 'tokens', 'share')}
 
 
 def costs(
