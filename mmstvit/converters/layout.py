@@ -51,11 +51,13 @@ class Layout(NamedTuple):
         """
         renamed = {}
         for old, value in state_dict.items():
-            rule = next((rule for rule in self.rules if re.fullmatch(rule[0], bare(old))), None)
-            if rule is None:
-                renamed[old] = value
-            elif rule[1] is not None:
-                renamed[re.sub(*rule, bare(old))] = value
+            name: str | None = old
+            for pattern, replacement in self.rules:
+                if match := re.fullmatch(pattern, bare(old)):
+                    name = replacement and match.expand(replacement)
+                    break
+            if name is not None:
+                renamed[name] = value
         self.finish(renamed, state_dict, grid)
         return renamed
 

@@ -70,8 +70,6 @@ def load_exported(spec: str, timing: Timing) -> Network:
         raise UsageError(str(error)) from error
     if meta['task'] == 'features':
         raise UsageError(f'{spec} holds a backbone with its neck, which nothing here can be compared with')
-    if 'input_size' not in meta:
-        raise UsageError(f'{spec} is of an earlier version: export it anew')
     return Network(
         f'{prefix}:{Path(path).name}',
         prefix,
