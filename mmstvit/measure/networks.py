@@ -70,11 +70,6 @@ class Network:
         """Return the ``'model'``, or its ``'backbone'`` alone; an exported file is of the part that is wanted."""
         return self.model.backbone if name == 'backbone' and not self.exported else self.model
 
-    @property
-    def takes_clips(self) -> bool:
-        """Whether an input has an axis of time."""
-        return self.toolbox == 'mmaction' or len(self.size) == 3
-
 
 def quieten() -> None:
     """Silence what the toolboxes log while networks are built."""
@@ -208,7 +203,7 @@ def input_shape(network: Network, shape: Sequence[int] | None) -> tuple[int, ...
         mmstvit.errors.UsageError: the numbers do not fit the network.
     """
     size = tuple(shape or network.size)
-    video = network.takes_clips
+    video = network.toolbox == 'mmaction' or len(network.size) == 3
     if not size:
         raise UsageError(f'{network.label} has no input size in its test pipeline: give --shape')
     if len(size) not in ((3, 4) if video else (2,)) or min(size) < 1:

@@ -5,7 +5,6 @@ names that its data samples no longer have (1.2.0, its last release). That of mm
 sample of a test: it hands each to the backends of the visualizer, which put the pictures among the logs.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,12 +36,11 @@ class DrawingHook(Hook):
         for i, sample in enumerate(outputs if is_main_process() else ()):
             if self._count % self.interval == 0:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self.draw(runner, data_batch['inputs'][i], sample)
+                self._draw(runner, data_batch['inputs'][i], sample)
             self._count += 1
 
-    @abstractmethod
-    def draw(self, runner: Runner, inputs: Any, sample: Any) -> None:
-        """Draw one sample of predictions, given what the model got."""
+    def _draw(self, runner: Runner, inputs: Any, sample: Any) -> None:
+        raise NotImplementedError
 
 
 @HOOKS.register_module()
@@ -52,8 +50,7 @@ class MapDrawingHook(DrawingHook):
     The pictures are named like the images. See :class:`DrawingHook` for the arguments.
     """
 
-    def draw(self, runner: Runner, inputs: Any, sample: Any) -> None:
-        """Draw an image."""
+    def _draw(self, runner: Runner, inputs: Any, sample: Any) -> None:
         path = Path(sample.img_path)
         image = imread(str(path), channel_order='rgb')
         file = str(self.folder / f'{path.stem}.png')
@@ -67,8 +64,8 @@ class ClipDrawingHook(DrawingHook):
     The pictures are named by the numbers of the clips. See :class:`DrawingHook` for the arguments.
     """
 
-    def draw(self, runner: Runner, inputs: Any, sample: Any) -> None:
-        """Draw a clip: inputs (clips, 3, T, H, W), or (T, 3, H, W) of 2D recognisers."""
+    def _draw(self, runner: Runner, inputs: Any, sample: Any) -> None:
+        # (clips, 3, T, H, W), or (T, 3, H, W) of 2D recognisers.
         frames = inputs[0].permute(1, 2, 3, 0) if inputs.dim() == 5 else inputs.permute(0, 2, 3, 1)
         caption = _caption(sample, (runner.visualizer.dataset_meta or {}).get('classes'))
         picture = strip(frames.cpu().numpy().astype(np.uint8), caption)
