@@ -8,11 +8,15 @@ import numpy as np
 from ..io.streams import video_writer
 from ..io.videos import Video
 from .fonts import text_line
-from .panels import evenly
 
 _FRAMES = 6
 _HEIGHT = 160
 _CAPTION = 28
+
+
+def evenly(length: int, most: int) -> np.ndarray:
+    """Return the numbers of up to ``most`` of ``length`` frames, evenly spread, the first and the last among them."""
+    return np.linspace(0, length - 1, min(most, length)).round().astype(int)
 
 
 def read_strip(path: str | Path, caption: str) -> np.ndarray:

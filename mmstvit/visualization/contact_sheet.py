@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .panels import GAP, Panel, evenly, grid_of_panels, scaled
+from .clips import evenly
+from .panels import GAP, Panel, grid_of_panels, scaled
 from .pictures import palette, write_text
 
 _LEAST = 160  # pixels of the shorter edge of a panel

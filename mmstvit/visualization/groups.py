@@ -20,7 +20,8 @@ from ..layers.encoder import Encoder
 from ..layers.steps import ReducingStep, Step, ToMeSD
 from ..layers.tokens import Tokens
 from ..models.reduction import reduction_of
-from .panels import evenly, grid_of_panels, outlined, scaled, side_by_side
+from .clips import evenly
+from .panels import grid_of_panels, outlined, scaled, side_by_side
 from .recording import network_input
 
 _PANEL = 320  # least pixels of the shorter edge of a panel

@@ -17,11 +17,6 @@ _NAMES = 130  # for the names of rows
 Panel = tuple[np.ndarray | None, str]  # pixels, or none for a place with the text alone, and the title
 
 
-def evenly(length: int, most: int) -> np.ndarray:
-    """Return the numbers of up to ``most`` of ``length`` frames, evenly spread, the first and the last among them."""
-    return np.linspace(0, length - 1, min(most, length)).round().astype(int)
-
-
 def side_by_side(rows: list[list[Panel]]) -> list[list[Panel]]:
     """Put the second half of a sheet beside the first where it would be tall and narrow."""
     if len(rows) < 4 or len(rows[0]) > 4:

@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib import colormaps
 
 from ..io.files import write_whole
+from .clips import evenly
 from .colours import distinct_colours
 from .maps import LayerMaps, TokenMaps, check_tokens
-from .panels import GAP, evenly, grid_of_panels, outlined, scaled, side_by_side
+from .panels import GAP, grid_of_panels, outlined, scaled, side_by_side
 
 _PANEL = 384  # least pixels of the shorter edge of a panel
 _ROW = 192  # the same in a contact sheet
