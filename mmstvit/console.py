@@ -16,6 +16,12 @@ def readable(number: int) -> str:
     return str(number)
 
 
+def table_of_numbers(*heads: str, title: str | None = None, names: int = 1) -> Table:
+    """Return an empty table whose first column, or ``names`` columns, has names, and the others numbers."""
+    columns = [Column(head, justify='left' if i < names else 'right') for i, head in enumerate(heads)]
+    return Table(*columns, title=title)
+
+
 def console() -> Console:
     """Return a console that is wide where the output is no terminal, so that no table is cut."""
     screen = Console(highlight=False)

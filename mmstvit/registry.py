@@ -29,8 +29,7 @@ HOOKS = Registry(
         'mmstvit.engine.nonfinite',
         'mmstvit.engine.token_pictures',
         'mmstvit.engine.videos',
-        'mmstvit.visualization.clips',
-        'mmstvit.visualization.label_maps',
+        'mmstvit.visualization.drawing_hooks',
     ],
 )
 

@@ -1,52 +1,33 @@
 """Converter of DeiT and ViT checkpoints, in the layouts of timm and mmpretrain."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from .rename import mmpretrain_layers, rename
+from .layout import Layout, Rules, mmpretrain_layers
 
-DESCRIPTIONS = {
-    'authors': 'DeiT or ViT in the names of its authors and of timm',
-    'mmpretrain': 'DeiT or ViT in the names of mmpretrain',
-}
-
-# Old name -> new name, tried in order; the result is a classifier's state dict (``backbone.*`` and ``head.*``). What a
-# layer has and ours may lack keeps its name in it.
 _LAYER = r'backbone.encoder.layers.\1.'
-_RULES = {
-    'authors': [
-        (r'(?:backbone\.)?patch_embed\.proj\.(.*)', r'backbone.patch_embed.projection.\1'),
-        (r'(?:backbone\.)?blocks\.(\d+)\.(?:ls([12])\.gamma|gamma_([12]))', _LAYER + r'layer_scale_\2\3'),
-        (r'(?:backbone\.)?blocks\.(\d+)\.(.*)', _LAYER + r'\2'),
-        (r'(?:backbone\.)?((?:norm|norm_pre|fc_norm)\..*|cls_token|dist_token|pos_embed)', r'backbone.\1'),
-        (r'(?:backbone\.)?(?:reg_token|register_tokens)', r'backbone.register_tokens'),
-        (r'head\.(weight|bias)', r'head.layers.head.\1'),
-    ],
-    'mmpretrain': [
-        (r'(?:backbone\.)?(patch_embed\.projection\..*)', r'backbone.\1'),
-        *mmpretrain_layers(r'layers\.(\d+)', _LAYER),
-        (r'(?:backbone\.)?layers\.(\d+)\.attn\.gamma1\.weight', _LAYER + r'layer_scale_1'),
-        (r'(?:backbone\.)?layers\.(\d+)\.ffn\.gamma2\.weight', _LAYER + r'layer_scale_2'),
-        (r'(?:backbone\.)?layers\.(\d+)\.(.*)', _LAYER + r'\2'),
-        (r'(?:backbone\.)?ln1\.(.*)', r'backbone.norm.\1'),
-        (r'(?:backbone\.)?pre_norm\.(.*)', r'backbone.norm_pre.\1'),
-        (r'(?:backbone\.)?ln2\.(.*)', r'backbone.fc_norm.\1'),
-        (r'(?:backbone\.)?(cls_token|dist_token|pos_embed)', r'backbone.\1'),
-    ],
-}
-
-
-def recognise(names: set[str]) -> str | None:
-    """Return the layout of a set of parameter names, or ``None``."""
-    bare = {name.removeprefix('backbone.') for name in names}
-    if {'pos_embed', 'patch_embed.proj.weight', 'blocks.0.norm1.weight'} <= bare:
-        return 'authors'
-    if {'pos_embed', 'patch_embed.projection.weight', 'layers.0.ln1.weight'} <= bare:
-        return 'mmpretrain'
-    return None
+_AUTHORS: Rules = [
+    (r'patch_embed\.proj\.(.*)', r'backbone.patch_embed.projection.\1'),
+    (r'blocks\.(\d+)\.(?:ls([12])\.gamma|gamma_([12]))', _LAYER + r'layer_scale_\2\3'),
+    (r'blocks\.(\d+)\.(.*)', _LAYER + r'\2'),  # what a layer has and ours may lack keeps its name in it
+    (r'((?:norm|norm_pre|fc_norm)\..*|cls_token|dist_token|pos_embed)', r'backbone.\1'),
+    (r'(?:reg_token|register_tokens)', r'backbone.register_tokens'),
+    (r'head\.(weight|bias)', r'head.layers.head.\1'),
+]
+_MMPRETRAIN: Rules = [
+    (r'(patch_embed\.projection\..*)', r'backbone.\1'),
+    *mmpretrain_layers(r'layers\.(\d+)', _LAYER),
+    (r'layers\.(\d+)\.attn\.gamma1\.weight', _LAYER + r'layer_scale_1'),
+    (r'layers\.(\d+)\.ffn\.gamma2\.weight', _LAYER + r'layer_scale_2'),
+    (r'layers\.(\d+)\.(.*)', _LAYER + r'\2'),
+    (r'ln1\.(.*)', r'backbone.norm.\1'),
+    (r'pre_norm\.(.*)', r'backbone.norm_pre.\1'),
+    (r'ln2\.(.*)', r'backbone.fc_norm.\1'),
+    (r'(cls_token|dist_token|pos_embed)', r'backbone.\1'),
+]
 
 
 def split_positions(
@@ -102,21 +83,22 @@ def join_tokens(state_dict: dict[str, Tensor], prefix: str = 'backbone.') -> Non
         state_dict[registers] = torch.cat([state_dict.pop(name) for name in (dist, registers) if name in state_dict], 1)
 
 
-def convert(state_dict: dict[str, Tensor], layout: str, grid: Sequence[int] | None = None) -> dict[str, Tensor]:
-    """Rename the parameters of a DeiT or ViT.
-
-    Args:
-        state_dict: a state dict of ``layout``.
-        layout: what :func:`recognise` said.
-        grid: cells of the network's position table along each axis, where it is known.
-
-    Returns:
-        The state dict of a classifier with an ``STViT`` backbone; parameters it has no place for keep their names.
-
-    Raises:
-        ValueError: the position table belongs to no square image, nor to one of ``grid``.
-    """
-    converted = rename(state_dict, _RULES[layout])
+def _finish(state_dict: dict[str, Tensor], names: Iterable[str], grid: Sequence[int] | None) -> None:
     # timm has positions for its registers, or none for any token; DINOv2's authors add registers after positions.
-    split_positions(converted, grid, with_registers=any(name.endswith('reg_token') for name in state_dict))
-    return converted
+    split_positions(state_dict, grid, with_registers=any(name.endswith('reg_token') for name in names))
+
+
+LAYOUTS = (
+    Layout(
+        'DeiT or ViT in the names of its authors and of timm',
+        {'pos_embed', 'patch_embed.proj.weight', 'blocks.0.norm1.weight'},
+        _AUTHORS,
+        _finish,
+    ),
+    Layout(
+        'DeiT or ViT in the names of mmpretrain',
+        {'pos_embed', 'patch_embed.projection.weight', 'layers.0.ln1.weight'},
+        _MMPRETRAIN,
+        _finish,
+    ),
+)

@@ -1,12 +1,12 @@
 """Whether a renamed checkpoint fits a backbone, decided by its weights and not by the number of its tensors."""
 
-import inspect
 import re
 from collections.abc import Iterable, Mapping
 
 import torch.nn as nn
 from torch import Tensor
 
+from ..errors import settings_of
 from .recognise import looks_like
 
 # Below this share of a backbone's weights a file is taken for another network's.
@@ -54,7 +54,7 @@ def check_parts(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str
         if names:
             number = spare[names[0]].shape[1] if '{}' in what else 0
             lacking.append(what.format(number))
-            if option and _takes(module, option.partition('=')[0]):
+            if option and option.partition('=')[0] in settings_of(type(module)):
                 options.append(option.format(number))
         for name in names:
             del spare[name]
@@ -81,11 +81,6 @@ def _of_layers(spare: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[s
     beyond = {int(match[1]) for match in layers} - set(range(count))
     parts = dict.fromkeys(match[2] for match in layers if int(match[1]) < count)
     return [f'{part} in its layers' for part in parts] + ([f'{1 + max(beyond)} layers'] if beyond else [])
-
-
-def _takes(module: nn.Module, option: str) -> bool:
-    kind = type(module)
-    return option in getattr(kind, 'flat_options', ()) or option in inspect.signature(kind).parameters
 
 
 def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mapping[str, Tensor]) -> str:

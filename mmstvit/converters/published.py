@@ -42,10 +42,8 @@ def convert_published_state_dict(state_dict: dict) -> dict[str, Tensor]:
         ValueError: the names belong to no layout known here.
     """
     state_dict = dict(unwrapped(state_dict))
-    known = recognise(state_dict)
-    if known:
-        module, layout = known
-        return module.convert(state_dict, layout)
+    if layout := recognise(state_dict):
+        return layout.convert(state_dict)
     raise ValueError(
         'this is no DeiT, ViT, DINOv2, Swin, STViT-R or T2T-ViT in names that are known: it looks like '
         f'{looks_like(state_dict)}; its names are {some(sorted(state_dict))}'
@@ -128,7 +126,7 @@ def _rename(state_dict: dict, prefix: str, own: dict) -> dict:
     converted = weights
     if known:
         try:
-            converted = known[0].convert(weights, known[1], None if table is None else tuple(table.shape[-3:-1]))
+            converted = known.convert(weights, None if table is None else tuple(table.shape[-3:-1]))
         except ValueError:
             if table is not None:
                 raise

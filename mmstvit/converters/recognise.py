@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
 from . import deit, huggingface, swin, t2t
 from .inflate import table_grid
+from .layout import Layout, bare
 
-LAYOUTS = (deit, huggingface, swin, t2t)
+LAYOUTS = (*deit.LAYOUTS, *huggingface.LAYOUTS, *swin.LAYOUTS, *t2t.LAYOUTS)
 
 # Of networks that are often met and never fit: a name that the network alone has.
 _OTHERS = (
@@ -27,23 +27,17 @@ _OTHERS = (
 )
 
 
-def recognise(names: Iterable[str]) -> tuple[ModuleType, str] | None:
-    """Return the converter and the layout of a checkpoint by its parameter names, or ``None``."""
-    names = set(names)
-    for module in LAYOUTS:
-        layout = module.recognise(names)
-        if layout:
-            return module, layout
-    return None
+def recognise(names: Iterable[str]) -> Layout | None:
+    """Return the layout of a checkpoint by its parameter names, or ``None``."""
+    present = set(map(bare, names))
+    return next((layout for layout in LAYOUTS if layout.marks <= present), None)
 
 
 def looks_like(names: Iterable[str]) -> str:
     """Describe an unsupported checkpoint, completing "it looks like"."""
     names = list(names)
-    known = recognise(names)
-    if known:
-        module, layout = known
-        return module.DESCRIPTIONS[layout]
+    if layout := recognise(names):
+        return layout.description
     for pattern, what in _OTHERS:
         if any(re.fullmatch(pattern, name) for name in names):
             return what

@@ -34,7 +34,6 @@ MOTIONS = {
 }
 CLASSES = tuple(MOTIONS)
 
-_RECIPE = 1
 # How far a digit goes in a clip: a share of the frame, degrees, the logarithm of a ratio. At the least and the most.
 _PATHS = {'x': (0.3, 0.5), 'angle': (120, 240), 'height': (0.7, 1.2)}
 _HEIGHTS = (0.25, 0.5)  # of the frame's height, on the middle of the way
@@ -107,13 +106,10 @@ def _apart(rng: np.random.Generator, split: str, low: float, high: float) -> flo
 
 
 class _Clips(MadeSet):
-    kind, suffix, recipe, sizes = 'clips', '.mp4', _RECIPE, SIZES
+    kind, suffix, recipe, sizes = 'clips', '.mp4', 1, SIZES
 
     def lists(self, split: str) -> Sequence[Path]:
         return [self.out_dir / f'{split}.txt', self.out_dir / f'{split}.json']
-
-    def settings_in(self, content: dict) -> object:
-        return content['settings']
 
     def encode(self, split: str, index: int) -> tuple[list[bytes], int]:
         frames = draw_clip(split, index, self.size, self.seed)
@@ -152,20 +148,7 @@ def make_clips(
     The clips are ``train/000000.mp4`` and so on, and ``train.txt`` has their classes, the same for ``val``. A list is
     written when all its clips are there, beside it ``train.json`` with the names of the classes and the settings.
 
-    Args:
-        out_dir: the folder of the data set.
-        train: number of clips for training.
-        val: number of clips for validation.
-        size: height and width of the frames, in pixels.
-        seed: of the clips.
-        overwrite: remove a set that is there first: its lists and all clips with such numbers as names.
-        progress: whether to show a progress bar.
-
-    Returns:
-        The number of clips that were drawn, 0 where the set was complete.
-
-    Raises:
-        ValueError: a count, the size or the seed is out of range.
-        OSError: the folder cannot be written, or holds a set of other settings.
+    See :class:`.MadeSet` for the arguments that the set is drawn by, and :meth:`.MadeSet.make` for the others, what is
+    returned, and errors.
     """
-    return _Clips(out_dir, dict(train=train, val=val), size, seed).make(overwrite, progress)
+    return _Clips(out_dir, train, val, size, seed).make(overwrite, progress)

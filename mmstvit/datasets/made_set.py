@@ -14,12 +14,13 @@ from .digits import SPLITS
 class MadeSet(ABC):
     """A folder of numbered files with lists of them, one set of lists a split; what a call has written is kept.
 
-    The last list of a split records the settings that the split was made with, and the lists are written when all
-    files of the split are there.
+    Files are ``train/000000`` and so on with a suffix, the same for ``val``. The last list of a split records the
+    settings that the split was made with, and the lists are written when all files of the split are there.
 
     Args:
         out_dir: the folder of the data set.
-        counts: number of files of each split.
+        train: number of files for training.
+        val: number of files for validation.
         size: height and width of the pictures, in pixels.
         seed: of the data set.
 
@@ -32,23 +33,19 @@ class MadeSet(ABC):
     recipe: int  # counted up with each change of the pictures, so that sets of different recipes do not mix
     sizes: tuple[int, int]  # the least and the greatest
 
-    def __init__(self, out_dir: str | Path, counts: dict[str, int], size: int, seed: int) -> None:
-        for split, count in counts.items():
+    def __init__(self, out_dir: str | Path, train: int, val: int, size: int, seed: int) -> None:
+        self.out_dir, self.counts, self.size, self.seed = Path(out_dir), dict(train=train, val=val), size, seed
+        for split, count in self.counts.items():
             if count < 1:
                 raise ValueError(f'{split} must be at least 1 {self.kind[:-1]}, got {count}')
         if not self.sizes[0] <= size <= self.sizes[1]:
             raise ValueError(f'size must be from {self.sizes[0]} to {self.sizes[1]} pixels, got {size}')
         if seed < 0:
             raise ValueError(f'seed must not be negative, got {seed}')
-        self.out_dir, self.counts, self.size, self.seed = Path(out_dir), counts, size, seed
 
     @abstractmethod
     def lists(self, split: str) -> Sequence[Path]:
-        """The paths of the lists of a split; the last one records the settings."""
-
-    @abstractmethod
-    def settings_in(self, content: dict) -> object:
-        """The settings that the last list of a split records, given what :mod:`json` reads from it."""
+        """The paths of the lists of a split; the last is JSON with ``settings``, of COCO's in its ``info``."""
 
     @abstractmethod
     def encode(self, split: str, index: int) -> tuple[Sequence[bytes], object]:
@@ -60,13 +57,8 @@ class MadeSet(ABC):
 
     def settings(self, split: str) -> dict:
         """What the last list of a split records of how it was made."""
-        return {
-            'split': split,
-            self.kind: self.counts[split],
-            'size': self.size,
-            'seed': self.seed,
-            'recipe': self.recipe,
-        }
+        drawn = dict(size=self.size, seed=self.seed, recipe=self.recipe)
+        return {'split': split, self.kind: self.counts[split], **drawn}
 
     def path(self, split: str, index: int) -> Path:
         """Where a picture or clip is."""
@@ -127,7 +119,8 @@ class MadeSet(ABC):
 
     def _check_settings(self, split: str, record: Path) -> None:
         try:
-            found = self.settings_in(json.loads(record.read_text()))
+            content = json.loads(record.read_text())
+            found = content.get('info', content)['settings']
         except (ValueError, AttributeError, KeyError, TypeError):  # not JSON, or not of this form
             found = None
         if found != self.settings(split):

@@ -20,7 +20,6 @@ CLASSES = tuple('0123456789')
 MAP_CLASSES = ('ground', *CLASSES)  # of the pixels of label maps, by number
 VISIBLE = 0.7  # the least share of a digit's strokes that later digits leave visible
 
-_RECIPE = 1
 _DIGITS = (2, 6)  # of a scene, at the least and at the most
 _HEIGHTS = (0.22, 0.42)  # of the image's height
 _OVERLAPPING = 0.2
@@ -130,13 +129,10 @@ def _visible(strokes: np.ndarray) -> np.ndarray:
 
 
 class _Scenes(MadeSet):
-    kind, suffix, recipe, sizes = 'scenes', '.png', _RECIPE, SIZES
+    kind, suffix, recipe, sizes = 'scenes', '.png', 1, SIZES
 
     def lists(self, split: str) -> Sequence[Path]:
         return [self.out_dir / 'annotations' / f'instances_{split}.json']
-
-    def settings_in(self, content: dict) -> object:
-        return content['info']['settings']
 
     def paths(self, split: str, index: int) -> Sequence[Path]:
         path = self.path(split, index)
@@ -176,23 +172,10 @@ def make_scenes(
     for semantic segmentation (:func:`label_map`) ``maps/train/000000.png``, the same for ``val``. An annotation file is
     written when all its images are there.
 
-    Args:
-        out_dir: the folder of the data set.
-        train: number of scenes for training.
-        val: number of scenes for validation.
-        size: height and width of the images, in pixels.
-        seed: of the scenes.
-        overwrite: remove a set that is there first: its annotation files and all images with such numbers as names.
-        progress: whether to show a progress bar.
-
-    Returns:
-        The number of scenes that were drawn, 0 where the set was complete.
-
-    Raises:
-        ValueError: a count, the size or the seed is out of range.
-        OSError: the folder cannot be written, or holds a set of other settings.
+    See :class:`.MadeSet` for the arguments that the set is drawn by, and :meth:`.MadeSet.make` for the others, what is
+    returned, and errors.
     """
-    return _Scenes(out_dir, dict(train=train, val=val), size, seed).make(overwrite, progress)
+    return _Scenes(out_dir, train, val, size, seed).make(overwrite, progress)
 
 
 def _annotate(scene: Scene) -> Iterator[dict]:

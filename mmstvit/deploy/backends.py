@@ -107,30 +107,23 @@ class _Files:
         self.shape, self.called = shape, Called(network, shape, part).eval()
         self.temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # until nobody has it
         self.folder = Path(self.temporary.name)
-        self.recorded, self.made = None, {}
+        self.recorded, self.made = None, set()
 
     def get(self, form: str, int8: bool) -> Path:
         """Return the file of a format."""
-        if (form, int8) not in self.made:
-            self.made[form, int8] = self._quantised(form) if int8 else self._written(form)
-        return self.made[form, int8]
-
-    def _write(self, form: str, path: Path) -> Path:
+        path = self.folder / f'{"int8" if int8 else "model"}{FORMATS[form].ending}'
+        if path in self.made:
+            return path
         self.recorded = self.recorded or record(self.called, self.shape, dynamic_batch=True)
         FORMATS[form].write(self.recorded, path)
-        return path
-
-    def _written(self, form: str) -> Path:
-        path = self._write(form, self.folder / f'model{FORMATS[form].ending}')
-        shapes = check_shapes(tuple(self.shape), True, False)
-        largest_difference(self.called, open_model(path), shapes, DTYPES['float32'][-1])
-        return path
-
-    def _quantised(self, form: str) -> Path:
-        self.get(form, False)  # it is checked
-        path = self._write(form, self.folder / f'int8{FORMATS[form].ending}')
-        images = torch.randn(CALIBRATED_ON, 1, *self.shape, generator=torch.Generator().manual_seed(0))
-        quantise(path, list(images.numpy()), dict(weights='int8', precision='float32'))
+        if int8:
+            self.get(form, False)  # it is checked
+            images = torch.randn(CALIBRATED_ON, 1, *self.shape, generator=torch.Generator().manual_seed(0))
+            quantise(path, list(images.numpy()), dict(weights='int8', precision='float32'))
+        else:
+            shapes = check_shapes(tuple(self.shape), True, False)
+            largest_difference(self.called, open_model(path), shapes, DTYPES['float32'][-1])
+        self.made.add(path)
         return path
 
 

@@ -1,7 +1,7 @@
 """Export a model to ONNX, OpenVINO or ``torch.export``, with what the file tells about its inputs and outputs."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,43 +26,40 @@ from .tracing import largest_difference, quiet, trace
 
 
 # ---------------------------------------------------------------------------------------------- what is exported
-class Scores(nn.Module):
-    """A classifier from normalised images to softmax scores (B, classes)."""
+class Exportable(nn.Module):
+    """What is exported of a model, as a function of normalised inputs (B, channels, *size).
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: of a toolbox.
+        function: takes the model and the inputs.
+    """
+
+    def __init__(self, model: nn.Module, function: Callable[[nn.Module, Tensor], Any]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.function = model, function
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, height, width) -> (B, classes)."""
-        return self.model(x, mode='tensor').softmax(dim=-1)
-
-
-class ClipScores(Scores):
-    """A recogniser from normalised clips to softmax scores (B, classes); those of several clips are to be averaged."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, frames, height, width) -> (B, classes)."""
-        logits, _ = self.model.extract_feat(x.unsqueeze(1), stage='head')
-        return logits.softmax(dim=-1)
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """(B, channels, *size) -> scores (B, classes) or (B, classes, *size), or maps (B, C, rows, columns)."""
+        return self.function(self.model, x)
 
 
-class Maps(Scores):
-    """The backbone and neck of a detector."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, height, width) -> maps (B, C, rows, columns)."""
-        return tuple(self.model.extract_feat(x))
+def _scores(model: nn.Module, x: Tensor) -> Tensor:
+    return model(x, mode='tensor').softmax(dim=-1)
 
 
-class PixelScores(Scores):
-    """A segmentor from normalised images to softmax scores of each pixel, run on the whole image at once."""
+def _clip_scores(model: nn.Module, x: Tensor) -> Tensor:
+    """Those of several clips of a video are to be averaged."""
+    return model.extract_feat(x.unsqueeze(1), stage='head')[0].softmax(dim=-1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, height, width) -> (B, classes, height, width)."""
-        scores = self.model(x, mode='tensor')
-        size, corners = x.shape[2:], self.model.align_corners
-        return F.interpolate(scores, size, mode='bilinear', align_corners=corners).softmax(dim=1)
+
+def _maps(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    return tuple(model.extract_feat(x))
+
+
+def _pixel_scores(model: nn.Module, x: Tensor) -> Tensor:
+    """Scores of each pixel, of the whole image at once."""
+    scores, corners = model(x, mode='tensor'), model.align_corners
+    return F.interpolate(scores, x.shape[2:], mode='bilinear', align_corners=corners).softmax(dim=1)
 
 
 def network_of(model: nn.Module, scope: str) -> nn.Module:
@@ -72,7 +69,7 @@ def network_of(model: nn.Module, scope: str) -> nn.Module:
         UsageError: its kind is not known here.
     """
     if scope == 'mmdet':
-        return Maps(model)
+        return Exportable(model, _maps)
     if scope == 'mmseg':
         from mmseg.models import EncoderDecoder
 
@@ -81,19 +78,19 @@ def network_of(model: nn.Module, scope: str) -> nn.Module:
             raise UsageError(
                 f'{type(model).__name__} is not exported: of mmseg an EncoderDecoder of two classes or more'
             )
-        return PixelScores(model)
+        return Exportable(model, _pixel_scores)
     if scope == 'mmaction':
         from mmaction.models import Recognizer3D
 
         if not isinstance(model, Recognizer3D):
             raise UsageError(f'{type(model).__name__} is not exported: of mmaction2 a Recognizer3D with a head is')
-        return ClipScores(model)
+        return Exportable(model, _clip_scores)
     from mmpretrain.models import ImageClassifier
     from mmpretrain.models.heads import ClsHead
 
     if not isinstance(model, ImageClassifier) or not isinstance(model.head, ClsHead):
         raise UsageError(f'{type(model).__name__} is not exported: of mmpretrain an ImageClassifier with a ClsHead is')
-    return Scores(model)
+    return Exportable(model, _scores)
 
 
 # --------------------------------------------------------------------------------------------------------- the export
@@ -227,7 +224,8 @@ def record(
     outputs = network(example)
     names = ['scores'] if isinstance(outputs, Tensor) else [f'level_{i}' for i in range(len(outputs))]
     metadata = dict(weights='float32', precision='float32') if metadata is None else metadata
-    return Recorded(trace(network, example, open_axes), names, open_axes, metadata)
+    shape = [-1 if axis in open_axes else n for axis, n in enumerate(example.shape)]
+    return Recorded(trace(network, example, open_axes), names, shape, open_axes, metadata)
 
 
 def _describe(

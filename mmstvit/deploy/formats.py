@@ -35,21 +35,16 @@ class Recorded:
     Attributes:
         program: of :func:`.trace`.
         outputs: names of its outputs.
+        shape: of its input, -1 where it is open.
         open_axes: name of each axis of the input that is left open.
         metadata: what is to stand in the file beside it, in JSON's types.
     """
 
     program: torch.export.ExportedProgram
     outputs: Sequence[str]
+    shape: list[int]
     open_axes: dict[int, str]
     metadata: dict[str, Any]
-
-    @property
-    def shape(self) -> list[int]:
-        """That of the input, -1 where it is open."""
-        (name,) = self.program.graph_signature.user_inputs
-        value = next(node.meta['val'] for node in self.program.graph.nodes if node.name == name)
-        return [-1 if axis in self.open_axes else int(n) for axis, n in enumerate(value.shape)]
 
 
 # --------------------------------------------------------------------------------------------------------------- ONNX
@@ -104,19 +99,12 @@ def _name_axes(model: 'onnx.ModelProto', open_axes: dict[int, str]) -> None:
 
 def operators(model: 'onnx.ModelProto') -> set[str]:
     """Return the types of operators in a graph, its functions and branches; foreign ones with their domain."""
-    types = set()
+    from onnxscript import ir
 
-    def walk(nodes: Sequence['onnx.NodeProto']) -> None:
-        for node in nodes:
-            types.add(f'{node.domain}::{node.op_type}' if node.domain else node.op_type)
-            for attribute in node.attribute:
-                for graph in (attribute.g, *attribute.graphs):
-                    walk(graph.node)
-
-    walk(model.graph.node)
-    for function in model.functions:
-        walk(function.node)
-    return types
+    whole = ir.from_proto(model)
+    graphs = (whole.graph, *whole.functions.values())
+    nodes = (node for graph in graphs for node in ir.traversal.RecursiveGraphIterator(graph))
+    return {f'{node.domain}::{node.op_type}' if node.domain else node.op_type for node in nodes}
 
 
 def check_operators(model: 'onnx.ModelProto') -> None:

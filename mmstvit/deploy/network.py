@@ -1,5 +1,6 @@
 """Exported files as networks that are timed beside those of PyTorch."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ from ..errors import UsageError
 from ..measure.networks import Network, load_network
 from ..measure.timing import Timing
 from .formats import FORMATS
-from .runtimes import InputError, Opened, open_model, read_metadata
+from .runtimes import InputError, open_model, read_metadata
 
-# Networks by their file: what stands before the colon, and the ending.
-PREFIXES = {name: FORMATS[name].ending for name in ('onnx', 'openvino')}
+PREFIXES = ('onnx:', 'openvino:')  # of networks that are named by their file
 
 
 class ExportedModel(nn.Module):
@@ -30,30 +30,21 @@ class ExportedModel(nn.Module):
 
     def __init__(self, path: Path, threads: int, fixed: bool = False, precision: str | None = None) -> None:
         super().__init__()
-        self._settings, self._fixed = (path, threads), fixed
-        self._precision = precision
-        self._shape, self.opened = None, self._open(None)
-
-    def _open(self, shape: tuple[int, ...] | None) -> Opened:
-        return open_model(*self._settings, shape, self._precision)
+        self._open = functools.partial(open_model, path, threads, precision=precision)
+        self._fixed, self._shape, self.opened = fixed, None, self._open()
 
     def forward(self, x: Tensor) -> Any:
         """Normalised inputs (B, C, *size) -> the output, a list where there are several."""
         if self._fixed and self._shape != tuple(x.shape):
             self._shape = tuple(x.shape)
-            self.opened = self._open(self._shape)
+            self.opened = self._open(shape=self._shape)
         outputs = [torch.from_numpy(y) for y in self.opened.run(x.numpy())]
         return outputs[0] if len(outputs) == 1 else outputs
 
 
 def load_networks(specs: list[str], timing: Timing) -> list[Network]:
     """Build networks by their short names, see ``SPECS``, or ``onnx:FILE`` and ``openvino:FILE``."""
-    return [load_exported(spec, timing) if is_exported(spec) else load_network(spec) for spec in specs]
-
-
-def is_exported(spec: str) -> bool:
-    """Return whether a short name is of an exported file."""
-    return spec.partition(':')[0] in PREFIXES and ':' in spec
+    return [load_exported(spec, timing) if spec.startswith(PREFIXES) else load_network(spec) for spec in specs]
 
 
 def load_exported(spec: str, timing: Timing) -> Network:
@@ -67,9 +58,11 @@ def load_exported(spec: str, timing: Timing) -> Network:
         UsageError: there is no such file, it is not of a whole network, or a setting does not apply to it.
     """
     prefix, _, path = spec.partition(':')
-    refuse_settings(spec, timing, {'--part backbone': timing.part == 'backbone'})
-    if not path.endswith(PREFIXES[prefix]):
-        raise UsageError(f'{spec}: its file is named *{PREFIXES[prefix]}')
+    refuse_settings(spec, timing)
+    if timing.part == 'backbone':
+        raise UsageError(f'{spec} is run as it is: leave --part backbone out')
+    if not path.endswith(FORMATS[prefix].ending):
+        raise UsageError(f'{spec}: its file is named *{FORMATS[prefix].ending}')
     try:
         model = ExportedModel(Path(path), torch.get_num_threads())
         meta = read_metadata(model.opened, path)
@@ -77,8 +70,6 @@ def load_exported(spec: str, timing: Timing) -> Network:
         raise UsageError(str(error)) from error
     if meta['task'] == 'features':
         raise UsageError(f'{spec} holds a backbone with its neck, which nothing here can be compared with')
-    if 'input_size' not in meta:
-        raise UsageError(f'{spec} is of an earlier version: export it anew')
     return Network(
         f'{prefix}:{Path(path).name}',
         prefix,
@@ -90,24 +81,19 @@ def load_exported(spec: str, timing: Timing) -> Network:
     )
 
 
-def refuse_settings(what: str, timing: Timing, more: dict[str, bool] | None = None) -> None:
+def refuse_settings(what: str, timing: Timing) -> None:
     """Refuse settings that do not apply to exported files.
 
     Args:
         what: their name in the message.
         timing: the settings.
-        more: options, and whether they are given.
 
     Raises:
         UsageError: there is one.
     """
     if timing.on_gpu:
         raise UsageError(f'{what} is run on the CPU: give --device cpu')
-    refused = {
-        '--train-step': timing.train_step,
-        '--compile': timing.compile,
-        '--dtype': timing.dtype != 'float32',
-        **(more or {}),
-    }
-    for option in (option for option, applies in refused.items() if applies):
-        raise UsageError(f'{what} is run as it is: leave {option} out')
+    refused = {'--train-step': timing.train_step, '--compile': timing.compile, '--dtype': timing.dtype != 'float32'}
+    for option, given in refused.items():
+        if given:
+            raise UsageError(f'{what} is run as it is: leave {option} out')

@@ -132,11 +132,6 @@ def pad(x: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None])  # (H, W, C) -> (1, C, H, W)
 
 
-def prepare(image: np.ndarray, meta: dict[str, Any]) -> np.ndarray:
-    """Prepare an image for the network, by :func:`normalise` and :func:`pad`."""
-    return pad(normalise(image, meta), meta)
-
-
 def read_image(path: str, gray: bool = False) -> np.ndarray:
     """Read an image file as OpenCV does, (height, width, 3), BGR, or (height, width) if ``gray``.
 
@@ -223,15 +218,7 @@ def run(
     threads: int | None = None,
     trust_checkpoint: bool = False,
 ) -> bool:
-    """Infer images, print the results, and return whether all could be inferred.
-
-    Args:
-        model: the exported file.
-        images: image files.
-        topk: classes to print, best first; ``None`` for one.
-        out: a file for all scores (``*.json``) or all outputs (``*.npz``).
-        threads: of the runtime.
-        trust_checkpoint: whether code in a ``*.pt2`` file may run.
+    """Infer images, print the results, and return whether all could be inferred; the arguments are the command's.
 
     Raises:
         InputError: an argument that cannot take effect or is wrong.

@@ -3,6 +3,7 @@
 This file needs NumPy and the runtime of the file that is opened, and nothing else of mmstvit.
 """
 
+import importlib
 import json
 import sys
 import warnings
@@ -14,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-# Ending of a file -> the format's name.
-ENDINGS = {'.onnx': 'onnx', '.xml': 'openvino', '.pt2': 'torch-export'}
+ENDINGS = ('.onnx', '.xml', '.pt2')
 # Where the metadata stands in files of OpenVINO and torch.export; an ONNX file has an entry for each key.
 RT_INFO, EXTRA_FILE = ['mmstvit', 'metadata'], 'mmstvit.json'
 # Names of the axes that are left open.
@@ -92,10 +92,7 @@ def read_metadata(opened: Opened, path: str | Path) -> dict[str, Any]:
 
 
 def _open_onnx(path: Path, threads: int | None, shape: Sequence[int] | None) -> Opened:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(f'onnxruntime is needed to run {path}: pip install onnxruntime ({error})') from error
+    onnxruntime = _needed('onnxruntime', '.onnx')
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     if threads is not None:
@@ -110,15 +107,11 @@ def _open_onnx(path: Path, threads: int | None, shape: Sequence[int] | None) -> 
     node, names = session.get_inputs()[0], [output.name for output in session.get_outputs()]
     entries = session.get_modelmeta().custom_metadata_map
     metadata = {key: json.loads(value) for key, value in entries.items()} if 'mmstvit_version' in entries else {}
-    return Opened(
-        'ONNX Runtime',
-        onnxruntime.__version__,
-        node.shape,
-        names,
-        metadata,
-        'float32',
-        lambda x: session.run(None, {node.name: x}),
-    )
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        return session.run(None, {node.name: x})
+
+    return Opened('ONNX Runtime', onnxruntime.__version__, node.shape, names, metadata, 'float32', run)
 
 
 def refuse_telemetry() -> None:
@@ -133,11 +126,7 @@ def import_openvino() -> ModuleType:
         InputError: it is not installed.
     """
     refuse_telemetry()
-    try:
-        import openvino
-    except ImportError as error:
-        raise InputError(f'openvino is needed for a *.xml file: pip install openvino ({error})') from error
-    return openvino
+    return _needed('openvino', '.xml')
 
 
 def _open_openvino(path: Path, threads: int | None, shape: Sequence[int] | None, precision: str | None) -> Opened:
@@ -174,10 +163,7 @@ def _open_openvino(path: Path, threads: int | None, shape: Sequence[int] | None,
 
 
 def _open_program(path: Path, threads: int | None, trust: bool) -> Opened:
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(f'{path} needs PyTorch, which *.onnx and *.xml do not: pip install torch ({error})') from error
+    torch = _needed('torch', '.pt2')
     if not trust:
         raise InputError(
             f'PyTorch unpickles {path}, so that code in it runs: give --trust-checkpoint if you know who made it'
@@ -195,22 +181,22 @@ def _open_program(path: Path, threads: int | None, trust: bool) -> Opened:
     module = program.module(check_guards=False)
     (name,) = program.graph_signature.user_inputs
     value = next(node.meta['val'] for node in program.graph.nodes if node.name == name)
-    number = len(program.graph_signature.user_outputs)
 
     def run(x: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
             outputs = module(torch.from_numpy(x))
         return [y.numpy() for y in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
 
-    return Opened(
-        'torch.export',
-        torch.__version__,
-        [n if isinstance(n, int) else None for n in value.shape],
-        metadata.get('outputs') or [f'output_{i}' for i in range(number)],
-        metadata,
-        'float32',
-        run,
-    )
+    shape = [n if isinstance(n, int) else None for n in value.shape]
+    names = metadata.get('outputs') or [f'output_{i}' for i in range(len(program.graph_signature.user_outputs))]
+    return Opened('torch.export', torch.__version__, shape, names, metadata, 'float32', run)
+
+
+def _needed(package: str, ending: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(f'{package} is needed for a *{ending} file: pip install {package} ({error})') from error
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Record a network, and check what was written of it against it."""
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -36,14 +37,11 @@ def _max_pool(x: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     return pooled, torch.zeros_like(pooled, dtype=torch.long)  # where each is; :func:`trace` sees that nobody asks
 
 
-def _avg_pool(x: Tensor, size: Sequence[int]) -> Tensor:
-    return _pool(x, size, torch.mean)
-
-
 _MAX_POOLS = (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default)
 _POOLS = {
     **dict.fromkeys(_MAX_POOLS, _max_pool),
-    **dict.fromkeys((aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool3d.default), _avg_pool),
+    aten.adaptive_avg_pool2d.default: functools.partial(_pool, reduce=torch.mean),
+    aten.adaptive_avg_pool3d.default: functools.partial(_pool, reduce=torch.mean),
 }
 
 

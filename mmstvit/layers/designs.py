@@ -23,19 +23,18 @@ class GatedLinear(nn.Linear):
     With y the linear layer's output, it is y * sigmoid(W2 relu(W1 mean(y))), without biases.
 
     Args:
-        embed_dims: channels C.
-        reduction: by how much W1 divides the channels.
+        embed_dims: channels C, a multiple of 16, by which W1 divides them.
 
     Raises:
-        ValueError: ``embed_dims`` is no multiple of ``reduction``.
+        ValueError: ``embed_dims`` is no such multiple.
     """
 
-    def __init__(self, embed_dims: int, reduction: int = 16) -> None:
+    def __init__(self, embed_dims: int) -> None:
         super().__init__(embed_dims, embed_dims)
-        if embed_dims % reduction:
-            raise ValueError(f'embed_dims={embed_dims} is not a multiple of {reduction}, as squeeze-excitation needs')
-        self.squeeze = nn.Linear(embed_dims, embed_dims // reduction, bias=False)
-        self.excite = nn.Linear(embed_dims // reduction, embed_dims, bias=False)
+        if embed_dims % 16:
+            raise ValueError(f'embed_dims={embed_dims} is not a multiple of 16, as squeeze-excitation needs')
+        self.squeeze = nn.Linear(embed_dims, embed_dims // 16, bias=False)
+        self.excite = nn.Linear(embed_dims // 16, embed_dims, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ..., C) -> (B, ..., C)."""
@@ -205,15 +204,7 @@ def _dense_layers(
     halving = {sum(groups[:i]) - 1 for i in range(1, len(groups))}
     layers, channels = [], width
     for i, rate in enumerate(drop_path_rates):
-        layer = DenseBlock(
-            channels,
-            heads,
-            hidden * channels // width,
-            drop_path_rate=rate,
-            growth=growth,
-            halve=i in halving,
-            **options,
-        )
-        layers.append(layer)
-        channels = layer.out_channels
+        own = dict(drop_path_rate=rate, growth=growth, halve=i in halving)
+        layers.append(DenseBlock(channels, heads, hidden * channels // width, **own, **options))
+        channels = layers[-1].out_channels
     return layers

@@ -27,11 +27,6 @@ def soft_split(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     return windows.permute(0, 2, 3, 1, 4, 5).flatten(3)
 
 
-def split_size(size: int, kernel: int, stride: int, padding: int) -> int:
-    """Return the number of tokens along an axis after a soft split."""
-    return (size + 2 * padding - kernel) // stride + 1
-
-
 class SoftmaxTokens(nn.Module):
     """Single-head attention whose shortcut is the value, since input and output widths differ.
 
@@ -69,18 +64,17 @@ class PerformerTokens(nn.Module):
     Args:
         in_channels: width of the joined tokens.
         embed_dims: width C of what comes out.
-        drop_rate: dropout of the projected output.
     """
 
     epsilon = 1e-8
 
     features: Tensor
 
-    def __init__(self, in_channels: int, embed_dims: int, drop_rate: float = 0.1) -> None:
+    def __init__(self, in_channels: int, embed_dims: int) -> None:
         super().__init__()
         self.qkv = nn.Linear(in_channels, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
-        self.drop = nn.Dropout(drop_rate)
+        self.drop = nn.Dropout(0.1)
         number = embed_dims // 2
         self.register_buffer('features', nn.init.orthogonal_(torch.empty(number, embed_dims)) * number**0.5)
 
@@ -160,8 +154,8 @@ class T2TModule(nn.Module):
 
     def grid_of(self, size: Sequence[int]) -> tuple[int, ...]:
         """The token grid of an image of ``size`` pixels."""
-        for split in _SPLITS:
-            size = [split_size(n, *split) for n in size]
+        for kernel, stride, padding in _SPLITS:
+            size = [(n + 2 * padding - kernel) // stride + 1 for n in size]
         return tuple(size)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -4,6 +4,8 @@
 computed. What is here beside it: the fused attention kernel of CPUs, which it does not know, and a table of parts.
 """
 
+import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -105,7 +107,7 @@ def count(function: Callable[..., Any], *inputs: Any, module: nn.Module | None =
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention as one operation, which would not be seen
     try:
-        with _Entering(module) as seen, torch.set_grad_enabled(torch.is_grad_enabled() and not is_module), counter:
+        with _entering(module) as seen, torch.set_grad_enabled(torch.is_grad_enabled() and not is_module), counter:
             function(*inputs, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
@@ -147,32 +149,23 @@ _CPU_ATTENTION = {
 Shape = tuple[int, ...]
 
 
-class _Entering:
-    """Records what enters each module at its first call: the shape of its first tensor, and of lists of tensors."""
+@contextlib.contextmanager
+def _entering(model: nn.Module | None) -> Iterator[dict[str, tuple[Shape | None, list[Shape]]]]:
+    """Record what enters each module at its first call: the shape of its first tensor, and of lists of tensors."""
+    seen = {}
 
-    def __init__(self, model: nn.Module | None) -> None:
-        self.modules = {} if model is None else dict(model.named_modules())
+    def note(name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if name not in seen:
+            values = [*args, *kwargs.values()]
+            tensors = [tuple(x.shape) for x in values if isinstance(x, Tensor)]
+            lists = [x for x in values if isinstance(x, (list, tuple)) and all(isinstance(t, Tensor) for t in x)]
+            seen[name] = tensors[0] if tensors else None, [tuple(t.shape) for x in lists for t in x]
 
-    def __enter__(self) -> dict[str, tuple[Shape | None, list[Shape]]]:
-        seen = {}
-
-        def hook(name: str) -> Callable[..., None]:
-            def note(module: nn.Module, args: tuple, kwargs: dict) -> None:
-                if name in seen:
-                    return
-                values = [*args, *kwargs.values()]
-                tensors = [tuple(x.shape) for x in values if isinstance(x, Tensor)]
-                lists = [x for x in values if isinstance(x, (list, tuple)) and all(isinstance(t, Tensor) for t in x)]
-                seen[name] = tensors[0] if tensors else None, [tuple(t.shape) for x in lists for t in x]
-
-            return note
-
-        self.hooks = [m.register_forward_pre_hook(hook(name), with_kwargs=True) for name, m in self.modules.items()]
-        return seen
-
-    def __exit__(self, *error: Any) -> None:
-        for hook in self.hooks:
-            hook.remove()
+    with contextlib.ExitStack() as stack:
+        for name, module in () if model is None else model.named_modules():
+            hook = functools.partial(note, name)
+            stack.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
+        yield seen
 
 
 def _layers(model: nn.Module, by_operation: dict[str, dict]) -> set[str]:

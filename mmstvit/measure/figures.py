@@ -7,7 +7,7 @@ from itertools import groupby
 import torch
 from rich.table import Table
 
-from ..console import readable
+from ..console import readable, table_of_numbers
 from .complexity import Complexity, Part, count
 from .inputs import Inputs
 from .networks import Network, input_shape
@@ -61,9 +61,8 @@ def figures(network: Network, shape: Sequence[int] | None = None) -> Figures:
 def part_table(row: Figures) -> Table:
     """Make a table of the parts of a network, stage by stage."""
     size = ' x '.join(map(str, row.shape))
-    table = Table('part', 'input', 'tokens', 'multiply-adds', 'FLOPs', 'parameters', title=f'{row.label}, {size}')
-    for column in table.columns[1:]:
-        column.justify = 'right'
+    heads = ('part', 'input', 'tokens', 'multiply-adds', 'FLOPs', 'parameters')
+    table = table_of_numbers(*heads, title=f'{row.label}, {size}')
     for stage, group in groupby(row.whole.parts, key=lambda part: part.stage):
         parts = list(group)
         if len(parts) > 1:
@@ -73,9 +72,7 @@ def part_table(row: Figures) -> Table:
             name = part.name if len(parts) == 1 else f'  {part.name.removeprefix(stage).removeprefix(".")}'
             table.add_row(name or 'outside these', *entering(part), *_costs(part))
     table.add_section()
-    table.add_row(
-        'backbone', '', '', readable(row.backbone), readable(2 * row.backbone), readable(row.backbone_parameters)
-    )
+    table.add_row('backbone', '', '', *map(readable, (row.backbone, 2 * row.backbone, row.backbone_parameters)))
     table.add_row('in all', '', '', *_costs(row.whole), style='bold')
     return table
 
@@ -93,17 +90,10 @@ def _costs(of: Part | Complexity) -> tuple[str, str, str]:
 
 def comparison(rows: Sequence[Figures]) -> Table:
     """Make a table of several networks, with ratios to the first."""
-    table = Table('network', 'input', 'multiply-adds', 'FLOPs', 'parameters', 'multiply-adds of the backbone')
-    for column in table.columns[1:]:
-        column.justify = 'right'
-    first = rows[0]
-    for row in rows:
-        values = [
-            (row.whole.multiply_adds, first.whole.multiply_adds),
-            (row.whole.flops, first.whole.flops),
-            (row.whole.parameters, first.whole.parameters),
-            (row.backbone, first.backbone),
-        ]
-        cells = [f'{readable(value)} ({value / base:.2f} x)' for value, base in values]
+    heads = ('network', 'input', 'multiply-adds', 'FLOPs', 'parameters', 'multiply-adds of the backbone')
+    table = table_of_numbers(*heads)
+    first, *others = [(r.whole.multiply_adds, r.whole.flops, r.whole.parameters, r.backbone) for r in rows]
+    for row, values in zip(rows, (first, *others)):
+        cells = [f'{readable(value)} ({value / base:.2f} x)' for value, base in zip(values, first)]
         table.add_row(row.label, ' x '.join(map(str, row.shape)), *cells)
     return table

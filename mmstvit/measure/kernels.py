@@ -1,6 +1,7 @@
 """Which kernels attention took: told by PyTorch's profiler, since a mask or a dtype may rule the fast ones out."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,6 @@ _NAMES = {
     r'_scaled_dot_product_efficient_attention|fmha_cutlass': 'efficient',
     r'_scaled_dot_product_(fused_)?attention_math': 'math',
 }
-_SOFTMAX = re.compile(r'aten::_softmax$')
 
 
 def kind_of(name: str) -> str | None:
@@ -41,18 +41,14 @@ def attention_kernels(run: Callable[[], Any], device: str | torch.device = 'cpu'
         run()
         if len(activities) > 1:
             torch.cuda.synchronize(device)
-    operators: dict[str, int] = {}
-    kernels: dict[str, int] = {}
-    softmax = 0
-    for event in record.profiler.kineto_results.events():
-        name = event.name()
-        softmax += bool(_SOFTMAX.search(name))
-        if (kind := kind_of(name)) is not None:
-            counts = operators if name.startswith('aten::') else kernels
-            counts[kind] = counts.get(kind, 0) + 1
+    operators, kernels, others = Counter(), Counter(), Counter()
+    for name in (event.name() for event in record.profiler.kineto_results.events()):
+        if kind := kind_of(name):
+            (operators if name.startswith('aten::') else kernels)[kind] += 1
+        elif name == 'aten::_softmax':
+            others['softmax'] += 1
     # Operators are exact, one a call; kernels tell where a compiler has no operators left.
-    found = operators or kernels or ({'softmax': softmax} if softmax else {})
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    return dict((operators or kernels or others).most_common())
 
 
 def text_of(kernels: dict[str, int]) -> str:

@@ -1,5 +1,6 @@
 """Peak memory of the tensors of a computation."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +23,5 @@ def peak_bytes(run: Callable[[], Any], device: str | torch.device = 'cpu') -> in
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as record:
         run()
-    total = peak = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == '[memory]':
-            total += event.nbytes()
-            peak = max(peak, total)
-    return peak
+    events = record.profiler.kineto_results.events()
+    return max(itertools.accumulate((e.nbytes() for e in events if e.name() == '[memory]'), initial=0))

@@ -70,11 +70,6 @@ class Network:
         """Return the ``'model'``, or its ``'backbone'`` alone; an exported file is of the part that is wanted."""
         return self.model.backbone if name == 'backbone' and not self.exported else self.model
 
-    @property
-    def takes_clips(self) -> bool:
-        """Whether an input has an axis of time."""
-        return self.toolbox == 'mmaction' or len(self.size) == 3
-
 
 def quieten() -> None:
     """Silence what the toolboxes log while networks are built."""
@@ -85,8 +80,8 @@ def load_network(spec: str) -> Network:
     """Build a network from its short name, see ``SPECS``.
 
     Raises:
-        mmstvit.errors.UsageError: there is no such network, its toolbox is not installed, or its tokens cannot be
-            reduced so.
+        mmstvit.errors.UsageError: there is no such network, or its tokens cannot be reduced so.
+        ImportError: its toolbox is not installed.
     """
     spec, _, reduction = spec.partition('+')
     network = _load_network(spec)
@@ -134,10 +129,7 @@ def network_of(cfg: Config, label: str, model: nn.Module | None = None) -> Netwo
 
 
 def _from_timm(name: str) -> Network:
-    try:
-        import timm
-    except ImportError as error:
-        raise UsageError(f'timm:{name} needs timm: pip install timm') from error
+    timm = require('timm', 'analysis', f'timm:{name}')
     if not timm.is_model(name):
         raise UsageError(f'timm has no model {name}{suggest(name, timm.list_models())}')
     model = timm.create_model(name, pretrained=False).eval()
@@ -147,10 +139,7 @@ def _from_timm(name: str) -> Network:
 
 def _config_of_package(package: str, name: str) -> Path:
     """Find a config file of an OpenMMLab package by its name, or by its path below ``configs``."""
-    try:
-        require(package, TOOLBOXES[package], f'{package}:{name}')
-    except ImportError as error:
-        raise UsageError(one_line(error)) from error
+    require(package, TOOLBOXES[package], f'{package}:{name}')
     root = Path(find_spec(package).origin).parent / '.mim' / 'configs'
     wanted = name.removesuffix('.py')
     known = {p.stem: p for p in root.rglob('*.py') if '_base_' not in p.parts}
@@ -214,7 +203,7 @@ def input_shape(network: Network, shape: Sequence[int] | None) -> tuple[int, ...
         mmstvit.errors.UsageError: the numbers do not fit the network.
     """
     size = tuple(shape or network.size)
-    video = network.takes_clips
+    video = network.toolbox == 'mmaction' or len(network.size) == 3
     if not size:
         raise UsageError(f'{network.label} has no input size in its test pipeline: give --shape')
     if len(size) not in ((3, 4) if video else (2,)) or min(size) < 1:

@@ -1,7 +1,6 @@
 """Whether a device computes what the CPU does: backbones, reduced networks, and the operators that detectors need."""
 
-import contextlib
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -23,9 +22,9 @@ OPERATORS = ('nms', 'roi_align', 'roi_pool', 'sigmoid_focal_loss')
 DETECTOR = 'digits/mask-rcnn_stvit-r_digits.py'
 
 
-def _plain(class_token: bool = True) -> nn.Module:
+def _plain() -> nn.Module:
     kind, options, _ = BACKBONES[_PLAIN]
-    return kind(**options, with_cls_token=class_token)
+    return kind(**options, with_cls_token=True)
 
 
 def cases() -> list[str]:
@@ -42,7 +41,7 @@ def network(case: str) -> tuple[nn.Module, tuple[int, ...]]:
     return model.eval(), size
 
 
-def difference(case: str, dtype: str, device: str | torch.device) -> tuple[float, float]:
+def difference(case: str, dtype: str, device: str | torch.device) -> dict[str, float]:
     """Compare a small network on a device with itself on the CPU in float32.
 
     Args:
@@ -51,41 +50,34 @@ def difference(case: str, dtype: str, device: str | torch.device) -> tuple[float
         device: where it is run.
 
     Returns:
-        The largest difference of its outputs, in spreads of the CPU's, and the limit; NaN is a difference of infinity.
+        ``value``, the largest difference of its outputs in spreads of the CPU's, infinity for NaN, and ``limit``.
     """
     model, size = network(case)
     image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode(), _full_float32():
+    # Convolutions of GPUs in float32 as it is written: by default they have ten bits of it.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected = _tensors(model(image))
         found = _tensors(model.to(device, DTYPES[dtype])(image.to(device, DTYPES[dtype])))
     limits = REDUCED_LIMITS if '+' in case else LIMITS
-    return max(_apart(a, b) for a, b in zip(found, expected, strict=True)), limits[dtype]
-
-
-@contextlib.contextmanager
-def _full_float32() -> Iterator[None]:
-    """Convolutions of GPUs in float32 as it is written: by default they have ten bits of it."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    return dict(value=_apart(found, expected), limit=limits[dtype])
 
 
 def _tensors(outs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
     return [outs] if isinstance(outs, Tensor) else list(outs)
 
 
-def _apart(found: Tensor, expected: Tensor) -> float:
+def _apart(found: list[Tensor], expected: list[Tensor]) -> float:
     """Return the largest difference in spreads of what is expected."""
-    expected = expected.double()
-    spread = (expected.max() - expected.min()).item() or 1.0
-    largest = ((found.cpu().double() - expected).abs().max() / spread).item()
-    return largest if largest == largest else float('inf')
+    largest = 0.0
+    for ours, theirs in zip(found, expected, strict=True):
+        theirs = theirs.double()
+        spread = (theirs.max() - theirs.min()).item() or 1.0
+        apart = ((ours.cpu().double() - theirs).abs().max() / spread).item()
+        largest = max(largest, apart if apart == apart else float('inf'))
+    return largest
 
 
-def operator_difference(name: str, device: str | torch.device) -> tuple[float, float]:
+def operator_difference(name: str, device: str | torch.device) -> dict[str, float]:
     """Compare one of mmcv's operators on a device with the CPU: its output, and gradients where it has any.
 
     Args:
@@ -93,10 +85,9 @@ def operator_difference(name: str, device: str | torch.device) -> tuple[float, f
         device: where it is run.
 
     Returns:
-        The largest difference, in spreads of the CPU's, and the limit.
+        As of :func:`difference`.
     """
-    pairs = zip(_operate(name, device), _operate(name, 'cpu'), strict=True)
-    return max(_apart(a, b) for a, b in pairs), LIMITS['float32']
+    return dict(value=_apart(_operate(name, device), _operate(name, 'cpu')), limit=LIMITS['float32'])
 
 
 def _operate(name: str, device: str | torch.device) -> list[Tensor]:
@@ -121,14 +112,14 @@ def _operate(name: str, device: str | torch.device) -> list[Tensor]:
     return [out.detach(), gradient]
 
 
-def try_detector(device: str | torch.device) -> tuple[float, int]:
+def try_detector(device: str | torch.device) -> dict[str, Any]:
     """Take one training step of a small Mask R-CNN with STViT-R, and predict with it.
 
     Args:
         device: where.
 
     Returns:
-        The loss, and how many boxes it predicts on two images.
+        ``value``, the loss, and ``note``, which tells how many boxes it predicts on two images.
 
     Raises:
         FloatingPointError: the loss or a gradient is not finite.
@@ -146,4 +137,5 @@ def try_detector(device: str | torch.device) -> tuple[float, int]:
     model.eval()
     with torch.inference_mode():
         found = model(inputs.images, inputs.samples, mode='predict')
-    return loss.item(), sum(len(sample.pred_instances.bboxes) for sample in found)
+    boxes = sum(len(sample.pred_instances.bboxes) for sample in found)
+    return dict(value=loss.item(), note=f'one training step, and {boxes} boxes predicted')

@@ -1,43 +1,38 @@
 """Profile a network part by part."""
 
 import contextlib
+import functools
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 import torch.nn as nn
 from rich.table import Table
 
+from ..console import readable, table_of_numbers
 from .complexity import Part, count
-from .figures import entering, readable
-from .timing import Job
+from .figures import entering
+from .timing import Job, clock
 
 
 @contextlib.contextmanager
 def _timed(modules: Sequence[nn.Module], device: torch.device) -> Iterator[list[float]]:
     """Sum up the seconds between entering and leaving each module; a GPU is synchronised at both."""
-    durations, begun = [0.0] * len(modules), [0.0] * len(modules)
+    durations, begun, now = [0.0] * len(modules), [0.0] * len(modules), clock(device)
 
-    def now() -> float:
-        if device.type == 'cuda':
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
+    def enter(i: int, *_: Any) -> None:
+        begun[i] = now()
 
-    def enter(i: int):
-        return lambda *_: begun.__setitem__(i, now())
+    def leave(i: int, *_: Any) -> None:
+        durations[i] += now() - begun[i]
 
-    def leave(i: int):
-        return lambda *_: durations.__setitem__(i, durations[i] + now() - begun[i])
-
-    handles = [module.register_forward_pre_hook(enter(i)) for i, module in enumerate(modules)]
-    handles += [module.register_forward_hook(leave(i)) for i, module in enumerate(modules)]
-    try:
+    with contextlib.ExitStack() as stack:
+        for i, module in enumerate(modules):
+            stack.enter_context(module.register_forward_pre_hook(functools.partial(enter, i)))
+            stack.enter_context(module.register_forward_hook(functools.partial(leave, i)))
         yield durations
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def profile_parts(job: Job, rounds: int) -> list[dict]:
@@ -68,12 +63,8 @@ def profile_parts(job: Job, rounds: int) -> list[dict]:
 
 def profile_table(network: str, batch: int, parts: Sequence[dict]) -> Table:
     """Make a table of the parts with their shares of the time, and the rate at which each multiplies and adds."""
-    table = Table(
-        *('part', 'input', 'tokens', 'multiply-adds', 'ms', 'share', 'G multiply-adds a second'),
-        title=f'{network}, batch {batch}',
-    )
-    for column in table.columns[1:]:
-        column.justify = 'right'
+    heads = ('part', 'input', 'tokens', 'multiply-adds', 'ms', 'share', 'G multiply-adds a second')
+    table = table_of_numbers(*heads, title=f'{network}, batch {batch}')
     whole = sum(part['seconds'] for part in parts)
     for entry in parts:
         part = Part(**{key: value for key, value in entry.items() if key != 'seconds'})

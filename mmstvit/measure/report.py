@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from ..console import readable
+from ..console import readable, table_of_numbers
 from ..errors import UsageError
 from ..io.files import write_whole
 from ..version import __version__
@@ -74,13 +74,9 @@ def table(results: Sequence[dict], baseline: dict) -> Table:
     if several:
         heads[4:5] = ['times as fast in it', 'than eager']
         heads.insert(1, 'back end')
-    made = Table(
-        *heads, title=f'median (quartiles) of {len(baseline["rounds"])} rounds; baseline: {baseline["network"]}'
-    )
-    for column in made.columns[1 + several :]:
-        column.justify = 'right'
+    title = f'median (quartiles) of {len(baseline["rounds"])} rounds; baseline: {baseline["network"]}'
+    made = table_of_numbers(*heads, title=title, names=1 + several)
     for row in results:
-        spreads = {name: Spread(**row[name]) for name in ('seconds', 'images_per_second', 'ratio')}
         counted = row['multiply_adds'] and baseline['multiply_adds']
         share = row['multiply_adds'] / baseline['multiply_adds'] if counted else None
         made.add_row(
@@ -88,8 +84,8 @@ def table(results: Sequence[dict], baseline: dict) -> Table:
             *([row['backend']] if several else []),
             str(row['batch_size']),
             f'{Spread(*(1000 * t for t in row["seconds"].values())):.1f}',
-            f'{spreads["images_per_second"]:.1f}',
-            f'{spreads["ratio"]:.2f}',
+            f'{Spread(**row["images_per_second"]):.1f}',
+            f'{Spread(**row["ratio"]):.2f}',
             *([f'{Spread(**row["ratio_to_eager"]):.2f}'] if several else []),
             f'{readable(row["multiply_adds"])} ({share:.2f})' if counted else '-',
             f'{row["peak_memory"] / 2**20:.0f} MiB' if row['peak_memory'] else '-',

@@ -90,60 +90,40 @@ def measure(
     """Time all networks at one batch size; one entry each, ready for JSON but for the costs.
 
     Args:
-        networks: as of :func:`benchmark`, on the device.
-        baseline: as of :func:`benchmark`.
+        networks, baseline, timing, progress: of :func:`benchmark`; the networks are on the device, and the ``part`` of
+            the timing is not ``None``.
         shape: (channels, ...) of an input.
         batch: inputs of a run.
-        timing: how they are run; its ``part`` is not ``None``.
-        progress: where progress is shown.
         look: takes each network's job before it is timed, and gives what else its entry has.
     """
     task = progress.add_task(f'batch {batch}: warming up', total=len(networks) * (timing.rounds + 1))
-    jobs, times, memory, seen = [], [], [], []
+    jobs, rows = [], []
     for network in networks:
         job = Job(network, shape, batch, timing)
         jobs.append(job)
-        times.append(job.times_a_round())
-        memory.append(job.memory())
-        seen.append(look(job))
+        of = reduction_of(network.model)
+        reduction = of and {name: getattr(of, name) for name in ('method', 'options', 'tokens', 'share')}
+        row = dict(network=network.label, toolbox=network.toolbox, reduction=reduction, batch_size=batch)
+        rows.append(row | dict(runs_a_round=job.times_a_round(), peak_memory=job.memory(), **look(job)))
         progress.advance(task)
     progress.update(task, description=f'batch {batch}: timing')
+    times = [row['runs_a_round'] for row in rows]
     seconds = interleave([job.seconds for job in jobs], times, timing.rounds, lambda: progress.advance(task))
     for job in jobs:
         job.close()
-    in_own = [_baseline_of(network, networks, baseline) for network in networks]
-    to_eager = [dict(ratio_to_eager=asdict(one['ratio'])) for one in summarise(seconds, batch, baseline)]
-    return [
-        dict(
-            network=network.label,
-            toolbox=network.toolbox,
-            reduction=_reduction_of(network),
-            batch_size=batch,
-            runs_a_round=runs,
-            rounds=own,
-            peak_memory=peak,
-            **more,
-            **{name: asdict(spread) for name, spread in summary.items()},
-            **(dict(backend=network.backend) | eager if network.backend else {}),
-        )
-        for network, runs, own, peak, more, summary, eager in zip(
-            networks, times, seconds, memory, seen, summarise(seconds, batch, in_own), to_eager, strict=True
-        )
-    ]
+    to_own = summarise(seconds, batch, [_baseline_of(network, networks, baseline) for network in networks])
+    to_eager = summarise(seconds, batch, baseline)
+    for network, row, rounds, own, eager in zip(networks, rows, seconds, to_own, to_eager, strict=True):
+        row.update(rounds=rounds, **{name: asdict(spread) for name, spread in own.items()})
+        if network.backend:
+            row.update(backend=network.backend, ratio_to_eager=asdict(eager['ratio']))
+    return rows
 
 
 def _baseline_of(network: Network, networks: Sequence[Network], baseline: int) -> int:
     """Return which network one is compared with: the baseline in its own back end."""
     wanted = networks[baseline].label, network.backend
     return next((i for i, other in enumerate(networks) if (other.label, other.backend) == wanted), baseline)
-
-
-def _reduction_of(network: Network) -> dict[str, Any] | None:
-    """Return how the tokens of a network are reduced, if they are."""
-    reduction = reduction_of(network.model)
-    if reduction is None:
-        return None
-    return {name: getattr(reduction, name) for name in ('method', 'options', 'tokens', 'share')}
 
 
 def costs(

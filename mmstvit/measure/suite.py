@@ -1,13 +1,13 @@
 """Run the suite: each entry becomes rows, written at once; what fails is a row with its error, and the run goes on."""
 
-import contextlib
 import copy
 import datetime
 import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,77 +69,47 @@ class Suite:
 
     def rows(self, entry: Entry) -> list[dict]:
         """Measure an entry; what fails is a row with ``error``."""
+        name, device = entry.networks[0], self.timing.device
         if entry.section == 'parity':
-            dtypes = [d for d in DTYPES if self.timing.on_gpu or d != 'float16']
-            return [
-                self._compared(entry, d, lambda d=d: parity.difference(entry.networks[0], d, self.timing.device))
-                for d in dtypes
-            ]
+            dtypes = [dtype for dtype in DTYPES if self.timing.on_gpu or dtype != 'float16']
+            return [_checked(name, dtype, parity.difference, name, dtype, device) for dtype in dtypes]
         if entry.section == 'operators':
-            name, device = entry.networks[0], self.timing.device
-            return [self._compared(entry, 'float32', lambda: parity.operator_difference(name, device))]
+            return [_checked(name, 'float32', parity.operator_difference, name, device)]
         if entry.section == 'detector':
-            return [self._detector(entry)]
+            return [_checked(name, 'float32', parity.try_detector, device)]
         return self._timed(entry)
-
-    def _compared(self, entry: Entry, dtype: str, compare: Callable[[], tuple[float, float]]) -> dict:
-        row = dict(network=entry.networks[0], dtype=dtype)
-        with self._told(row):
-            row['value'], row['limit'] = compare()
-            if row['value'] > row['limit']:
-                row['error'] = f'differs by {row["value"]:.2g} spreads from the CPU, more than {row["limit"]:.2g}'
-        return row
-
-    def _detector(self, entry: Entry) -> dict:
-        row = dict(network=entry.networks[0], dtype='float32')
-        with self._told(row):
-            loss, boxes = parity.try_detector(self.timing.device)
-            row.update(value=loss, note=f'one training step, and {boxes} boxes predicted')
-        return row
-
-    @contextlib.contextmanager
-    def _told(self, row: dict) -> Iterator[None]:
-        try:
-            yield
-        except (OutOfTime, KeyboardInterrupt):
-            raise
-        except Exception as error:  # whatever it is, the others are measured
-            row['error'] = told(error)
 
     def _timed(self, entry: Entry) -> list[dict]:
         """Time the networks of an entry in turn; where that fails, each beside the peer alone, to find which."""
         try:
             return self._in_turn(entry, entry.networks)
-        except (OutOfTime, KeyboardInterrupt):
-            raise
-        except Exception as error:  # as above
+        except Exception as error:  # whatever it is, the others are measured
             message = told(error)
         self.forget()
         if len(entry.networks) <= 2 or self.in_error():
             return [dict(network=name, dtype=entry.dtype, error=message) for name in entry.networks]
         peer, *others = entry.networks
-        pairs = [self._timed(Entry(**{**vars(entry), 'networks': (peer, other)})) for other in others]
+        pairs = [self._timed(replace(entry, networks=(peer, other))) for other in others]
         measured = [pair[0] for pair in pairs if 'error' not in pair[0]]
         return [measured[0] if measured else pairs[0][0], *(pair[1] for pair in pairs)]
 
     def _in_turn(self, entry: Entry, names: Sequence[str]) -> list[dict]:
-        timing = Timing(
-            self.timing.device,
-            entry.part,
-            entry.dtype,
-            entry.section == 'compile',
-            entry.section == 'train',
-            self.timing.rounds,
-            self.timing.min_time,
-            entry.cast and entry.dtype != 'float32',
-            entry.section == 'graph',
+        timing = replace(
+            self.timing,
+            part=entry.part,
+            dtype=entry.dtype,
+            compile=entry.section == 'compile',
+            train_step=entry.section == 'train',
+            cast=entry.cast and entry.dtype != 'float32',
+            graph=entry.section == 'graph',
         )
+        precision = 'float32' if entry.dtype == 'float32' else 'cast' if entry.cast else 'autocast'
         loaded = [self._network(name, entry.part) for name in names]
         networks = [network for network, _ in loaded]
         shape = input_shape(networks[0], None)
         rows = measure(networks, 0, shape, entry.batch, timing, Progress(disable=True), _kernels)
         for row, (_, cost) in zip(rows, loaded, strict=True):
-            row.update(cost, dtype=entry.dtype, precision=_precision(timing), input=' x '.join(map(str, shape)))
+            row.update(cost, dtype=entry.dtype, precision=precision, input=' x '.join(map(str, shape)))
         return rows
 
     def _network(self, name: str, part: str) -> tuple[Network, dict]:
@@ -184,6 +154,18 @@ class Suite:
         return False
 
 
+def _checked(name: str, dtype: str, check: Callable[..., dict], *args: Any) -> dict:
+    """Return the row of a check that gives a ``value``, its ``limit`` or a ``note``."""
+    row = dict(network=name, dtype=dtype)
+    try:
+        row.update(check(*args))
+    except Exception as error:  # whatever it is, the others are measured
+        return row | dict(error=told(error))
+    if row['value'] > row.get('limit', float('inf')):
+        row['error'] = f'differs by {row["value"]:.2g} spreads from the CPU, more than {row["limit"]:.2g}'
+    return row
+
+
 def _kernels(job: Job) -> dict:
     """Look at the attention of a job; a graph has no operators, and is that of the forward it was captured of."""
     graph, job.graph = job.graph, None
@@ -193,10 +175,6 @@ def _kernels(job: Job) -> dict:
         return dict(kernel=f'unknown: {told(error)}')
     finally:
         job.graph = graph
-
-
-def _precision(timing: Timing) -> str:
-    return 'float32' if timing.dtype == 'float32' else 'cast' if timing.cast else 'autocast'
 
 
 def told(error: BaseException) -> str:
@@ -235,10 +213,14 @@ def run_suite(
     report = _begun(Path(path), setting)
     report.update(environment=setting, command=command, date=datetime.date.today().isoformat())
     done = report['entries']
+
+    def write() -> None:
+        report['not_run'] = [e.key for e in wanted if e.key not in done]
+        write_json(path, report)
+        written(report)
+
     failed = [e for e in wanted if any('error' in row for row in done.get(e.key, {}).get('rows', ()))]
-    order = [e for e in wanted if e.key not in done] + failed
-    report['not_run'] = [e.key for e in wanted if e.key not in done]
-    for entry in order:
+    for entry in [e for e in wanted if e.key not in done] + failed:
         left = 60 * minutes - (time.monotonic() - start)
         if left <= 0:
             break
@@ -252,16 +234,13 @@ def run_suite(
                 break
             rows = [dict(network=n, dtype=entry.dtype, error=f'gave up after {limit} s') for n in entry.networks]
         done[entry.key] = dict(section=entry.section, mode=entry.mode, batch=entry.batch, rows=rows)
-        report['not_run'] = [e.key for e in wanted if e.key not in done]
-        write_json(path, report)
-        written(report)
+        write()
         errors = [row['error'] for row in rows if 'error' in row]
         print(f'[{time.monotonic() - start:4.0f} s] {entry.key}: {errors[0] if errors else "done"}', file=sys.stderr)
         if errors and suite.in_error():
             print('the GPU is in error: run the command again, it goes on with the rest', file=sys.stderr)
             break
-    write_json(path, report)
-    written(report)
+    write()
     return report
 
 

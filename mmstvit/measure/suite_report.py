@@ -7,6 +7,7 @@ from ..functional.attention import WAYS
 from ..io.files import write_whole
 from .report import timm_columns, write_rows
 from .suite_entries import Entry, gpu_entries
+from .timing import Spread
 
 COLUMNS = (
     *('section', 'model', 'method', 'options', 'budget', 'tokens', 'infer_samples_per_sec', 'samples_per_sec_low'),
@@ -117,21 +118,11 @@ def _speeds(entries: Sequence[dict]) -> Iterator[str]:
             if 'error' in row:
                 cells.append((row['network'], row['dtype'], entry['batch'], row['error'], '', '', ''))
                 continue
-            speed, ratio = row['images_per_second'], row['ratio']
+            speed, ratio = Spread(**row['images_per_second']), Spread(**row['ratio'])
             precision = row['dtype'] + (' autocast' if row['precision'] == 'autocast' else '')
-            digits = 0 if speed['median'] >= 100 else 1
-            shown = [f'{speed[name]:,.{digits}f}' for name in ('median', 'low', 'high')]
-            cells.append(
-                (
-                    row['network'],
-                    precision,
-                    entry['batch'],
-                    f'{shown[0]} ({shown[1]} - {shown[2]})',
-                    f'{ratio["median"]:.2f} ({ratio["low"]:.2f} - {ratio["high"]:.2f})',
-                    f'{row["peak_memory"] / 2**20:,.0f}',
-                    row['kernel'],
-                )
-            )
+            shown = f'{speed:,.0f}' if speed.median >= 100 else f'{speed:,.1f}'
+            memory = f'{row["peak_memory"] / 2**20:,.0f}'
+            cells.append((row['network'], precision, entry['batch'], shown, f'{ratio:.2f}', memory, row['kernel']))
     yield ''
     yield from _table(('network', 'dtype', 'batch', 'images/s', 'times as fast', 'peak MiB', 'attention'), cells)
 
@@ -161,10 +152,9 @@ def fastest_ways(entries: Sequence[dict]) -> Iterator[str]:
         if len(rows) > 1:
             best = max(rows, key=lambda row: row['ratio']['median'])
             network, _, way = best['network'].partition('@')
-            ratio = best['ratio']
             yield (
                 f'- {network}, {best["dtype"]}, batch {entry["batch"]}: `{way}` is the fastest, '
-                f'{ratio["median"]:.2f} ({ratio["low"]:.2f} - {ratio["high"]:.2f}) times as fast as the mask.'
+                f'{Spread(**best["ratio"]):.2f} times as fast as the mask.'
             )
 
 
@@ -210,12 +200,8 @@ def _failures(report: dict) -> Iterator[str]:
         if 'error' in row
     ]
     if failed:
-        yield from (
-            '',
-            '## What failed',
-            '',
-            *(f'- {network} ({key.partition(":")[0]}): {e}' for key, network, e in failed),
-        )
+        yield from ('', '## What failed', '')
+        yield from (f'- {network} ({key.partition(":")[0]}): {e}' for key, network, e in failed)
     if report['not_run']:
         yield from ('', '## Not run', '', 'The time was over before:', '', *(f'- {key}' for key in report['not_run']))
 

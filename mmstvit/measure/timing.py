@@ -1,11 +1,10 @@
 """Time networks in turn, and summarise the times."""
 
-import contextlib
-import gc
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+import timeit
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,27 +166,20 @@ class Job:
         self.graph = None
 
 
-def seconds_of(run: Callable[[], Any], times: int, device: torch.device) -> float:
-    """Return the mean seconds of so many runs on a device.
+def clock(device: torch.device) -> Callable[[], float]:
+    """Return a function that tells the time in seconds, on a GPU once all that was started there has ended."""
 
-    Args:
-        run: what is timed.
-        times: runs.
-        device: where ``run`` computes.
-    """
-    with _no_garbage_collection():
+    def now() -> float:
         if device.type == 'cuda':
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            for _ in range(times):
-                run()
-            end.record()
-            end.synchronize()
-            return start.elapsed_time(end) / 1000 / times
-        begin = time.perf_counter()
-        for _ in range(times):
-            run()
-        return (time.perf_counter() - begin) / times
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+def seconds_of(run: Callable[[], Any], times: int, device: torch.device) -> float:
+    """Return the mean seconds of so many runs on a device, without garbage collection."""
+    return timeit.timeit(run, timer=clock(device), number=times) / times
 
 
 def runs_a_round(seconds: Callable[[int], float], min_time: float) -> int:
@@ -199,15 +191,6 @@ def runs_a_round(seconds: Callable[[int], float], min_time: float) -> int:
     """
     warm_up = [seconds(1) for _ in range(WARM_UP)]
     return max(1, round(min_time / warm_up[-1] + 0.5))
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def interleave(

@@ -1,12 +1,10 @@
-"""The picture of a confusion matrix, drawn by scikit-learn."""
+"""The picture of a confusion matrix."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-
-from ..compat.requires import require
 
 _DPI = 100
 _COUNTED = 30  # classes up to which counts are written into the cells
@@ -23,11 +21,7 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     Returns:
         The picture, uint8 RGB: with counts in the cells up to 30 classes, names at the edges up to 100, and numbers at
         some of more.
-
-    Raises:
-        ImportError: scikit-learn is not installed.
     """
-    display = require('sklearn.metrics', 'analysis', 'the picture of a confusion matrix').ConfusionMatrixDisplay
     number, counted = len(matrix), len(matrix) <= _COUNTED
     longest = max(map(len, classes)) if number <= _NAMED else 0
     inches = max(3.0, number * (0.42 if counted else 0.16) if number <= _NAMED else 10.0)
@@ -38,15 +32,13 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     axes = figure.add_axes((labels / width, labels / height, inches / width, inches / height))
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     names = [name if len(name) <= 30 else f'{name[:29]}…' for name in classes]
-    shown = display(shares, display_labels=names)
-    shown.plot(ax=axes, include_values=False, cmap='Blues', colorbar=False, xticks_rotation='vertical')
-    shown.im_.set_clim(0, 1)
+    shown = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     axes.set(xlabel='predicted', ylabel='true')
-    if number > _NAMED:
-        ticks = np.arange(0, number, -(-number // 20))
-        axes.set_xticks(ticks, ticks)
-        axes.set_yticks(ticks, ticks)
-    elif not counted:
+    ticks = np.arange(0, number, 1 if number <= _NAMED else -(-number // 20))
+    names = names if number <= _NAMED else ticks
+    axes.set_xticks(ticks, names, rotation='vertical')
+    axes.set_yticks(ticks, names)
+    if _COUNTED < number <= _NAMED:
         axes.tick_params(labelsize=8)
     if counted:
         for row, column in np.argwhere(matrix):
@@ -54,6 +46,6 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> np.ndarray:
             text = str(matrix[row, column])
             axes.text(column, row, text, ha='center', va='center', color=colour, fontsize=10 if len(text) < 4 else 7)
     bar = figure.add_axes(((labels + inches + 0.15) / width, labels / height, 0.15 / width, inches / height))
-    figure.colorbar(shown.im_, cax=bar, label='share of the true class')
+    figure.colorbar(shown, cax=bar, label='share of the true class')
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .clips import evenly
 from .panels import GAP, Panel, grid_of_panels, scaled
 from .pictures import palette, write_text
 
@@ -158,7 +159,7 @@ def _shade(picture: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
 def _clips(clips: list[np.ndarray], samples: Sequence[Any], names: Sequence[str], title: str) -> np.ndarray:
     rows, labels = [], []
     for clip, sample in zip(clips, samples, strict=True):
-        chosen = np.linspace(0, len(clip) - 1, min(_FRAMES, len(clip))).round().astype(int)
+        chosen = evenly(len(clip), _FRAMES)
         rows.append([(scaled(clip[t], _LEAST), '' if rows else f'frame {t + 1}') for t in chosen])
         labels.append(textwrap.fill(_label(sample, names), 16))
     return grid_of_panels(rows, title, names=labels)

@@ -1,8 +1,10 @@
 """Groups of patches that a method of token reduction has made one token, and patches that it has dropped."""
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -18,6 +20,7 @@ from ..layers.encoder import Encoder
 from ..layers.steps import ReducingStep, Step, ToMeSD
 from ..layers.tokens import Tokens
 from ..models.reduction import reduction_of
+from .clips import evenly
 from .panels import grid_of_panels, outlined, scaled, side_by_side
 from .recording import network_input
 
@@ -81,55 +84,36 @@ def token_groups(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, 
     Raises:
         ValueError: nothing is reduced in the model, or there is no such view.
     """
-    recorder = _Recorder(view)
-    handles = [step.register_forward_hook(recorder.on_step(block)) for block, step in _steps_of(model)]
-    handles += [
-        module.register_forward_hook(recorder.on_preprocessor)
-        for module in model.modules()
-        if isinstance(module, BaseDataPreprocessor)
-    ]
-    try:
-        with torch.no_grad():
-            if isinstance(image, Tensor):
-                recorder.inputs, result = image, None
-                model(image)
-            else:
-                result = inference_model(model, image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return TokenGroups(recorder.picture(), tuple(recorder.layers), result)
+    raw = inputs = None
+    layers: dict[int, LayerGroups] = {}  # of several forward passes the first counts
 
-
-class _Recorder:
-    """What forward hooks have seen of one input; of several forward passes the first counts."""
-
-    def __init__(self, view: int) -> None:
-        self.view, self.raw, self.inputs = view, None, None
-        self.layers: list[LayerGroups] = []
-
-    def on_preprocessor(self, module: nn.Module, args: tuple, output: dict) -> None:
-        if self.inputs is None:
-            self.raw = args[0]['inputs'][0]
+    def on_preprocessor(module: nn.Module, args: tuple, output: dict) -> None:
+        nonlocal raw, inputs
+        if inputs is None:
+            raw = args[0]['inputs'][0]
             # mmaction2 gives each sample an axis of views.
-            self.inputs = output['inputs'].flatten(0, 1) if self.raw.dim() == 5 else output['inputs']
+            inputs = output['inputs'].flatten(0, 1) if raw.dim() == 5 else output['inputs']
 
-    def on_step(self, block: int) -> Callable:
-        """Return the hook of a block's step."""
-
-        def hook(step: Step, args: tuple, output: Tokens) -> None:
-            if any(layer.block == block for layer in self.layers):
-                return
+    def on_step(block: int, step: Step, args: tuple, output: Tokens) -> None:
+        if block not in layers:
             tokens = args[1]
-            if not 0 <= self.view < len(tokens.x):
-                raise ValueError(f'there is no view {self.view}: the network gets {len(tokens.x)}, counted from 0')
+            if not 0 <= view < len(tokens.x):
+                raise ValueError(f'there is no view {view}: the network gets {len(tokens.x)}, counted from 0')
             trace = (*tokens.trace, step.matching(tokens)) if isinstance(step, ToMeSD) else output.trace
-            self.layers.append(LayerGroups(block, _groups(compose(trace), output, self.view)))
+            layers[block] = LayerGroups(block, _groups(compose(trace), output, view))
 
-        return hook
-
-    def picture(self) -> np.ndarray:
-        return network_input(self.raw, self.inputs[self.view], self.view)
+    with torch.no_grad(), contextlib.ExitStack() as stack:
+        for block, step in _steps_of(model):
+            stack.enter_context(step.register_forward_hook(partial(on_step, block)))
+        for module in model.modules():
+            if isinstance(module, BaseDataPreprocessor):
+                stack.enter_context(module.register_forward_hook(on_preprocessor))
+        if isinstance(image, Tensor):
+            inputs, result = image, None
+            model(image)
+        else:
+            result = inference_model(model, image)
+    return TokenGroups(network_input(raw, inputs[view], view), tuple(layers.values()), result)
 
 
 def _steps_of(model: nn.Module) -> list[tuple[int, Step]]:
@@ -192,21 +176,21 @@ def groups_sheet(all_groups: Sequence[TokenGroups], titles: Sequence[str]) -> np
     return grid_of_panels(side_by_side(rows))
 
 
-def groups_picture(groups: TokenGroups, title: str = '', layers: int = _ACROSS) -> np.ndarray:
+def groups_picture(groups: TokenGroups, title: str = '') -> np.ndarray:
     """Draw what the network saw and the groups after some of the blocks, uint8 RGB; of a clip frames in rows.
 
     Args:
         groups: of :func:`token_groups`.
         title: of the whole.
-        layers: how many blocks are shown, spread evenly, the last among them.
     """
-    numbers = np.unique(np.linspace(0, len(groups.layers), layers + 1).round().astype(int))[1:] - 1
+    # Spread evenly, the last among them.
+    numbers = np.unique(np.linspace(0, len(groups.layers), _ACROSS + 1).round().astype(int))[1:] - 1
     chosen = [groups.layers[number] for number in numbers]
     if groups.image.ndim == 3:
         panels = [(scaled(groups.image, _PANEL), 'what the network sees')]
         panels += [(overlay(groups.image, layer.groups, _PANEL), layer.title) for layer in chosen]
         return grid_of_panels([panels], title)
-    frames = np.linspace(0, len(groups.image) - 1, min(_FRAMES, len(groups.image))).round().astype(int)
+    frames = evenly(len(groups.image), _FRAMES)
     rows = [[(scaled(groups.image[t], _PANEL // 2), f'frame {t + 1}') for t in frames]]
     for layer in chosen:
         steps = frames * len(layer.groups) // len(groups.image)

@@ -153,12 +153,7 @@ class TokenMaps:
         """
         arrays = dict(image=self.image, semantic_grid=np.array(self.semantic_grid))
         for layer in self.layers:
-            values = dict(
-                attention=layer.attention,
-                share=layer.share,
-                live=layer.live,
-                cell=np.array(layer.cell),
-                assigned=layer.assigned(),
-            )
+            values = {name: np.array(getattr(layer, name)) for name in ('attention', 'share', 'live', 'cell')}
+            values['assigned'] = layer.assigned()
             arrays.update({f'unit{layer.unit}/{layer.role}/{name}': value for name, value in values.items()})
         return arrays

@@ -1,4 +1,4 @@
-"""Pictures of token maps: arrays for a file, for a notebook or for mmengine's Visualizer."""
+"""Pictures of token maps, uint8 RGB: arrays for a file, for a notebook or for mmengine's Visualizer."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from ..io.files import write_whole
+from .clips import evenly
 from .colours import distinct_colours
 from .maps import LayerMaps, TokenMaps, check_tokens
 from .panels import GAP, grid_of_panels, outlined, scaled, side_by_side
@@ -58,15 +59,14 @@ def overlay(
 ) -> np.ndarray:
     """Draw the hard assignment over the image: a colour a token, borders, and numbers in regions that are not small.
 
+    The image is enlarged by a whole number, no pixel of it is blurred.
+
     Args:
         image: (height, width, 3), uint8 RGB.
         assigned: (height, width), numbers of tokens, -1 for none, as of :meth:`.LayerMaps.assigned`.
         semantic_grid: the grid of the semantic tokens.
         least: pixels of the shorter edge of the picture.
         alpha: share of the colours from 0 to 1; the rest is the image in grey.
-
-    Returns:
-        The picture, uint8 RGB: the image enlarged by a whole number, no pixel of it is blurred.
     """
     image, assigned = scaled(image, least), scaled(assigned, least)
     colours = np.concatenate((palette(semantic_grid), np.zeros((1, 3), np.uint8)))[assigned]  # -1 is the last, black
@@ -101,9 +101,6 @@ def heat(image: np.ndarray, soft: np.ndarray, peak: float | None, least: int) ->
         soft: (height, width), not negative.
         peak: the value that is drawn brightest; ``None`` for the largest.
         least: pixels of the shorter edge of the picture.
-
-    Returns:
-        The picture, uint8 RGB.
     """
     image, soft = scaled(image, least), scaled(soft, least)
     peak = float(soft.max()) if peak is None else peak
@@ -145,13 +142,10 @@ def mosaic(
     tiles = [heat(image, one, peak, least) for one in soft]
     for tile, token in zip(tiles, tokens, strict=True):
         write_text(tile, str(token), (4, 14))
-    rows = -(-len(tiles) // columns)
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (rows * columns - len(tiles))
     gap = GAP // 3
-    tiles = [np.pad(tile, ((0, gap), (0, gap), (0, 0)), constant_values=255) for tile in tiles]
-    lines = [np.concatenate(tiles[i * columns : (i + 1) * columns], axis=1) for i in range(rows)]
-    return np.concatenate(lines)[:-gap, :-gap]
+    padded = np.pad(tiles, ((0, -len(tiles) % columns), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    rows = padded.reshape(-1, columns, *padded.shape[1:]).swapaxes(1, 2)  # (rows, height, columns, width, 3)
+    return rows.reshape(-1, columns * padded.shape[2], 3)[:-gap, :-gap]
 
 
 def write_text(picture: np.ndarray, text: str, at: tuple[int, int]) -> None:
@@ -172,9 +166,6 @@ def picture(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '
         tokens: whose soft maps are drawn; by default all, or the 16 that cover most in the last layer.
         title: of the whole.
         alpha: as of :func:`overlay`.
-
-    Returns:
-        The picture, uint8 RGB.
 
     Raises:
         ValueError: there is no such token.
@@ -210,9 +201,6 @@ def sheet(all_maps: Sequence[TokenMaps], titles: Sequence[str] | None = None, al
         all_maps: of one model; of a clip its middle frame is shown.
         titles: one an image.
         alpha: as of :func:`overlay`.
-
-    Returns:
-        The picture, uint8 RGB.
     """
     rows = []
     for maps, title in zip(all_maps, titles or [''] * len(all_maps), strict=True):
@@ -234,15 +222,12 @@ def strip(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '',
         title: of the whole.
         alpha: as of :func:`overlay`.
 
-    Returns:
-        The picture, uint8 RGB.
-
     Raises:
         ValueError: there is no such token.
     """
     last = [layer for layer in maps.layers if layer.role != 'recover'][-1]
     tokens = most_covering(last, 4) if tokens is None else check_tokens(last.live, tokens)
-    frames = np.linspace(0, len(maps.image) - 1, min(_FRAMES, len(maps.image))).round().astype(int)
+    frames = evenly(len(maps.image), _FRAMES)
     rows = [[(scaled(maps.image[t], _FRAME), f'frame {t + 1}') for t in frames]]
     names = ['what the\nnetwork sees']
     for layer in maps.layers:

@@ -37,10 +37,8 @@ def token_maps(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, vi
         view: which of the clips and crops that the test pipeline takes of a video, or of a batch, counted from 0.
 
     Returns:
-        A :class:`.TokenMaps`: of each layer of the STGM and of each recovery, in the backbone or in a neck
-        :class:`.TokenRecovery`, maps (tokens, *grid) over the cells of the image tokens. Those of the STGM sum to 1
-        over the cells, those of recovery over the tokens at each cell. ``.resized()`` of a layer brings them to the
-        size of the input, ``.assigned()`` gives each pixel a token.
+        A :class:`.TokenMaps`: the :class:`.LayerMaps` of each layer of the STGM and of each recovery, in the backbone
+        or in a neck :class:`.TokenRecovery`.
 
     Raises:
         ValueError: the model has no semantic tokens, or there is no such view.
@@ -76,10 +74,9 @@ def recording(model: nn.Module, view: int = 0) -> Iterator['Recorder']:
         ValueError: the model has no semantic tokens.
     """
     recorder = Recorder(model, view)
-    # Where the model is compiled, its graph may have been traced without the hooks.
-    set_stance = getattr(torch.compiler, 'set_stance', None)
     try:
-        with contextlib.nullcontext() if set_stance is None else set_stance('force_eager'):
+        # Where the model is compiled, its graph may have been traced without the hooks.
+        with torch.compiler.set_stance('force_eager'):
             yield recorder
     finally:
         recorder.remove()

@@ -11,7 +11,16 @@ from mmengine.registry import DefaultScope
 
 from mmstvit.apis.models import class_names
 from mmstvit.deploy.preparation import fit, metadata_of, transforms_of
-from mmstvit.deploy.run_exported import InputError, check_preparation, infer, main, prepare, read_image, result_of
+from mmstvit.deploy.run_exported import (
+    InputError,
+    check_preparation,
+    infer,
+    main,
+    normalise,
+    pad,
+    read_image,
+    result_of,
+)
 from mmstvit.deploy.runtimes import Opened
 from mmstvit.io.image_check import ImageError
 from mmstvit.measure.networks import default_size
@@ -69,7 +78,7 @@ def test_images_are_prepared_as_in_the_toolbox(steps, images, model):
     for image in images:
         packed = pipeline(dict(img=image.copy(), img_shape=image.shape[:2], ori_shape=image.shape[:2]))
         expected = model.data_preprocessor(dict(inputs=packed['inputs'][None]))['inputs'].numpy()
-        got = prepare(image, meta)
+        got = pad(normalise(image, meta), meta)
         assert got.shape == expected.shape and got.dtype == expected.dtype
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
@@ -108,7 +117,7 @@ def test_pictures_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
     meta = dict(layout='NCHW', transforms=[edge])
     monkeypatch.setenv('MMSTVIT_MAX_PIXELS', '100')
     with pytest.raises(ImageError, match='it would be resized to 3200 x 32 pixels, more than the 100'):
-        prepare(read_image(str(path)), meta)
+        normalise(read_image(str(path)), meta)
     monkeypatch.setenv('MMSTVIT_MAX_PIXELS', '99')
     monkeypatch.setattr(cv2, 'imdecode', None)
     with pytest.raises(ImageError, match=f'^{path}: it has 100 x 1 pixels, more than the 99'):

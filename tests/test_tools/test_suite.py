@@ -165,7 +165,7 @@ def test_differences_from_the_cpu_are_told(quick, monkeypatch):
     assert rows[0]['value'] == 0 < rows[1]['value'] < rows[1]['limit'] and 'error' not in rows[1]
     monkeypatch.setitem(parity.LIMITS, 'bfloat16', 1e-6)
     assert 'spreads from the CPU' in quick.rows(entry('STViT', section='parity'))[1]['error']
-    assert parity._apart(torch.tensor([0.0, torch.nan]), torch.tensor([0.0, 1.0])) == float('inf')
+    assert parity._apart([torch.tensor([0.0, torch.nan])], [torch.tensor([0.0, 1.0])]) == float('inf')
     assert 'KeyError' in quick.rows(entry('no such', section='parity'))[0]['error']
 
 

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmstvit.cli import test as test_cli
-from mmstvit.visualization import clips as draw_clips
+from mmstvit.visualization import drawing_hooks
 
 
 def evaluate(*args):
@@ -96,7 +96,7 @@ def test_clips_of_3d_recognisers_are_drawn(tmp_path):
     for names in (('run', 'jump'), ('run', 'jump'), ('run', 'leap'), ('walk', 'jump'), None):
         runner = SimpleNamespace(visualizer=SimpleNamespace(dataset_meta=dict(classes=names) if names else None))
         sample = SimpleNamespace(pred_score=torch.tensor([0.2, 0.8]), gt_label=torch.tensor([0]))
-        draw_clips.ClipDrawingHook(tmp_path).after_test_iter(runner, 0, dict(inputs=[inputs]), [sample])
+        drawing_hooks.ClipDrawingHook(tmp_path).after_test_iter(runner, 0, dict(inputs=[inputs]), [sample])
         pictures.append(cv2.imread(str(tmp_path / '0.png')))
     assert (pictures[0] == (0, 0, 200)).all(-1).mean() > 0.8 and pictures[0].shape[1] > 4 * pictures[0].shape[0]
     assert np.array_equal(*pictures[:2])

@@ -4,6 +4,8 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from ...layers.encoder import Encoder
+
 
 class Backbone(BaseModule):
     """Base class of backbones with named architectures and ``frozen_stages``.
@@ -49,6 +51,26 @@ class Backbone(BaseModule):
         self.frozen_stages = frozen_stages
         for parameter in self._frozen_parameters():
             parameter.requires_grad = False
+
+    def _depth_of(self, name: list[str]) -> int | None:
+        """Return the depth of a parameter by the parts of its name, ``None`` for that of the head."""
+        raise NotImplementedError
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Return the depth of a parameter, for mmpretrain's layer-wise learning rate decay.
+
+        Args:
+            param_name: the parameter's name in the model.
+            prefix: the name of this backbone in the model, with its dot.
+
+        Returns:
+            The depth, 0 for the stem, and the number of depths: the layers of all stages, the stem and the head. Patch
+            merging has the depth of the layer before it.
+        """
+        number = 2 + sum(len(module.layers) for module in self.modules() if isinstance(module, Encoder))
+        own = param_name.startswith(prefix)
+        depth = self._depth_of(param_name.removeprefix(prefix).split('.')) if own else None
+        return number - 1 if depth is None else depth, number
 
     def train(self, mode: bool = True) -> 'Backbone':
         """Set training mode; what is frozen stays in evaluation mode (no dropout, no new batch statistics)."""

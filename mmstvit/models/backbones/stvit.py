@@ -116,11 +116,8 @@ class STViT(Backbone):
         img_size: the size the position table is made for, in pixels: one number or ``(height, width)``, for clips
             ``(frames, height, width)``.
         reduce: how the number of tokens is reduced, a dict with ``type`` and options of its own, or ``None`` for the
-            plain transformer. ``'STGM'``: ``grid``, rows and columns of semantic tokens (one number for a square), for
-            clips ``(time, rows, columns)``; ``layer``, ordinary layers before the two of the module; ``pooling``, how
-            the first cluster centres are pooled, ``'max'`` or ``'avg'``; ``use_global``, whether learned global cluster
-            centres are added in the second layer of the module; ``recover``, whether the last layer gives the image
-            tokens back (STViT-R): they query the semantic tokens, and the map has the full resolution again.
+            plain transformer. ``'STGM'`` has the options of :func:`~mmstvit.layers.steps.stgm.stgm`: ``grid``,
+            ``layer``, ``pooling``, ``use_global``, and ``recover``, by which the map has the full resolution again.
             Others, such as ``'ToMe'``, say how much by one of ``r``, tokens removed in a layer; ``keep_rate``, share of
             tokens kept; or ``budget``, share of the plain transformer's multiply-adds: :mod:`mmstvit.layers.steps`.
         embed: what makes tokens of an image: ``patch_size`` in pixels, one number or ``(height, width)``, for clips
@@ -130,14 +127,13 @@ class STViT(Backbone):
             or ``'sinusoid'``, the latter fixed; ``in_channels`` of the image; ``num_register_tokens``, learned tokens
             that ride along after the class token (DINOv2's registers).
         block: of the layers: ``qkv_bias``, whether the projections of query, key and value have a bias; ``design``,
-            ``None`` for ordinary layers, or those of convolutional networks that T2T-ViT tries, a dict with ``type``:
-            ``'se'`` (squeeze-excitation), ``'ghost'`` or ``'dense'``; the last, which takes no reduction, with
-            ``growth``, the channels that each layer joins to its input, and ``groups``, the layers of each group;
-            ``drop_rate``, dropout after the position table, the output projections and in the MLPs;
-            ``attn_drop_rate``, dropout of the attention weights; ``drop_path_rate``, stochastic depth of the last
-            layer, growing linearly from 0 at the first; ``layer_scale_init_value``, initial value of LayerScale, 0 for
-            none; ``qk_norm``, whether queries and keys are normed in each head; ``norm_cfg``, the norm layers;
-            ``with_cp``, recompute activations in the backward pass to save memory.
+            ``None`` for ordinary layers, or those of convolutional networks that T2T-ViT tries, see
+            :func:`.build_layers`, of which ``'dense'`` takes no reduction; ``drop_rate``, dropout after the position
+            table, the output projections and in the MLPs; ``attn_drop_rate``, dropout of the attention weights;
+            ``drop_path_rate``, stochastic depth of the last layer, growing linearly from 0 at the first;
+            ``layer_scale_init_value``, initial value of LayerScale, 0 for none; ``qk_norm``, whether queries and keys
+            are normed in each head; ``norm_cfg``, the norm layers; ``with_cp``, recompute activations in the backward
+            pass to save memory.
         with_cls_token: whether a class token rides along.
         out_type: ``'avg_featmap'``: mean over patches (B, C), for mmaction2's TimeSformerHead too; ``'cls_token'``: the
             class token (B, C); ``'featmap'``: the grid of tokens (B, C, *grid), of merged tokens that of the image, for
@@ -224,19 +220,16 @@ class STViT(Backbone):
         """Add the class token and registers, which include their own positions."""
         if not isinstance(num_register_tokens, int) or num_register_tokens < 0:
             raise ValueError(f'num_register_tokens={num_register_tokens!r} must be an integer of at least 0')
-        self.cls_token = self.register_tokens = None
-        if with_cls_token:
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-            trunc_normal_(self.cls_token, std=0.02)
-        if num_register_tokens:
-            self.register_tokens = nn.Parameter(torch.zeros(1, num_register_tokens, self.embed_dims))
-            trunc_normal_(self.register_tokens, std=0.02)
+        self.cls_token = self._learned(1) if with_cls_token else None
+        self.register_tokens = self._learned(num_register_tokens) if num_register_tokens else None
+
+    def _learned(self, *grid: int) -> nn.Parameter:
+        return nn.Parameter(trunc_normal_(torch.zeros(1, *grid, self.embed_dims), std=0.02))
 
     def _add_positions(self, position: str, grid: tuple[int, ...]) -> None:
         """Add the position embeddings of patches; fixed ones are added to the class token too."""
         if position == 'learned':
-            self.pos_embed = nn.Parameter(torch.zeros(1, *grid, self.embed_dims))
-            trunc_normal_(self.pos_embed, std=0.02)
+            self.pos_embed = self._learned(*grid)
         elif position == 'sinusoid':
             prefix = int(self.cls_token is not None)
             table = sinusoid_table(math.prod(grid) + prefix, self.embed_dims)
@@ -312,22 +305,7 @@ class STViT(Backbone):
             x = layout.image_to_grid(tokens.unmerge())
         return x.movedim(-1, 1).contiguous()  # (B, *grid, C) -> (B, C, *grid)
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Return the depth of a parameter, for mmpretrain's layer-wise learning rate decay.
-
-        Args:
-            param_name: the parameter's name in the model.
-            prefix: the name of this backbone in the model, with its dot.
-
-        Returns:
-            The depth, 0 for the stem, and the number of depths: the layers, the stem and the head.
-        """
-        num_depths = self.num_layers + 2
-        if not param_name.startswith(prefix):
-            return num_depths - 1, num_depths
-        name = param_name[len(prefix) :].split('.')
+    def _depth_of(self, name: list[str]) -> int | None:
         if name[0] in ('cls_token', 'register_tokens', 'pos_embed', 'patch_embed'):
-            return 0, num_depths
-        if name[0] == 'encoder':  # encoder.layers.N or encoder.steps.N
-            return int(name[2]) + 1, num_depths
-        return num_depths - 1, num_depths
+            return 0
+        return int(name[2]) + 1 if name[0] == 'encoder' else None  # encoder.layers.N or encoder.steps.N

@@ -78,11 +78,9 @@ class SemanticSwin(Backbone):
         out_indices: the stages whose maps are returned.
         patch_size: of the stem ``'patch'``, one number or one an axis; by default 4 x 4 pixels, of a clip two frames.
         in_channels: channels of the image.
-        block: options of the layers: ``mlp_ratio``, hidden width of the MLPs over their width; ``qkv_bias``, whether
-            the projections of query, key and value have a bias; ``drop_rate``, dropout after the stem, the output
-            projections and in the MLPs; ``attn_drop_rate``, dropout of the attention weights; ``drop_path_rate``,
-            stochastic depth of the last layer, growing linearly from 0 at the first; ``norm_cfg``, the norm layers;
-            ``with_cp``, recompute activations in the backward pass to save memory. They may be given one by one too.
+        block: options of the layers: ``mlp_ratio``, hidden width of the MLPs over their width; and of those of
+            :class:`.STViT` ``qkv_bias``, ``drop_rate`` (after the stem too), ``attn_drop_rate``, ``drop_path_rate``,
+            ``norm_cfg`` and ``with_cp``. They may be given one by one too.
         frozen_stages: -1: nothing is frozen; 0: the stem; n: the first n stages too.
         init_cfg: initialisation, by default truncated normal weights in linear layers.
 
@@ -199,27 +197,13 @@ class SemanticSwin(Backbone):
                 x = stage.downsample(x)
         return outputs(outs, len(self.spec.window))
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Return the depth of a parameter, for mmpretrain's layer-wise learning rate decay.
-
-        Args:
-            param_name: the parameter's name in the model.
-            prefix: the name of this backbone in the model, with its dot.
-
-        Returns:
-            The depth, 0 for the stem, and the number of depths: the layers of all stages, the stem and the head. Patch
-            merging has the depth of the layer before it.
-        """
-        depths = [len(stage.encoder.layers) for stage in self.stages]  # type: ignore[arg-type]
-        num_depths = sum(depths) + 2
-        name = param_name.removeprefix(prefix).split('.')
-        if param_name.startswith(prefix) and name[0] == 'patch_embed':
-            return 0, num_depths
-        if param_name.startswith(prefix) and name[0] == 'stages':  # stages.I.encoder.layers.J or stages.I.downsample
-            stage = int(name[1])
-            layer = int(name[4]) + 1 if name[2] == 'encoder' else depths[stage]
-            return sum(depths[:stage]) + layer, num_depths
-        return num_depths - 1, num_depths
+    def _depth_of(self, name: list[str]) -> int | None:
+        if name[0] == 'patch_embed':
+            return 0
+        if name[0] != 'stages':  # stages.I.encoder.layers.J or stages.I.downsample
+            return None
+        depths = [len(stage.encoder.layers) for stage in self.stages[: int(name[1]) + 1]]  # type: ignore[arg-type]
+        return sum(depths[:-1]) + (int(name[4]) + 1 if name[2] == 'encoder' else depths[-1])
 
 
 def centers_grid_of(size: tuple[int, ...]) -> tuple[int, ...]:
