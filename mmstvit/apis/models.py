@@ -4,7 +4,6 @@ A thin front over the toolboxes' own interfaces; the config's default scope says
 """
 
 import copy
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS
 
 from ..compat.requires import require
 from ..engine.terminal import import_toolbox
@@ -20,7 +20,7 @@ from ..errors import UsageError, one_line, suggest
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..model_index import model_index
 from ..registry import resolve_type
-from .pipelines import test_dataset_of
+from .pipelines import config_of, test_dataset_of
 from .scopes import toolbox_scope
 from .weights import load_weights, read_weights, set_options_of
 
@@ -131,7 +131,7 @@ def get_model(
     built = _build(cfg, device)
     if pretrained:
         load_weights(built, str(pretrained), checkpoint)
-    meta: Any = _dataset_meta(cfg, checkpoint, getattr(built, 'dataset_meta', None) or {})
+    meta: Any = _dataset_meta(cfg, checkpoint)
     built.dataset_meta = built._dataset_meta = meta  # where mmpretrain's inferencer looks
     return built.eval()
 
@@ -142,45 +142,28 @@ def _build(cfg: Config, device: str | torch.device) -> torch.nn.Module:
     The scope is set for the time of building alone, so that models of several toolboxes can live side by side.
     """
     scope = toolbox_of(cfg)
+    if scope == 'mmpretrain':
+        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    else:
+        import_toolbox(scope)
+        for part in (cfg.model, cfg.model.get('backbone') or {}):
+            if part.get('pretrained'):
+                part['pretrained'] = None  # some would download it now
     with toolbox_scope(scope):
-        if scope == 'mmpretrain':
-            from mmpretrain.registry import MODELS
-
-            # As mmpretrain's get_model, which takes no data set whose type is a class.
-            cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-            model = MODELS.build(cfg.model).to(device)
-            model._config, model._metainfo = cfg, None  # where its inferencer looks
-            return model
-        if scope == 'mmdet':
-            from mmdet.apis import init_detector
-
-            with warnings.catch_warnings(record=True):  # that classes are COCO's, which they need not be here
-                return init_detector(cfg, device=device)
-        if scope == 'mmseg':
-            import_toolbox(scope)
-            from mmseg.apis import init_model
-
-            return init_model(cfg, device=device)
-        from mmaction.apis import init_recognizer
-
-        return init_recognizer(cfg, device=device)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(device)
+    model.cfg = model._config = cfg
+    model._metainfo = None  # mmpretrain's inferencer looks here
+    return model
 
 
-def _dataset_meta(cfg: Config, checkpoint: dict, of_config: dict) -> dict:
-    """Return names of classes, of the checkpoint or else of the config, and what else describes the data.
-
-    Args:
-        cfg: the config.
-        checkpoint: may be empty.
-        of_config: what the toolbox has found in the config; its palette comes before that of the checkpoint.
-    """
+def _dataset_meta(cfg: Config, checkpoint: dict) -> dict:
+    """Return names of classes, of the checkpoint or else of the config, and what else describes the data."""
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     stored = meta.get('dataset_meta') or {'classes': meta.get('CLASSES')}  # the latter of mmdet 2 and mmcls
     stored = {str(key).lower(): value for key, value in stored.items()} if isinstance(stored, dict) else {}
-    of_config = {key: value for key, value in of_config.items() if stored.get(key) is None or value != 'random'}
     names = stored.get('classes') or class_names(cfg)
-    return {**stored, **of_config, 'classes': None if names is None else tuple(str(name) for name in names)}
+    return {**stored, 'classes': None if names is None else tuple(str(name) for name in names)}
 
 
 def class_names(cfg: Config) -> Sequence[str] | None:
@@ -228,11 +211,6 @@ def chosen_device(device: str | torch.device | None, meta: bool = False) -> str:
     if not (there or (meta and wanted and wanted.type == 'meta')):
         raise DeviceError(f'there is no device {device}: this machine has {", ".join(names)}')
     return str(device)
-
-
-def config_of(model: torch.nn.Module) -> Config:
-    """Return the config of a model of :func:`get_model`."""
-    return getattr(model, '_config', None) or model.cfg
 
 
 def scope_of(model: torch.nn.Module) -> str:

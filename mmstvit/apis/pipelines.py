@@ -1,12 +1,23 @@
 """The test pipeline of a config, and what it says about the inputs of the network."""
 
+import copy
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
+from mmcv.image import bgr2gray
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
+from mmengine.registry import TRANSFORMS
+from torch import nn
 
 from ..engine.datasets import innermost
 from ..errors import UsageError
+from ..io.image_transforms import guard_images
 from ..registry import type_name
+from .inputs import checked_image
+
+_pipelines: WeakKeyDictionary = WeakKeyDictionary()  # model -> the steps of its config, and what was built of them
 
 
 def test_dataset_of(cfg: Config) -> ConfigDict:
@@ -42,3 +53,46 @@ def channels_of(cfg: Config) -> int:
     while isinstance(backbone.get('backbone'), dict):  # a wrapper around one
         backbone = backbone['backbone']
     return backbone.get('in_channels', 3)
+
+
+def config_of(model: nn.Module) -> Config:
+    """Return the config of a model of :func:`get_model`."""
+    return getattr(model, '_config', None) or model.cfg
+
+
+def image_pipeline(model: nn.Module) -> Compose:
+    """Return the test pipeline of a model of images with its checks, for inputs as of :func:`.checked_image`.
+
+    It is built once, in the scope of the toolbox: that takes as long as a small network does.
+    """
+    steps = test_dataset_of(config_of(model)).pipeline
+    known, pipeline = _pipelines.get(model, (None, None))
+    if known != steps:
+        # What loads the image is replaced, and there are no annotations.
+        rest = [step for step in steps if not type_name(step).startswith(('LoadImage', 'LoadAnnotations'))]
+        pipeline = Compose([_Load(loading_step(steps)), *guard_images(Compose(rest).transforms)])
+        _pipelines[model] = copy.deepcopy(steps), pipeline
+    return pipeline
+
+
+class _Load:
+    """The first step of a pipeline: read a file as the config does, or take an array in its place.
+
+    Args:
+        step: the config of the step that loads files.
+    """
+
+    def __init__(self, step: dict) -> None:
+        loader = TRANSFORMS.build(step)
+        (self.load_file,) = guard_images([loader])
+        self.gray = getattr(loader, 'color_type', 'color') == 'grayscale'
+        self.dtype = np.float32 if getattr(loader, 'to_float32', False) else np.uint8
+
+    def __call__(self, image: Any) -> dict:
+        image = checked_image(image, self.gray)
+        if isinstance(image, str):
+            return self.load_file(dict(img_path=image))
+        if self.gray and image.shape[2:] == (3,):
+            image = bgr2gray(image)
+        size = image.shape[:2]
+        return dict(img=image.astype(self.dtype, copy=False), img_path=None, img_shape=size, ori_shape=size)
