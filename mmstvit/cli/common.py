@@ -16,17 +16,17 @@ from ..engine.running import READ_KEYS, fill_dataloaders, move_data, move_evalua
 from ..engine.schedules import fit_schedules
 from ..engine.terminal import import_toolbox
 from ..errors import UsageError, one_line, suggest
-from .arguments import add_cfg_options, add_trust_argument
+from .arguments import add_shared
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of commands that run a config."""
     parser.add_argument('--work-dir', help='folder for logs and checkpoints; default work_dirs/<config name>')
-    add_cfg_options(parser)
+    add_shared(parser, '--cfg-options')
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes are started'
     )
-    add_trust_argument(parser)
+    add_shared(parser, '--trust-checkpoint')
     parser.add_argument(
         '--trust-data',
         action='store_true',

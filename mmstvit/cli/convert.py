@@ -22,7 +22,7 @@ from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import SAFETENSORS, save_safetensors, trust_checkpoints
 from ..io.files import unfinished
 from ..registry import MODELS
-from .arguments import add_trust_argument
+from .arguments import add_shared
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,7 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('dst', metavar='DST', help='the file to write; *.safetensors is written as that')
     parser.add_argument('--plain', action='store_true', help='keep names; write weights and classes, nothing else')
     parser.add_argument('--overwrite', action='store_true', help='replace DST where it exists')
-    add_trust_argument(parser)
+    add_shared(parser, '--trust-checkpoint')
     return parser.parse_args(argv)
 
 

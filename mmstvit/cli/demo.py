@@ -15,13 +15,7 @@ from ..demo.models import DemoModel
 from ..demo.page import Offer, Page, prepare_gradio
 from ..errors import UsageError, one_line_errors
 from ..measure.networks import quieten
-from .arguments import (
-    add_checkpoint_argument,
-    add_device_argument,
-    add_threads_argument,
-    add_trust_argument,
-    set_threads,
-)
+from .arguments import add_shared, set_threads
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,15 +32,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--work-dirs', type=Path, default=Path('work_dirs'), metavar='DIR', help='folder of trained models, %(default)s'
     )
     parser.add_argument('--model', metavar='MODEL', help='another: a name of `mmstvit list`, a config or a work dir')
-    add_checkpoint_argument(parser)
+    add_shared(parser, '--checkpoint')
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to listen at, %(default)s; 0.0.0.0 lets other machines in'
     )
     parser.add_argument('--port', type=int, metavar='N', help='default the first free one from 7860 on')
     parser.add_argument('--inbrowser', action='store_true', help='open the page in the default browser')
-    add_device_argument(parser)
-    add_threads_argument(parser)
-    add_trust_argument(parser)
+    add_shared(parser, '--device', '--threads', '--trust-checkpoint')
     return parser.parse_args(argv)
 
 

@@ -17,15 +17,7 @@ from ..apis.weights import check_checkpoint
 from ..errors import UsageError, one_line_errors
 from ..measure.networks import quieten
 from ..measure.timing import DTYPES
-from .arguments import (
-    add_checkpoint_argument,
-    add_device_argument,
-    add_reduce_argument,
-    add_trust_argument,
-    check_limited,
-    output_file,
-    reduced,
-)
+from .arguments import add_shared, check_limited, output_file, reduced
 from .common import read_config
 from .tables import Tally
 
@@ -51,17 +43,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('inputs', metavar='INPUT', nargs='*', help='files, or folders with folders in them')
     parser.add_argument('--source', help='a camera by its number, or a video, in the place of inputs; Ctrl-C ends it')
     parser.add_argument('--frames', type=int, metavar='N', help='frames of a camera or video to predict; default all')
-    add_checkpoint_argument(parser)
-    add_reduce_argument(parser)
+    add_shared(parser, '--checkpoint', '--reduce')
     parser.add_argument('--batch-size', type=int, metavar='N', help='images of a classifier run together; default 16')
-    add_device_argument(parser)
+    add_shared(parser, '--device')
     parser.add_argument(
         '--threshold', type=float, metavar='SCORE', help=f'least score of an object; default {THRESHOLD}'
     )
     parser.add_argument(
         '--top-k', '--topk', type=int, metavar='K', help='show the K best classes of a classifier; default 1'
     )
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='for mixed precision; default %(default)s')
+    add_shared(parser, '--dtype')
     parser.add_argument(
         '--out',
         metavar='FILE',
@@ -71,7 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--draw', metavar='FOLDER', type=Path, help='draw each prediction into a picture there, of videos into an mp4'
     )
-    add_trust_argument(parser)
+    add_shared(parser, '--trust-checkpoint')
     return parser.parse_intermixed_args(argv)  # inputs may stand behind options
 
 

@@ -17,7 +17,7 @@ from ..io.files import write_whole
 from ..visualization import TokenMaps, has_semantic_tokens, token_maps
 from ..visualization.groups import TokenGroups, groups_picture, groups_sheet, token_groups
 from ..visualization.pictures import ALPHA, picture, sheet, write_png
-from .arguments import add_picture_arguments, add_reduce_argument, find_arguments, is_checkpoint, output_file, reduced
+from .arguments import add_picture_arguments, add_shared, find_arguments, is_checkpoint, output_file, reduced
 from .common import read_config
 
 SHEET = 'contact_sheet'
@@ -33,7 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog='example: mmstvit show-tokens stvit-s_8xb128_in1k s.pth cat.jpg --out maps.npz',
     )
     add_picture_arguments(parser, 'tokens')
-    add_reduce_argument(parser)
+    add_shared(parser, '--reduce')
     parser.add_argument(
         '--tokens', nargs='+', type=int, metavar='N', help='the tokens whose attention is drawn, by number from 0'
     )

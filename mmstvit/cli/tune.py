@@ -16,13 +16,7 @@ from ..console import console, print_table
 from ..errors import one_line_errors
 from ..measure.networks import quieten
 from ..measure.timing import Timing
-from .arguments import (
-    add_checkpoint_argument,
-    add_device_argument,
-    add_threads_argument,
-    add_trust_argument,
-    set_threads,
-)
+from .arguments import add_shared, set_threads
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,7 +31,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         'model', metavar='MODEL', help='a classifier: a name of `mmstvit list`, a config, or a work dir'
     )
-    add_checkpoint_argument(parser)
+    add_shared(parser, '--checkpoint')
     parser.add_argument(
         '--data',
         required=True,
@@ -61,9 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='SECONDS',
         help='the least time that something is run for in a round, default %(default)s',
     )
-    add_device_argument(parser)
-    add_threads_argument(parser)
-    add_trust_argument(parser)
+    add_shared(parser, '--device', '--threads', '--trust-checkpoint')
     return parser.parse_args(argv)
 
 
