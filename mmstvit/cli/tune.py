@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..apis.models import chosen_device
 from ..apis.tuning import tune
-from ..apis.tuning_report import CARD, CONFIG, agreeing
+from ..apis.tuning_report import BLOCKS, CARD, CONFIG, agreeing, figures
 from ..apis.weights import check_checkpoint
 from ..console import console, print_table
 from ..errors import one_line_errors
@@ -59,20 +59,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def figures(result: dict) -> Table:
-    """Make the table of the dense network, the schedule and one number for all layers."""
-    table = Table('network', title=f'batch {result["batch_size"]}, {result["images"]["held_out"]} held-out images')
-    for head in ('predicted ms', 'measured ms', 'times as fast', 'agreement', 'top-1'):
-        table.add_column(head, justify='right')
-    number = ', '.join(f'{key}={value}' for key, value in result['constant']['options'].items())
-    rows = {'dense': result['dense'], f'{result["method"]}, tuned': result}
-    for name, one in {**rows, f'{result["method"]}, {number}': result['constant']}.items():
-        numbers = [one[key] for key in ('predicted_ms', 'measured_ms', 'measured_times_as_fast')]
-        shares = ['' if one[key] is None else f'{one[key]:.1%}' for key in ('agreement', 'top1')]
-        table.add_row(name, *(f'{number:.2f}' for number in numbers), *shares)
-    return table
-
-
 def run(args: argparse.Namespace) -> None:
     """Tune, and print what comes out."""
     check_checkpoint(args.checkpoint)
@@ -83,7 +69,13 @@ def run(args: argparse.Namespace) -> None:
     stderr, screen = Console(stderr=True), console()
     with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
         result = tune(*given, timing, args.trust_checkpoint, progress)
-    print_table(screen, figures(result))
+    heads, *rows = figures(result)
+    table = Table(*heads, title=f'batch {result["batch_size"]}, {result["images"]["held_out"]} held-out images')
+    for column in table.columns[1:]:
+        column.justify = 'right'
+    for row in rows:
+        table.add_row(*row)
+    print_table(screen, table, (BLOCKS,))
     amounts = ', '.join(map(str, result['tokens']))
     how = 'within' if result['as_predicted'] else 'not within'
     screen.print(f'tokens that leave each block: {amounts}', soft_wrap=True)
