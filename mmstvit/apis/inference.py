@@ -10,7 +10,7 @@ from mmengine.dataset import pseudo_collate
 
 from ..engine.mixed_precision import check_dtype
 from ..errors import UsageError
-from .inputs import LocalCopies, checked_path, infer_each, settle
+from .inputs import INPUT_ERRORS, LocalCopies, checked_path, infer_each
 from .models import chosen_device, get_model, scope_of
 from .pipelines import image_pipeline
 from .scopes import toolbox_scope
@@ -116,7 +116,11 @@ def inference_model(
         model = get_model(model, checkpoint[0] if checkpoint else True, chosen_device(device), trust_checkpoint)
     many = isinstance(inputs, (list, tuple))
     results = list(infer(model, inputs if many else [inputs], batch_size, dtype, **kwargs))
-    return settle(results, many, return_exceptions)
+    errors = [result for result in results if isinstance(result, INPUT_ERRORS)]
+    if errors and not (many and return_exceptions):
+        errors[0].results = results  # type: ignore[attr-defined]
+        raise errors[0]
+    return results if many else results[0]
 
 
 def _stream(
