@@ -144,47 +144,20 @@ def _where(error: BaseException) -> str:
 
 def _explain(error: BaseException) -> str | None:
     """A better line for the commonest faults of a config: an unknown setting or type, a pipeline without its end."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if isinstance(error, TypeError):
-        refused = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-        cls = _built(error, refused[1]) if refused else None
-        return _unknown_setting(cls, refused[2]) if cls and refused else None
+        refused = re.search(r"\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        built = [frame.f_locals.get('obj_cls') for frame in frames if frame.f_code.co_name == 'build_from_cfg']
+        return _unknown_setting(built[-1], refused[1]) if refused and built and inspect.isclass(built[-1]) else None
     if isinstance(error, KeyError) and error.args == ('inputs',) and 'Preprocessor' in (place_of(error) or ''):
         return (
             'the samples of the data set have no inputs: its pipeline must end with a step that packs them, such as '
             'PackInputs, PackDetInputs or PackActionInputs'
         )
-    unknown = re.match(r'(\S+) is not in the (?:(\w+)::)?([\w ]+) registry', one_line(error))
-    if isinstance(error, KeyError) and unknown:
-        name, scope, kind = unknown.groups()
-        for registry in _registries():
-            if registry.name == kind and scope in (None, registry.scope):
-                return unknown_type(name, registry)
+    unknown = re.match(r'(\S+) is not in the .* registry', one_line(error))
+    if isinstance(error, KeyError) and unknown and 'registry' in frames[-1].f_locals:
+        return unknown_type(unknown[1], frames[-1].f_locals['registry'])
     return None
-
-
-def _built(error: BaseException, name: str) -> type | None:
-    """The class that was being built when a constructor of this name, its own or a base's, refused an argument."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    building = [i for i, frame in enumerate(frames) if frame.f_code.co_name == 'build_from_cfg']
-    # What mmengine calls is the constructor of the class, which calls those of its bases.
-    for called in frames[building[-1] + 1 :][:1] if building else ():
-        for cls in called.f_globals.values():
-            if inspect.isclass(cls) and getattr(vars(cls).get('__init__'), '__code__', None) is called.f_code:
-                return cls
-    # It was not entered.
-    known = (cls for registry in _registries() for cls in registry.module_dict.values())
-    return next((cls for cls in known if getattr(cls, '__name__', '') == name), None)
-
-
-def _registries() -> list[Registry]:
-    """All registries, first those of the toolbox of the config that is run."""
-    import mmengine.registry
-    from mmengine.registry import Registry
-
-    roots = [root for root in vars(mmengine.registry).values() if isinstance(root, Registry)]
-    scope = mmengine.registry.DefaultScope.get_current_instance()
-    every = [registry for root in roots for registry in (root, *root.children.values())]
-    return sorted(every, key=lambda registry: scope is None or registry.scope != scope.scope_name)
 
 
 def unknown_type(name: str, registry: Registry) -> str:
