@@ -39,12 +39,9 @@ def find_versions() -> dict[str, str | None]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    spec = importlib.util.find_spec('mmcv') if is_found('mmcv') else None
-    folders = spec.submodule_search_locations if spec else None
-    ops = [
-        path.name for folder in folders or () for path in Path(folder).glob('_ext*') if path.suffix in ('.so', '.pyd')
-    ]
-    versions['mmcv._ext'] = ops[0] if ops else None
+    folders = is_found('mmcv') and importlib.util.find_spec('mmcv').submodule_search_locations or ()
+    ops = (path for folder in folders for path in Path(folder).glob('_ext*') if path.suffix in ('.so', '.pyd'))
+    versions['mmcv._ext'] = next((path.name for path in ops), None)
     return versions
 
 
@@ -117,9 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f'  {"if wanted" if clash.note else "mend"}: {_runnable(clash.mend)}')
     if any(not clash.note for clash in clashes):
         return 1
-    works = ['classification', *(['detection'] if _is_there('mmdet', versions) else [])]
-    works += ['segmentation'] if _is_there('mmseg', versions) else []
-    works += ['video'] if _is_there('mmaction', versions) else []
+    tasks = {'mmdet': 'detection', 'mmseg': 'segmentation', 'mmaction': 'video'}
+    works = ['classification', *(task for module, task in tasks.items() if _is_there(module, versions))]
     print(f'Nothing clashes. Ready: {", ".join(works)}.')
     return 0
 
