@@ -60,13 +60,19 @@ def read_valid_config(path: Path) -> Config:
     """Read a config of one of the toolboxes from its file.
 
     Raises:
-        UsageError: it is none, or its toolbox is not installed.
+        UsageError: it is none, or its toolbox or that of a ``_base_`` is not installed.
     """
     try:
         cfg = Config.fromfile(path)
-        toolbox_of(cfg)
     except Exception as error:  # a config is a program: it may raise anything
-        raise UsageError(f'{path} is no valid config: {one_line(error)} ({type(error).__name__})') from error
+        missing = [extra for scope, extra in TOOLBOXES.items() if str(error).startswith(scope)]
+        install = f": pip install 'mmstvit[{missing[0]}]'" if isinstance(error, ImportError) and missing else ''
+        line = f'{path} is no valid config: {one_line(error)} ({type(error).__name__}){install}'
+        raise UsageError(line) from error
+    try:
+        toolbox_of(cfg)
+    except (ImportError, ValueError) as error:
+        raise UsageError(one_line(error)) from error
     return cfg
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..apis.results import as_line
 from ..apis.rows import name_of
-from ..console import console, print_table
+from ..console import console, number_table, print_table
 
 ROWS = 40  # of the table; of more files the classes are counted
 
@@ -21,8 +21,7 @@ def summary(rows: Sequence[tuple[str, str]], counted: Counter, what: str = 'file
         for row in rows:
             table.add_row(*map(Text, row))
         return table
-    table = Table('class', what)
-    table.columns[1].justify = 'right'
+    table = number_table('class', what)
     for name, number in counted.most_common():
         table.add_row(Text(name), str(number))
     return table
@@ -61,9 +60,7 @@ class Tally:
 def figures_of_classes(rows: Sequence[Sequence]) -> Table:
     """Make a table of :attr:`.Report.rows`: a row for each class, and the mean of all."""
     head, *rest = rows
-    table = Table(*head)
-    for column in table.columns[1:]:
-        column.justify = 'right'
+    table = number_table(*head)
     for row in rest:
         cells = [f'{value:.3f}' if isinstance(value, float) else str(value) for value in row]
         table.add_row(*cells, end_section=row is rest[-2])

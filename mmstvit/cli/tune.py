@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from ..apis.models import chosen_device
 from ..apis.tuning import tune
 from ..apis.tuning_report import BLOCKS, CARD, CONFIG, agreeing, figures
 from ..apis.weights import check_checkpoint
-from ..console import console, print_table
+from ..console import console, number_table, print_table
 from ..errors import one_line_errors
 from ..measure.networks import quieten
 from ..measure.timing import Timing
@@ -70,9 +69,8 @@ def run(args: argparse.Namespace) -> None:
     with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
         result = tune(*given, timing, args.trust_checkpoint, progress)
     heads, *rows = figures(result)
-    table = Table(*heads, title=f'batch {result["batch_size"]}, {result["images"]["held_out"]} held-out images')
-    for column in table.columns[1:]:
-        column.justify = 'right'
+    title = f'batch {result["batch_size"]}, {result["images"]["held_out"]} held-out images'
+    table = number_table(*heads, title=title)
     for row in rows:
         table.add_row(*row)
     print_table(screen, table, (BLOCKS,))
