@@ -74,7 +74,7 @@ def _infer_windows(
     stride = window if stride is None else stride
     if window <= 0 or stride <= 0:
         raise ValueError(f'window={window} and stride={stride} must be greater than 0, in seconds')
-    steps = Compose([_seekable(step) for step in pipeline]).transforms
+    steps = Compose([_by_opencv(step) for step in pipeline]).transforms
     openers = [i for i, step in enumerate(steps) if role_of(step) == 'Init']
     if not openers:
         raise ValueError('windows need a test pipeline with a step that opens videos, such as OpenCVInit')
@@ -93,21 +93,18 @@ def _infer_windows(
     return WindowScores(times[np.array(spans)], torch.stack(scores), torch.stack(scores).mean(dim=0))
 
 
-def _seekable(step: dict) -> dict:
-    """Replace steps for PyAV, which keep all frames up to the last one that is wanted; OpenCV goes to a frame."""
-    match = re.fullmatch(r'(?:PyAV|PIMS)(Init|Decode)', type_name(step))
+def _by_opencv(step: dict) -> dict:
+    """Replace steps for other readers: OpenCV goes to a frame, PyAV's keep all frames up to the last one wanted."""
+    match = re.fullmatch(r'(?:Decord|PyAV|PIMS)(Init|Decode)', type_name(step))
     return dict(type=f'mmaction.OpenCV{match[1]}') if match else step
 
 
 def _times(opened: dict) -> np.ndarray:
     """Return the presentation times of frames, and behind them the end of the last one, in seconds."""
-    reader, total = opened['video_reader'], opened['total_frames']
+    reader = opened['video_reader']
     if isinstance(reader, Video):
         return reader.times
-    if hasattr(reader, 'get_frame_timestamp'):  # decord's
-        stamps = reader.get_frame_timestamp(np.arange(total))
-        return np.append(stamps[:, 0], stamps[-1, 1]) - stamps[0, 0]
-    return np.arange(total + 1) / (opened.get('avg_fps') or reader.fps)
+    return np.arange(opened['total_frames'] + 1) / reader.fps  # mmcv's, of files that are elsewhere
 
 
 def _spans(times: np.ndarray, window: float, stride: float) -> list[tuple[int, int]]:
