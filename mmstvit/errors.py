@@ -94,8 +94,10 @@ def place_of(error: BaseException) -> str | None:
 
 def _text(error: BaseException) -> str:
     """The text of an exception, or of what it lacks one for."""
-    if _is_key(error):  # a key alone says nothing
-        return f'{_where(error)} finds no {error.args[0]!r}'
+    if isinstance(error, KeyError) and len(error.args) == 1 and ' ' not in str(error.args[0]).strip():
+        # A key alone says nothing: the function that raised is told, with its class.
+        code = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1].f_code
+        return f'{getattr(code, "co_qualname", code.co_name)} finds no {error.args[0]!r}'
     if isinstance(error, AssertionError) and not str(error):
         return traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
     return one_line(error)
@@ -132,16 +134,6 @@ def _log_traceback(error: BaseException) -> str | None:
     return None
 
 
-def _is_key(error: BaseException) -> bool:
-    return isinstance(error, KeyError) and len(error.args) == 1 and ' ' not in str(error.args[0]).strip()
-
-
-def _where(error: BaseException) -> str:
-    """The function that raised, with its class."""
-    code = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1].f_code
-    return getattr(code, 'co_qualname', code.co_name)
-
-
 def _explain(error: BaseException) -> str | None:
     """A better line for the commonest faults of a config: an unknown setting or type, a pipeline without its end."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -162,10 +154,13 @@ def _explain(error: BaseException) -> str | None:
 
 def unknown_type(name: str, registry: Registry) -> str:
     """The line for a ``type`` that nothing is registered under."""
-    known: dict[str, str] = {}
-    for full in _registered(registry):
-        # A name without its scope is compared with names without theirs.
-        known.setdefault(full if '.' in name else full.split('.')[-1], full)
+    names, root = list(registry.module_dict), registry
+    while root.parent is not None:
+        root = root.parent
+        names += root.module_dict
+    names += [f'{scope}.{name}' for scope, child in root.children.items() for name in child.module_dict]
+    # A name without its scope is compared with names without theirs.
+    known = {full if '.' in name else full.split('.')[-1]: full for full in reversed(names)}
     near = nearest(name, known)
     hint = f'did you mean {known[near]}?' if near else 'what registers it must be named in custom_imports'
     return f"{registry.scope} knows no {registry.name} of type='{name}'; {hint}"
@@ -190,14 +185,3 @@ def settings_of(cls: type) -> list[str]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return list(dict.fromkeys([*names, *getattr(cls, 'flat_options', ())]))
-
-
-def _registered(registry: Registry) -> list[str]:
-    """All names that may stand as ``type`` where ``registry`` is asked."""
-    names = list(registry.module_dict)
-    root = registry
-    while root.parent is not None:
-        root = root.parent
-        names += root.module_dict
-    names += [f'{scope}.{name}' for scope, child in root.children.items() for name in child.module_dict]
-    return names

@@ -124,10 +124,6 @@ def add_reports(cfg: Config, outs: Sequence[str], per_class: bool, matrix: bool)
             _add_metric(cfg, type=kind, out_file_path=out)
 
 
-def _name(metric: Any) -> str:
-    return type_name(metric) if isinstance(metric, dict) else ''
-
-
 def _add_metric(cfg: Config, **metric: Any) -> None:
     cfg.test_evaluator = [*entries_of(cfg.test_evaluator), ConfigDict(metric)]
 
@@ -137,7 +133,7 @@ def _collect_classes(cfg: Config, matrix: bool) -> None:
     if cfg.default_scope == 'mmdet':
         if matrix:
             raise UsageError('--confusion-matrix is not for detectors: leave it out, --per-class gives their AP')
-        metrics = [metric for metric in entries_of(cfg.test_evaluator) if _name(metric) == 'CocoMetric']
+        metrics = [metric for metric in entries_of(cfg.test_evaluator) if type_name(metric) == 'CocoMetric']
         if not metrics:
             raise UsageError('--per-class needs a CocoMetric as test_evaluator in mmdet')
         for metric in metrics:
@@ -164,7 +160,7 @@ def _has_several_labels(cfg: Config) -> bool:
 
 def _matrix_key(cfg: Config) -> str | None:
     """Return the name of the confusion matrix among the metrics."""
-    own = [m for m in entries_of(cfg.test_evaluator) if _name(m) in ('ConfusionMatrix', PixelMatrix.__name__)]
+    own = [m for m in entries_of(cfg.test_evaluator) if type_name(m) in ('ConfusionMatrix', PixelMatrix.__name__)]
     return f'{own[0].get("prefix") or _MATRIX}/result' if own else None
 
 

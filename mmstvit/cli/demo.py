@@ -42,18 +42,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_args(args: argparse.Namespace) -> None:
-    """Refuse what cannot take effect, and set the number of threads.
-
-    Raises:
-        UsageError: as said.
-    """
-    set_threads(args.threads)
-    if args.checkpoint and not args.model:
-        raise UsageError('--checkpoint is the weights of --model: give that too')
-    check_checkpoint(args.checkpoint)
-
-
 def own_model(args: argparse.Namespace) -> DemoModel | None:
     """Load the model of ``--model``, so that what is wrong with it is reported before the page is there."""
     if args.model is None:
@@ -70,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors(), tempfile.TemporaryDirectory(prefix='mmstvit-demo-') as folder:
         args = parse_args(argv)
-        check_args(args)
+        set_threads(args.threads)
+        if args.checkpoint and not args.model:
+            raise UsageError('--checkpoint is the weights of --model: give that too')
+        check_checkpoint(args.checkpoint)
         prepare_gradio(f'{folder}/uploads')
         quieten()
         offer = Offer(args.work_dirs, args.device, args.trust_checkpoint, Path(folder, 'samples'), own_model(args))

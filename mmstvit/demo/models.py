@@ -4,7 +4,6 @@ import contextlib
 import copy
 import functools
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..apis.files import IMAGES, VIDEOS
 from ..apis.inference import inference_model
 from ..apis.inputs import INPUT_ERRORS
 from ..apis.models import classes_of, get_model
-from ..apis.results import draw_prediction, record
+from ..apis.results import as_line, draw_prediction, record
 from ..engine.whole_checkpoints import newest_whole_checkpoint
 from ..errors import UsageError, one_line
 from ..measure.networks import Network, input_shape, network_of
@@ -181,9 +180,7 @@ class DemoModel:
 
     def _named(self, prediction: dict) -> dict[str, float] | str:
         if 'objects' in prediction:
-            counted = Counter(one['class'] for one in prediction['objects'])
-            names = [f'{number} x {name}' if number > 1 else name for name, number in sorted(counted.items())]
-            return ', '.join(names) or 'nothing'
+            return as_line(prediction)
         if 'areas' in prediction:
             return {one['class']: one['share'] for one in prediction['areas'][:_TOP]}
         scores = [float(score) for score in prediction['pred_scores']]
