@@ -13,7 +13,6 @@ from ..errors import UsageError
 from .inputs import INPUT_ERRORS, LocalCopies, checked_path, infer_each
 from .models import chosen_device, get_model, scope_of
 from .pipelines import image_pipeline
-from .scopes import toolbox_scope
 
 
 def infer(
@@ -50,12 +49,9 @@ def infer(
     except UsageError as error:
         raise ValueError(str(error)) from error
     with LocalCopies() as copies:
-        # The caller's scope is its own between two results.
-        with toolbox_scope(scope):
-            results = iter(_stream(model, scope, inputs, copies.local, batch_size, **kwargs))
-        none_left = object()
+        results, none_left = _stream(model, scope, inputs, copies.local, batch_size, **kwargs), object()
         while True:
-            with toolbox_scope(scope), torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
                 result = next(results, none_left)
             if result is none_left:
                 return

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..io.image_transforms import guard_images
 from ..registry import type_name
 from .inputs import checked_image
+from .scopes import toolbox_scope
 
 _pipelines: WeakKeyDictionary = WeakKeyDictionary()  # model -> the steps of its config, and what was built of them
 
@@ -63,14 +64,15 @@ def config_of(model: nn.Module) -> Config:
 def image_pipeline(model: nn.Module) -> Compose:
     """Return the test pipeline of a model of images with its checks, for inputs as of :func:`.checked_image`.
 
-    It is built once, in the scope of the toolbox: that takes as long as a small network does.
+    It is built once: that takes as long as a small network does.
     """
     steps = test_dataset_of(config_of(model)).pipeline
     known, pipeline = _pipelines.get(model, (None, None))
     if known != steps:
         # What loads the image is replaced, and there are no annotations.
         rest = [step for step in steps if not type_name(step).startswith(('LoadImage', 'LoadAnnotations'))]
-        pipeline = Compose([_Load(loading_step(steps)), *guard_images(Compose(rest).transforms)])
+        with toolbox_scope(config_of(model).default_scope):
+            pipeline = Compose([_Load(loading_step(steps)), *guard_images(Compose(rest).transforms)])
         _pipelines[model] = copy.deepcopy(steps), pipeline
     return pipeline
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..io.videos import Video, guard_reading, role_of
 from ..registry import type_name
 from .pipelines import test_dataset_of
+from .scopes import toolbox_scope
 
 
 class WindowScores(NamedTuple):
@@ -58,23 +59,24 @@ def infer_video(
         ValueError: the video cannot be read, or window and stride mean nothing.
     """
     # mmaction2 looks for a variable `test_pipeline` of the config, which not all have.
-    pipeline = copy.deepcopy(test_dataset_of(model.cfg).pipeline)
+    steps = copy.deepcopy(test_dataset_of(model.cfg).pipeline)
+    with toolbox_scope('mmaction'):
+        pipeline = Compose(steps if window is None else [_by_opencv(step) for step in steps]).transforms
     sample = dict(filename=video, label=-1, start_index=0, modality='RGB')
     if window is not None:
         return _infer_windows(model, sample, pipeline, window, stride, progress)
     if stride is not None:
         raise ValueError(f'stride={stride} has no effect without a window')
-    return inference_recognizer(model, sample, Compose(guard_reading(Compose(pipeline).transforms)))
+    return inference_recognizer(model, sample, Compose(guard_reading(pipeline)))
 
 
 def _infer_windows(
-    model: torch.nn.Module, sample: dict, pipeline: list[dict], window: float, stride: float | None, progress: bool
+    model: torch.nn.Module, sample: dict, steps: list, window: float, stride: float | None, progress: bool
 ) -> WindowScores:
     """Infer the windows of a video, which is opened once; only frames that the pipeline takes are decoded."""
     stride = window if stride is None else stride
     if window <= 0 or stride <= 0:
         raise ValueError(f'window={window} and stride={stride} must be greater than 0, in seconds')
-    steps = Compose([_by_opencv(step) for step in pipeline]).transforms
     openers = [i for i, step in enumerate(steps) if role_of(step) == 'Init']
     if not openers:
         raise ValueError('windows need a test pipeline with a step that opens videos, such as OpenCVInit')
