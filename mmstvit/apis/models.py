@@ -20,8 +20,7 @@ from ..errors import UsageError, one_line, suggest
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..model_index import model_index
 from ..registry import resolve_type
-from .pipelines import config_of, test_dataset_of
-from .scopes import toolbox_scope
+from .pipelines import config_of, test_dataset_of, toolbox_scope
 from .weights import load_weights, read_weights, set_options_of
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox

@@ -1,6 +1,9 @@
-"""The test pipeline of a config, and what it says about the inputs of the network."""
+"""The test pipeline of a config, built for inference, and what it says about the inputs of the network."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -8,7 +11,7 @@ import numpy as np
 from mmcv.image import bgr2gray
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import nn
 
 from ..engine.datasets import innermost
@@ -16,9 +19,9 @@ from ..errors import UsageError
 from ..io.image_transforms import guard_images
 from ..registry import type_name
 from .inputs import checked_image
-from .scopes import toolbox_scope
 
 _pipelines: WeakKeyDictionary = WeakKeyDictionary()  # model -> the steps of its config, and what was built of them
+_lock = RLock()
 
 
 def test_dataset_of(cfg: Config) -> ConfigDict:
@@ -75,6 +78,19 @@ def image_pipeline(model: nn.Module) -> Compose:
             pipeline = Compose([_Load(loading_step(steps)), *guard_images(Compose(rest).transforms)])
         _pipelines[model] = copy.deepcopy(steps), pipeline
     return pipeline
+
+
+@contextmanager
+def toolbox_scope(scope: str) -> Iterator[None]:
+    """Context manager in which names are looked up in a toolbox.
+
+    mmengine's scope belongs to the process, so one thread at a time can be inside.
+
+    Args:
+        scope: of the toolbox, e.g. ``'mmdet'``.
+    """
+    with _lock, DefaultScope.overwrite_default_scope(scope):
+        yield
 
 
 class _Load:

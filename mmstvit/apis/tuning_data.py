@@ -15,8 +15,7 @@ from .configs import find_config
 from .files import IMAGES, find_inputs
 from .inputs import INPUT_ERRORS
 from .models import classes_of, read_valid_config
-from .pipelines import image_pipeline, test_dataset_of
-from .scopes import toolbox_scope
+from .pipelines import image_pipeline, test_dataset_of, toolbox_scope
 
 
 class Samples(NamedTuple):

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ..io.videos import Video, guard_reading, role_of
 from ..registry import type_name
-from .pipelines import test_dataset_of
-from .scopes import toolbox_scope
+from .pipelines import test_dataset_of, toolbox_scope
 
 
 class WindowScores(NamedTuple):
