@@ -45,18 +45,17 @@ def test_dataset_of(cfg: Config) -> ConfigDict:
 test_dataset_of.__test__ = False  # type: ignore[attr-defined]  # no test of pytest
 
 
-def loading_step(pipeline: list[dict]) -> dict[str, Any]:
-    """Return the config of the step that loads an image, mmcv's with its defaults where there is none."""
-    loads = (dict(step) for step in pipeline if type_name(step).startswith('LoadImage'))
-    return next(loads, dict(type='LoadImageFromFile'))
+def backbone_of(cfg: Config) -> dict:
+    """Return the config of the backbone, inside of what may be wrapped around it."""
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    while isinstance(backbone.get('backbone'), dict):
+        backbone = backbone['backbone']
+    return backbone
 
 
 def channels_of(cfg: Config) -> int:
     """Return the channels of the network's input, ``in_channels`` of its backbone."""
-    backbone = (cfg.get('model') or {}).get('backbone') or {}
-    while isinstance(backbone.get('backbone'), dict):  # a wrapper around one
-        backbone = backbone['backbone']
-    return backbone.get('in_channels', 3)
+    return backbone_of(cfg).get('in_channels', 3)
 
 
 def config_of(model: nn.Module) -> Config:
@@ -75,7 +74,7 @@ def image_pipeline(model: nn.Module) -> Compose:
         # What loads the image is replaced, and there are no annotations.
         rest = [step for step in steps if not type_name(step).startswith(('LoadImage', 'LoadAnnotations'))]
         with toolbox_scope(config_of(model).default_scope):
-            pipeline = Compose([_Load(loading_step(steps)), *guard_images(Compose(rest).transforms)])
+            pipeline = Compose([_Load(steps), *guard_images(Compose(rest).transforms)])
         _pipelines[model] = copy.deepcopy(steps), pipeline
     return pipeline
 
@@ -97,11 +96,12 @@ class _Load:
     """The first step of a pipeline: read a file as the config does, or take an array in its place.
 
     Args:
-        step: the config of the step that loads files.
+        steps: the config of the pipeline; without a step that loads images it is mmcv's with its defaults.
     """
 
-    def __init__(self, step: dict) -> None:
-        loader = TRANSFORMS.build(step)
+    def __init__(self, steps: list[dict]) -> None:
+        loads = (step for step in steps if type_name(step).startswith('LoadImage'))
+        loader = TRANSFORMS.build(next(loads, dict(type='LoadImageFromFile')))
         (self.load_file,) = guard_images([loader])
         self.gray = getattr(loader, 'color_type', 'color') == 'grayscale'
         self.dtype = np.float32 if getattr(loader, 'to_float32', False) else np.uint8
