@@ -1,7 +1,6 @@
 """Speed of networks side by side: ``tools/analysis_tools/benchmark.py``."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -77,7 +76,6 @@ def timing_of(args: argparse.Namespace) -> Timing:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own messages
     with one_line_errors():
         args = parse_args(argv)
         if args.suite:

@@ -14,21 +14,8 @@ from ..console import console, number_table, print_table
 ROWS = 40  # of the table; of more files the classes are counted
 
 
-def summary(rows: Sequence[tuple[str, str]], counted: Counter, what: str = 'files') -> Table:
-    """Make a table with a row for each file or frame, or, of many, how often each class was predicted."""
-    if len(rows) <= ROWS:
-        table = Table(what[:-1], 'prediction')
-        for row in rows:
-            table.add_row(*map(Text, row))
-        return table
-    table = number_table('class', what)
-    for name, number in counted.most_common():
-        table.add_row(Text(name), str(number))
-    return table
-
-
 class Tally:
-    """Collect predictions for a table, and count what could not be read.
+    """A table with a row for each file or frame or, of many, how often each class was predicted.
 
     Args:
         what: they are of: ``'files'`` or ``'frames'``.
@@ -52,7 +39,13 @@ class Tally:
     def print(self) -> None:
         """Print the table, the time, and how many could not be read."""
         seconds = time.perf_counter() - self._begin
-        print_table(console(), summary(self._rows, self._counted, self.what))
+        if len(self._rows) <= ROWS:
+            table, rows = Table(self.what[:-1], 'prediction'), self._rows
+        else:
+            table, rows = number_table('class', self.what), self._counted.most_common()
+        for name, value in rows:
+            table.add_row(Text(name), Text(str(value)))
+        print_table(console(), table)
         line = f'{self._number} {self.what} in {seconds:.1f} s, {self._number / seconds:.1f} a second'
         print(line + (f'; {self.failed} could not be read' if self.failed else ''))
 

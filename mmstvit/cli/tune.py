@@ -1,7 +1,6 @@
 """A network as fast as it must be, by removing tokens: ``mmstvit tune``."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -88,7 +87,6 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own messages
     with one_line_errors():
         args = parse_args(argv)
         quieten()
