@@ -102,7 +102,11 @@ def _config(model: nn.Module) -> dict[str, Any]:
     if settings := getattr(model, 'settings', None):
         config = {**settings, 'num_classes': model.num_classes, 'mmstvit_version': __version__}
     elif getattr(model, 'pretrained_cfg', None):
-        config = _config_of_timm(model)
+        from timm.models._hub import save_config_for_hf
+
+        with tempfile.TemporaryDirectory() as folder:
+            save_config_for_hf(model, str(Path(folder, CONFIG)))
+            config = json.loads(Path(folder, CONFIG).read_text(encoding='utf-8'))
     else:
         raise UsageError(f'{type(model).__name__} is not of mmstvit.create_model or timm: how to build it is not known')
     if reduction := reduction_of(model):
@@ -112,14 +116,6 @@ def _config(model: nn.Module) -> dict[str, Any]:
     except TypeError as error:
         raise UsageError(f'the settings of the network cannot be written as JSON: {error}') from error
     return config
-
-
-def _config_of_timm(model: nn.Module) -> dict[str, Any]:
-    from timm.models._hub import save_config_for_hf
-
-    with tempfile.TemporaryDirectory() as folder:
-        save_config_for_hf(model, str(Path(folder, CONFIG)))
-        return json.loads(Path(folder, CONFIG).read_text(encoding='utf-8'))
 
 
 def _build(config: dict[str, Any], weights: Path) -> nn.Module:
