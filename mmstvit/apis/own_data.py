@@ -16,31 +16,12 @@ from ..engine.coco_folders import read_coco_folder
 from ..engine.running import dumpable
 from ..engine.schedules import scale_minimum, shorten_warm_up
 from ..errors import UsageError
-from ..io.files import write_whole
 from ..paths import is_address
 from ..registry import entries_of, type_name
 from .files import IMAGES, VIDEOS
 
 _LEAST_BATCHES = 10  # of an epoch, by default: few images make small batches
 _KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'backend_args')  # settings of the config's data sets that stay
-
-
-def write_own_config(cfg: Config, folder: str, path: Path, given: Collection[str] = ()) -> None:
-    """Write the config of a training on a folder of one's own data.
-
-    Args:
-        cfg: of the model; see :func:`config_for_folder`.
-        folder: the data.
-        path: of the file that is written, beside which lists of a split are put.
-        given: names of settings that stay as they are in ``cfg``.
-
-    Raises:
-        UsageError: as :func:`config_for_folder`.
-    """
-    own = config_for_folder(cfg, folder, path.parent, given)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, own.pretty_text.encode())
-    print(f'The config is written to {path}: mmstvit test, infer and train take it.')
 
 
 def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[str] = ()) -> Config:
