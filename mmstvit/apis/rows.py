@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ ROW_FILES = ('.jsonl', '.csv')
 _CORNERS = ('left', 'top', 'right', 'bottom')
 
 
-class RowFile:
+class RowFile(AbstractContextManager):
     """A file of predictions, of which each is there as soon as it is written.
 
     ``.jsonl`` gets a line of JSON for each :func:`.record`. ``.csv`` gets a row for each image or video, with the best
@@ -36,9 +37,6 @@ class RowFile:
             names = ['file', *(('frame', 'time') if of_frames else ()), *columns, 'error']
             self._csv = csv.DictWriter(self._file, names, extrasaction='ignore')
             self._csv.writeheader()
-
-    def __enter__(self) -> 'RowFile':
-        return self
 
     def __exit__(self, *error: Any) -> None:
         self._file.close()

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,27 +161,6 @@ def add_picture_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
         '--show-dir', metavar='DIR', help=f'folder for the pictures; default work_dirs/<config name>/{folder}'
     )
     add_shared(parser, '--device', '--cfg-options', '--trust-checkpoint')
-
-
-def check_limited(args: argparse.Namespace, scope: str, limits: Mapping[str, tuple[Sequence[str], Any, str]]) -> None:
-    """Check options that only some toolboxes have, and fill in their defaults; where they have no effect it is 1.
-
-    Args:
-        args: of a command, ``None`` for what was not given.
-        scope: the toolbox.
-        limits: option -> the toolboxes that have it, its default, and what it is for.
-
-    Raises:
-        UsageError: an option has no effect on models of this toolbox, or is a whole number below 1.
-    """
-    for name, (scopes, default, reason) in limits.items():
-        option, value = f'--{name.replace("_", "-")}', getattr(args, name)
-        if value is None:
-            setattr(args, name, default if default is None or scope in scopes else 1)
-        elif scope not in scopes:
-            raise UsageError(f'{option} is for {reason}')
-        elif isinstance(value, int) and value < 1:
-            raise UsageError(f'{option} {value}: it must be at least 1')
 
 
 def output_file(path: str | None, option: str, endings: Sequence[str]) -> None:
