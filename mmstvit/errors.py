@@ -137,10 +137,13 @@ def _log_traceback(error: BaseException) -> str | None:
 def _explain(error: BaseException) -> str | None:
     """A better line for the commonest faults of a config: an unknown setting or type, a pipeline without its end."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if isinstance(error, TypeError):
-        refused = re.search(r"\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    refused = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if isinstance(error, TypeError) and refused:
+        from mmengine.registry import LOOPS  # the runner builds its own loops without the registry
+
         built = [frame.f_locals.get('obj_cls') for frame in frames if frame.f_code.co_name == 'build_from_cfg']
-        return _unknown_setting(built[-1], refused[1]) if refused and built and inspect.isclass(built[-1]) else None
+        cls = built[-1] if built else LOOPS.get(refused[1])
+        return _unknown_setting(cls, refused[2]) if inspect.isclass(cls) else None
     if isinstance(error, KeyError) and error.args == ('inputs',) and 'Preprocessor' in (place_of(error) or ''):
         return (
             'the samples of the data set have no inputs: its pipeline must end with a step that packs them, such as '
