@@ -27,18 +27,15 @@ from .weights import load_weights, read_weights, set_options_of
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg', 'mmaction': 'video'}
 
 
-def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
-    """Read the config of a name, a path or a config, and its entry in the model index."""
+def _read_config(model: str | PathLike | Config) -> Config:
+    """Read the config of a name or a path, or copy one."""
     if isinstance(model, Config):
-        return copy.deepcopy(model), {}
-    name = str(model)
-    if name.endswith('.py'):
-        return Config.fromfile(name), {}
-    index = model_index()
-    if name not in index:
+        return copy.deepcopy(model)
+    name, index = str(model), model_index()
+    if not name.endswith('.py') and name not in index:
         hint = suggest(name, index) or '; mmstvit.list_models() has the names'
         raise ValueError(f'there is no model named {name}{hint}')
-    return Config.fromfile(index[name]['Config']), index[name]
+    return Config.fromfile(name if name.endswith('.py') else index[name]['Config'])
 
 
 def toolbox_of(cfg: Config) -> str:
@@ -81,11 +78,9 @@ def published_weights(model: str | PathLike | Config) -> str:
     Raises:
         ValueError: an unknown name, or there are none.
     """
-    cfg, entry = _read_config(model)
-    if not entry and cfg.filename:
-        path, entries = Path(cfg.filename).resolve(), model_index().values()
-        entry = next((e for e in entries if e.get('Weights') and Path(e['Config']).resolve() == path), {})
-    weights = entry.get('Weights') or cfg.get('load_from')
+    cfg = _read_config(model)
+    published = {Path(entry['Config']).resolve(): entry.get('Weights') for entry in model_index().values()}
+    weights = published.get(Path(cfg.filename or '').resolve()) or cfg.get('load_from')
     if not weights:
         what = cfg.filename or 'this config' if isinstance(model, Config) else model
         raise CheckpointError(f'no weights are published for {what}: give a checkpoint, or pretrained=False')
@@ -122,7 +117,7 @@ def get_model(
             machine has not.
         OSError: the checkpoint is not there (``FileNotFoundError``) or cannot be downloaded.
     """
-    cfg, _ = _read_config(model)
+    cfg = _read_config(model)
     if pretrained is True:
         pretrained = published_weights(model)
     if kwargs:
