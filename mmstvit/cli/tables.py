@@ -51,7 +51,7 @@ class Tally:
 
 
 def figures_of_classes(rows: Sequence[Sequence]) -> Table:
-    """Make a table of :attr:`.Report.rows`: a row for each class, and the mean of all."""
+    """Make a table of the rows of :func:`.report_of`: one for each class, and the mean of all."""
     head, *rest = rows
     table = number_table(*head)
     for row in rest:

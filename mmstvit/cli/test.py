@@ -103,9 +103,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if out.endswith('.json'):
                 write_json(out, metrics)
         if args.per_class or args.confusion_matrix:
-            report = report_of(cfg, metrics, class_names(runner.test_dataloader.dataset))
-            print_table(console(), figures_of_classes(report.rows))
+            rows, matrix = report_of(cfg, metrics, class_names(runner.test_dataloader.dataset))
+            print_table(console(), figures_of_classes(rows))
+            matrix = matrix if args.confusion_matrix else None
             tables = [out for out in args.out if out.endswith('.csv')] or [None]
             for table in tables:
-                written = write_reports(report, Path(runner.log_dir), table, args.confusion_matrix)
+                written = write_reports(rows, matrix, Path(runner.log_dir), table)
             print(*(f'{what}: {path}' for what, path in written.items()), sep='\n')
