@@ -75,12 +75,6 @@ def tokens_of(model: torch.nn.Module, args: argparse.Namespace, name: str) -> To
         raise UsageError(one_line(error)) from error
 
 
-def title_of(model: torch.nn.Module, maps: TokenMaps | TokenGroups) -> str:
-    """Return what is predicted; of a detector nothing: its objects would fill the title."""
-    scope = scope_of(model)
-    return '' if scope == 'mmdet' else as_line(record(maps.result, scope, model))
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
@@ -95,11 +89,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             draw, draw_sheet = groups_picture, groups_sheet
             if args.tokens or args.unit or args.alpha != ALPHA:
                 raise UsageError('--tokens, --unit and --alpha are for semantic tokens, and this model has none')
-        names = picture_names(args.inputs, SHEET)
+        names, scope = picture_names(args.inputs, SHEET), scope_of(model)
         all_maps, titles, arrays = [], [], {'inputs': np.array(args.inputs)}
         for number, (path, name) in enumerate(zip(args.inputs, names)):
             maps = tokens_of(model, args, path)
-            title = title_of(model, maps)
+            # A detector's objects would fill it.
+            title = '' if scope == 'mmdet' else as_line(record(maps.result, scope, model))
             try:
                 image = draw(maps, title=f'{Path(path).name}   {title}'.strip())
             except ValueError as error:
