@@ -28,16 +28,12 @@ for _patch in (*_PATCHES, 'multimodal'):
     import_module(f'.compat.{_patch}', __name__).install()
 
 _LAZY = {
-    'inference_model': 'mmstvit.apis',
-    'create_model': 'mmstvit.apis',
-    'get_model': 'mmstvit.apis',
+    **dict.fromkeys(('create_model', 'get_model', 'inference_model'), 'mmstvit.apis'),
+    **dict.fromkeys(('reduce_', 'restore_'), 'mmstvit.models.reduction'),
+    **dict.fromkeys(('from_pretrained', 'save_pretrained'), 'mmstvit.hub'),
     'list_models': 'mmstvit.model_index',
     'convert_published_state_dict': 'mmstvit.converters',
-    'reduce_': 'mmstvit.models.reduction',
-    'restore_': 'mmstvit.models.reduction',
     'tune': 'mmstvit.apis.tuning',
-    'save_pretrained': 'mmstvit.hub',
-    'from_pretrained': 'mmstvit.hub',
 }
 
 __all__ = ['__version__', *_LAZY]

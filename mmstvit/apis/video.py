@@ -76,11 +76,10 @@ def _infer_windows(
     stride = window if stride is None else stride
     if window <= 0 or stride <= 0:
         raise ValueError(f'window={window} and stride={stride} must be greater than 0, in seconds')
-    openers = [i for i, step in enumerate(steps) if role_of(step) == 'Init']
-    if not openers:
+    behind = next((i for i, step in enumerate(steps, 1) if role_of(step) == 'Init'), None)
+    if behind is None:
         raise ValueError('windows need a test pipeline with a step that opens videos, such as OpenCVInit')
     steps = guard_reading(steps)
-    behind = openers[0] + 1
     opened = Compose(steps[:behind])(sample)
     times = _times(opened)
     spans = _spans(times, window, stride)
