@@ -39,7 +39,8 @@ def find_versions() -> dict[str, str | None]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    folders = is_found('mmcv') and importlib.util.find_spec('mmcv').submodule_search_locations or ()
+    spec = importlib.util.find_spec('mmcv') if is_found('mmcv') else None
+    folders = (spec and spec.submodule_search_locations) or ()
     ops = (path for folder in folders for path in Path(folder).glob('_ext*') if path.suffix in ('.so', '.pyd'))
     versions['mmcv._ext'] = next((path.name for path in ops), None)
     return versions

@@ -114,7 +114,7 @@ def _lines(versions: Mapping) -> Iterator[Clash]:
         elif not there and module in ('mmengine', 'mmcv', 'mmpretrain'):
             yield Clash(f'no {module}: classification needs it', f'pip install {_pinned(names[0])}')
     name, version = installed('mmengine', versions)
-    if not name or name == 'onedl-mmengine':
+    if not version or name == 'onedl-mmengine':
         return
     if _release(versions.get('setuptools') or '0') >= (82,):
         message = f'{name} {version} needs pkg_resources, which setuptools {versions["setuptools"]} has no more'
@@ -132,7 +132,12 @@ def _bounds(versions: Mapping) -> Iterator[Clash]:
             continue
         for module, (low, below) in bounds.items():
             name, version = installed(module, versions)
-            if not versions.get(package) or not version or _release(low) <= _release(version) < _release(below):
+            if (
+                not versions.get(package)
+                or not name
+                or not version
+                or _release(low) <= _release(version) < _release(below)
+            ):
                 continue
             message = f'{package} {versions[package]} needs {module} >= {low}, < {below}, and {name} is {version}'
             maintained, replaced = LINES[module][0], package
