@@ -128,16 +128,11 @@ def _lines(versions: Mapping) -> Iterator[Clash]:
 def _bounds(versions: Mapping) -> Iterator[Clash]:
     doubled = {name for names in LINES.values() for name in names if sum(bool(versions.get(n)) for n in names) > 1}
     for package, bounds in BOUNDS.items():
-        if package in doubled:  # reported already, and its version says little
+        if package in doubled or not versions.get(package):  # the former are reported, and their versions say little
             continue
         for module, (low, below) in bounds.items():
             name, version = installed(module, versions)
-            if (
-                not versions.get(package)
-                or not name
-                or not version
-                or _release(low) <= _release(version) < _release(below)
-            ):
+            if not name or not version or _release(low) <= _release(version) < _release(below):
                 continue
             message = f'{package} {versions[package]} needs {module} >= {low}, < {below}, and {name} is {version}'
             maintained, replaced = LINES[module][0], package

@@ -114,7 +114,7 @@ def inference_model(
     results = list(infer(model, inputs if many else [inputs], batch_size, dtype, **kwargs))
     errors = [result for result in results if isinstance(result, INPUT_ERRORS)]
     if errors and not (many and return_exceptions):
-        errors[0].results = results  # type: ignore[attr-defined]
+        errors[0].results = results  # type: ignore[union-attr]
         raise errors[0]
     return results if many else results[0]
 

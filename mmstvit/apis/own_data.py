@@ -3,7 +3,7 @@
 import copy
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[s
     cfg.randomness = dict(cfg.get('randomness') or {})
     if cfg.randomness.get('seed') is None:
         cfg.randomness.seed = 0
-    readers = dict(mmpretrain=partial(_class_folders, IMAGES), mmdet=_coco, mmaction=partial(_class_folders, VIDEOS))
+    readers: dict[str, Callable] = {'mmdet': _coco}
+    readers.update(mmpretrain=partial(_class_folders, IMAGES), mmaction=partial(_class_folders, VIDEOS))
     if cfg.default_scope not in readers:
         raise UsageError(
             f'--data is not for {cfg.default_scope}, whose label maps do not tell the names of the classes: write a '
