@@ -93,11 +93,6 @@ def _report(versions: Mapping) -> list[str]:
     return [f'  {name:<{width}}  {text}' for name, text in rows]
 
 
-def _runnable(command: str) -> str:
-    """Replace pip in a command by that of this Python, whether or not its environment is activated."""
-    return re.sub(r'\bpip (?=(un)?install)', f'{sys.executable} -m pip ', command)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; 1 where something clashes."""
     argparse.ArgumentParser(
@@ -112,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for clash in sorted(clashes, key=lambda clash: clash.note):
         print(f'{"note" if clash.note else "clash"}: {clash.message}')
         if clash.mend:
-            print(f'  {"if wanted" if clash.note else "mend"}: {_runnable(clash.mend)}')
+            # The pip of this Python, whether or not its environment is activated.
+            command = re.sub(r'\bpip (?=(un)?install)', f'{sys.executable} -m pip ', clash.mend)
+            print(f'  {"if wanted" if clash.note else "mend"}: {command}')
     if any(not clash.note for clash in clashes):
         return 1
     tasks = {'mmdet': 'detection', 'mmseg': 'segmentation', 'mmaction': 'video'}

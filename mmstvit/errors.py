@@ -143,7 +143,11 @@ def _explain(error: BaseException) -> str | None:
 
         built = [frame.f_locals.get('obj_cls') for frame in frames if frame.f_code.co_name == 'build_from_cfg']
         cls = built[-1] if built else LOOPS.get(refused[1])
-        return _unknown_setting(cls, refused[2]) if inspect.isclass(cls) else None
+        name, known = refused[2], settings_of(cls) if inspect.isclass(cls) else []
+        if not known or name in known:
+            return None  # refused further down, by something that this class builds
+        hint = suggest(name, known) or f'; it takes {", ".join(known)}'
+        return f'{cls.__name__} has no setting {name}{hint}'
     if isinstance(error, KeyError) and error.args == ('inputs',) and 'Preprocessor' in (place_of(error) or ''):
         return (
             'the samples of the data set have no inputs: its pipeline must end with a step that packs them, such as '
@@ -167,14 +171,6 @@ def unknown_type(name: str, registry: Registry) -> str:
     near = nearest(name, known)
     hint = f'did you mean {known[near]}?' if near else 'what registers it must be named in custom_imports'
     return f"{registry.scope} knows no {registry.name} of type='{name}'; {hint}"
-
-
-def _unknown_setting(cls: type, name: str) -> str | None:
-    known = settings_of(cls)
-    if not known or name in known:
-        return None  # refused further down, by something that this class builds
-    hint = suggest(name, known)
-    return f'{cls.__name__} has no setting {name}{hint or "; it takes " + ", ".join(known)}'
 
 
 def settings_of(cls: type) -> list[str]:

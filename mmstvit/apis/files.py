@@ -38,7 +38,8 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob('*') if _is_wanted(p, path, endings))
+            shown = (p for p in path.rglob('*') if not any(d.startswith('.') for d in p.relative_to(path).parts))
+            inside = sorted(p for p in shown if p.suffix.lower() in endings and p.is_file())
             if not inside:
                 raise UsageError(f'the folder {name} has no file that ends in {", ".join(endings)}')
             files += inside
@@ -50,11 +51,6 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
     for file in files:
         named.setdefault(os.path.abspath(file), file)
     return list(named.values())
-
-
-def _is_wanted(path: Path, root: Path, endings: Sequence[str]) -> bool:
-    hidden = any(part.startswith('.') for part in path.relative_to(root).parts)
-    return path.suffix.lower() in endings and not hidden and path.is_file()  # a folder may have such a name
 
 
 def _below_common_folder(files: Sequence[Path]) -> list[Path]:

@@ -115,15 +115,6 @@ def as_line(prediction: dict) -> str:
     return ', '.join(f'{names.count(name)} x {name}' for name in dict.fromkeys(names)) or 'nothing'
 
 
-def coloured(model: nn.Module) -> dict[str, Any]:
-    """Return names and colours of the classes of a segmentor, whose number stands for a name that is not known."""
-    names = classes_of(model) or tuple(map(str, range(model.num_classes)))
-    palette = (model.dataset_meta or {}).get('palette')
-    if palette is None or len(palette) != len(names):
-        palette = distinct_colours(len(names)).tolist()
-    return dict(classes=names, palette=palette)
-
-
 @functools.lru_cache(maxsize=1)
 def _visualizer(scope: str) -> Any:
     """Return the toolbox's visualizer, one for all files: each has figures of its own."""
@@ -160,7 +151,12 @@ def draw_prediction(
         visualizer.dataset_meta = dict(model.dataset_meta, palette=palette)
         visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold)
     elif scope == 'mmseg':
-        visualizer.dataset_meta = coloured(model)
+        # A number stands for a name that is not known.
+        names = classes_of(model) or tuple(map(str, range(model.num_classes)))
+        palette = (model.dataset_meta or {}).get('palette')
+        if palette is None or len(palette) != len(names):
+            palette = distinct_colours(len(names)).tolist()
+        visualizer.dataset_meta = dict(classes=names, palette=palette)
         visualizer.add_datasample('', image, result, draw_gt=False)
     else:
         from mmpretrain.structures import DataSample

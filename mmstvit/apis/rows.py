@@ -60,12 +60,6 @@ class RowFile(AbstractContextManager):
         return [{**prediction, **{f'{key}_{i}': entry[key] for i, entry in best for key in ('class', 'score')}}]
 
 
-def name_of(prediction: dict[str, Any]) -> str:
-    """Return what a row is of: the file, of a frame with its number."""
-    frame = prediction.get('frame')
-    return prediction['file'] if frame is None else f'{prediction["file"]}, frame {frame}'
-
-
 def write_csv(path: str | Path, rows: Sequence[Sequence[Any]]) -> None:
     """Write a table, the first row of which has the names of the columns."""
     with open(path, 'w', encoding='utf-8', newline='') as file:

@@ -136,11 +136,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def is_checkpoint(name: str) -> bool:
-    """Return whether an argument is a checkpoint by its name, and no input."""
-    return '://' in name or Path(name).suffix in ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.tar')
-
-
 def find_arguments(args: argparse.Namespace) -> None:
     """Find what a work dir has, and check that there is a checkpoint.
 

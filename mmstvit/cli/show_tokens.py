@@ -17,7 +17,7 @@ from ..io.files import write_whole
 from ..visualization import TokenMaps, has_semantic_tokens, token_maps
 from ..visualization.groups import TokenGroups, groups_picture, groups_sheet, token_groups
 from ..visualization.pictures import ALPHA, picture, sheet, write_png
-from .arguments import add_picture_arguments, add_shared, find_arguments, is_checkpoint, output_file, reduced
+from .arguments import add_picture_arguments, add_shared, find_arguments, output_file, reduced
 from .common import read_config
 
 SHEET = 'contact_sheet'
@@ -52,8 +52,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, Path]:
     """Load the model with its weights, once all inputs are there, and choose the folder for the pictures."""
-    if Path(args.config).is_dir() and args.checkpoint and not is_checkpoint(args.checkpoint):
-        args.checkpoint, args.inputs = None, [args.checkpoint, *args.inputs]  # a work dir and the first input
+    second = args.checkpoint or ''
+    weights = '://' in second or Path(second).suffix in ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.tar')
+    if Path(args.config).is_dir() and second and not weights:
+        args.checkpoint, args.inputs = None, [second, *args.inputs]  # a work dir and the first input
     find_arguments(args)
     cfg = read_config(args.config, args.cfg_options)
     if not args.inputs:

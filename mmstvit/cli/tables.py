@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ..apis.results import as_line
-from ..apis.rows import name_of
 from ..console import console, number_table, print_table
 
 ROWS = 40  # of the table; of more files the classes are counted
@@ -29,7 +28,8 @@ class Tally:
         """Add a :func:`.record` or an error."""
         self._number += 1
         if len(self._rows) <= ROWS:  # of more there is no room for all
-            self._rows.append((name_of(row), as_line(row)))
+            frame = '' if row.get('frame') is None else f', frame {row["frame"]}'
+            self._rows.append((f'{row["file"]}{frame}', as_line(row)))
         if 'error' in row:
             self.failed += 1
         else:
