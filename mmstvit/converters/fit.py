@@ -88,7 +88,7 @@ def _takes(module: nn.Module, option: str) -> bool:
     return option in getattr(kind, 'flat_options', ()) or option in inspect.signature(kind).parameters
 
 
-def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mapping[str, Tensor]) -> str:
+def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mapping[str, Tensor], limit: int = 4) -> str:
     """Return a line on how a renamed file fits a backbone.
 
     Args:
@@ -96,6 +96,7 @@ def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mappin
         state_dict: the file, in our names.
         prefix: of the backbone in it.
         own: the backbone's tensors.
+        limit: names of tensors that are told, of each kind.
 
     Raises:
         ValueError: less than half of the backbone's weights match.
@@ -118,5 +119,5 @@ def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mappin
     unexpected = [name for name in state_dict if name.startswith(prefix) and name.removeprefix(prefix) not in own]
     for title, names in (('missing', missing), ('of another shape', other), ('unexpected', unexpected)):
         if names:
-            line += f'; {title}: {some(names)}'
+            line += f'; {title}: {some(names, limit)}'
     return line
