@@ -76,15 +76,8 @@ def picture_names(inputs: Sequence[str], *reserved: str) -> list[str]:
 
 
 def open_source(source: str) -> Video | Camera:
-    """Open a camera by its number, or else a video file.
-
-    Raises:
-        UsageError: there is no such camera or file, or it cannot be read.
-    """
-    try:
-        return Camera(int(source)) if source.isdecimal() else Video(source)
-    except VideoError as error:
-        raise UsageError(one_line(error)) from error
+    """Open a camera by its number, or else a video file."""
+    return Camera(int(source)) if source.isdecimal() else Video(source)
 
 
 def has_frames(file: Path | Video | Camera, scope: str) -> bool:
