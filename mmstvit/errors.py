@@ -52,6 +52,15 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(2)
 
 
+@contextlib.contextmanager
+def as_usage_error(*kinds: type[Exception], place: str = '') -> Iterator[None]:
+    """Context manager in which exceptions of some kinds become a :class:`UsageError`, which begins with the place."""
+    try:
+        yield
+    except kinds as error:
+        raise UsageError(f'{place}: {one_line(error)}' if place else one_line(error)) from error
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``name`` is the beginning of, or else the one most like it, ``None`` if none is.
 

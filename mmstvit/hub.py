@@ -17,7 +17,7 @@ from torch import nn
 
 from .apis.classifier import create_model
 from .compat.requires import require
-from .errors import UsageError, one_line
+from .errors import UsageError, as_usage_error
 from .io.checkpoints import load, save_safetensors
 from .models.reduction import reduce_, reduction_of
 from .version import __version__
@@ -111,10 +111,8 @@ def _config(model: nn.Module) -> dict[str, Any]:
         raise UsageError(f'{type(model).__name__} is not of mmstvit.create_model or timm: how to build it is not known')
     if reduction := reduction_of(model):
         config['reduction'] = dict(method=reduction.method, **reduction.options)
-    try:
+    with as_usage_error(TypeError, place='the settings of the network cannot be written as JSON'):
         json.dumps(config)
-    except TypeError as error:
-        raise UsageError(f'the settings of the network cannot be written as JSON: {error}') from error
     return config
 
 
@@ -129,10 +127,8 @@ def _build(config: dict[str, Any], weights: Path) -> nn.Module:
     else:
         config.pop('mmstvit_version', None)
         model = create_model(**config)
-    try:
+    with as_usage_error(RuntimeError, place=f'{weights} is of another network than the {CONFIG} beside it'):
         model.load_state_dict(load(str(weights), 'cpu')['state_dict'], assign=True)
-    except RuntimeError as error:
-        raise UsageError(f'{weights} is of another network than the {CONFIG} beside it: {one_line(error)}') from error
     if reduction:
         reduce_(model, **reduction)
     return model.eval()

@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, MODELS
 
 from ..compat.requires import require
 from ..engine.terminal import import_toolbox
-from ..errors import UsageError, one_line, suggest
+from ..errors import UsageError, as_usage_error, one_line, suggest
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..model_index import model_index
 from ..registry import resolve_type
@@ -65,10 +65,8 @@ def read_valid_config(path: Path) -> Config:
         install = f": pip install 'mmstvit[{missing[0]}]'" if isinstance(error, ImportError) and missing else ''
         line = f'{path} is no valid config: {one_line(error)} ({type(error).__name__}){install}'
         raise UsageError(line) from error
-    try:
+    with as_usage_error(ImportError, ValueError):
         toolbox_of(cfg)
-    except (ImportError, ValueError) as error:
-        raise UsageError(one_line(error)) from error
     return cfg
 
 

@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from rich.progress import Progress
 
-from ..errors import UsageError, one_line, suggest
+from ..errors import UsageError, as_usage_error, suggest
 from ..io.files import json_types, write_json
 from ..layers.adapters import transformer_of
 from ..measure.block_times import BlockTimes, image_grid, measure_block_times, turns
@@ -146,10 +146,8 @@ def _settings(
 def _methods(model: torch.nn.Module, wanted: Sequence[str] | None) -> list[str]:
     if reduction_of(model) is not None:
         raise UsageError('the tokens of this model are reduced already: give the config of the dense one')
-    try:
+    with as_usage_error(ValueError):
         transformer_of(model)
-    except ValueError as error:
-        raise UsageError(one_line(error)) from error
     known = {name.lower(): name for name in methods_for(model) if name not in _NEVER}
     if wanted is None:
         return [name for name in known.values() if name not in _NOT_BY_DEFAULT]

@@ -15,7 +15,7 @@ from ..apis.models import read_valid_config
 from ..engine.running import READ_KEYS, fill_dataloaders, move_data, move_evaluators, prepare_cpu
 from ..engine.schedules import fit_schedules
 from ..engine.terminal import import_toolbox
-from ..errors import UsageError, one_line, suggest
+from ..errors import UsageError, as_usage_error, suggest
 from .arguments import add_shared
 
 
@@ -66,13 +66,11 @@ def read_config(config: str, cfg_options: Mapping[str, Any] | None = None, work_
     for key in cfg_options:
         _check_option(cfg, key)
     before = copy.deepcopy(cfg)
-    try:
+    with as_usage_error(LookupError, TypeError, ValueError, AttributeError, place=f'--cfg-options do not fit {path}'):
         cfg.merge_from_dict(cfg_options)
         move_data(cfg, before)
         move_evaluators(cfg, before)
         fit_schedules(cfg, before)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UsageError(f'--cfg-options do not fit {path}: {one_line(error)}') from error
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
     return cfg
 

@@ -18,7 +18,7 @@ from ..converters.deit import join_tokens
 from ..converters.published import convert_published_state_dict
 from ..converters.recognise import backbone_of
 from ..converters.wrappers import unwrapped
-from ..errors import UsageError, one_line_errors
+from ..errors import UsageError, as_usage_error, one_line_errors
 from ..io.checkpoints import SAFETENSORS, save_safetensors, trust_checkpoints
 from ..io.files import unfinished
 from ..registry import MODELS
@@ -97,11 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UsageError(f'{target} exists already: choose another name or give --overwrite')
         with trust_checkpoints(args.trust_checkpoint):
             published = read_checkpoint(args.src, map_location='cpu')
-        try:
+        with as_usage_error(ValueError, place=args.src):
             converted = plain_weights(published) if args.plain else convert_published_state_dict(published)
             lines = [f'{len(converted)} tensors'] if args.plain else report(converted)
-        except ValueError as error:
-            raise UsageError(f'{args.src}: {error}') from error
         print('\n'.join(lines))
         target.parent.mkdir(parents=True, exist_ok=True)
         # A file of that name is always a whole one.

@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-from ..errors import UsageError, one_line, one_line_errors
+from ..errors import as_usage_error, one_line_errors
 
 
 def make_set(description: str, kind: str, train: int, val: int, size: int) -> None:
@@ -26,9 +26,7 @@ def make_set(description: str, kind: str, train: int, val: int, size: int) -> No
     with one_line_errors():
         args = parser.parse_args()
         make = getattr(importlib.import_module(f'mmstvit.datasets.{kind}'), f'make_{kind}')
-        try:
+        with as_usage_error(ValueError, OSError):
             number = make(**vars(args))
-        except (ValueError, OSError) as error:
-            raise UsageError(one_line(error)) from error
         counts = f'{args.train} {kind} for training and {args.val} for validation'
         print(f'{args.out_dir}: {counts}, {f"{number} drawn" if number else "all there already"}')

@@ -12,7 +12,7 @@ import torch
 from ..apis.files import IMAGES, VIDEOS, find_inputs, picture_names
 from ..apis.models import get_model, scope_of
 from ..apis.results import as_line, record
-from ..errors import UsageError, one_line, one_line_errors
+from ..errors import UsageError, as_usage_error, one_line_errors
 from ..io.files import write_whole
 from ..visualization import TokenMaps, has_semantic_tokens, token_maps
 from ..visualization.groups import TokenGroups, groups_picture, groups_sheet, token_groups
@@ -68,13 +68,11 @@ def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, 
 
 def tokens_of(model: torch.nn.Module, args: argparse.Namespace, name: str) -> TokenMaps | TokenGroups:
     """Compute the token maps of one input, or the groups where the model has no semantic tokens."""
-    try:
+    with as_usage_error(ValueError):
         if not has_semantic_tokens(model):
             return token_groups(model, name, args.view)
         maps = token_maps(model, name, args.view)
         return maps if args.unit is None else maps.of_unit(args.unit)
-    except ValueError as error:
-        raise UsageError(one_line(error)) from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -97,10 +95,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             maps = tokens_of(model, args, path)
             # A detector's objects would fill it.
             title = '' if scope == 'mmdet' else as_line(record(maps.result, scope, model))
-            try:
+            with as_usage_error(ValueError, place='--tokens'):
                 image = draw(maps, title=f'{Path(path).name}   {title}'.strip())
-            except ValueError as error:
-                raise UsageError(f'--tokens: {one_line(error)}') from error
             write_png(show_dir / f'{name}.png', image)
             print(f'tokens:        {show_dir / name}.png')
             all_maps.append(maps)

@@ -19,7 +19,7 @@ from ..apis.inputs import INPUT_ERRORS
 from ..apis.models import classes_of, get_model
 from ..apis.results import as_line, draw_prediction, record
 from ..engine.whole_checkpoints import newest_whole_checkpoint
-from ..errors import UsageError, one_line
+from ..errors import UsageError, as_usage_error, one_line
 from ..measure.networks import Network, input_shape, network_of
 from ..measure.speed import costs
 from ..measure.timing import Job, Timing, interleave
@@ -143,10 +143,8 @@ class DemoModel:
         vars(self).pop('_networks', None)
         vars(self).pop('_counted', None)
         if method is not None:
-            try:
+            with as_usage_error(ValueError):
                 reduce_(self.model, method, budget=budget)
-            except ValueError as error:
-                raise UsageError(one_line(error)) from error
             self.reduction = (method, budget)
 
     def answer(self, path: str | Path) -> Answer:
