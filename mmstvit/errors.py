@@ -153,7 +153,7 @@ def _explain(error: BaseException) -> str | None:
         built = [frame.f_locals.get('obj_cls') for frame in frames if frame.f_code.co_name == 'build_from_cfg']
         cls = built[-1] if built else LOOPS.get(refused[1])
         name, known = refused[2], settings_of(cls) if inspect.isclass(cls) else []
-        if not known or name in known:
+        if cls is None or not known or name in known:
             return None  # refused further down, by something that this class builds
         hint = suggest(name, known) or f'; it takes {", ".join(known)}'
         return f'{cls.__name__} has no setting {name}{hint}'
