@@ -175,8 +175,9 @@ def unknown_type(name: str, registry: Registry) -> str:
         root = root.parent
         names += root.module_dict
     names += [f'{scope}.{name}' for scope, child in root.children.items() for name in child.module_dict]
-    # A name without its scope is compared with names without theirs.
-    known = {full if '.' in name else full.split('.')[-1]: full for full in reversed(names)}
+    known: dict[str, str] = {}
+    for full in names:  # a name without its scope is compared with names without theirs
+        known.setdefault(full if '.' in name else full.split('.')[-1], full)
     near = nearest(name, known)
     hint = f'did you mean {known[near]}?' if near else 'what registers it must be named in custom_imports'
     return f"{registry.scope} knows no {registry.name} of type='{name}'; {hint}"
