@@ -13,15 +13,6 @@ What a training or a test needs is in its config: ``runner_type='mmstvit.Runner'
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .compat import (
-    mmaction2,
-    mmcv_ext,
-    mmengine_checkpoint,
-    mmengine_loading,
-    mmengine_packages,
-    mmpretrain_hub,
-    multimodal,
-)
 from .version import __version__
 
 if TYPE_CHECKING:  # the names of _LAZY, for type checkers and editors
@@ -32,25 +23,17 @@ if TYPE_CHECKING:  # the names of _LAZY, for type checkers and editors
     from .model_index import list_models
     from .models.reduction import reduce_, restore_
 
-mmaction2.install()
-mmcv_ext.install()
-mmengine_checkpoint.install()
-mmengine_loading.install()
-mmengine_packages.install()
-mmpretrain_hub.install()
-multimodal.install()
+_PATCHES = ('mmaction2', 'mmcv_ext', 'mmengine_checkpoint', 'mmengine_loading', 'mmengine_packages', 'mmpretrain_hub')
+for _patch in (*_PATCHES, 'multimodal'):
+    import_module(f'.compat.{_patch}', __name__).install()
 
 _LAZY = {
-    'inference_model': 'mmstvit.apis',
-    'create_model': 'mmstvit.apis',
-    'get_model': 'mmstvit.apis',
+    **dict.fromkeys(('create_model', 'get_model', 'inference_model'), 'mmstvit.apis'),
+    **dict.fromkeys(('reduce_', 'restore_'), 'mmstvit.models.reduction'),
+    **dict.fromkeys(('from_pretrained', 'save_pretrained'), 'mmstvit.hub'),
     'list_models': 'mmstvit.model_index',
     'convert_published_state_dict': 'mmstvit.converters',
-    'reduce_': 'mmstvit.models.reduction',
-    'restore_': 'mmstvit.models.reduction',
     'tune': 'mmstvit.apis.tuning',
-    'save_pretrained': 'mmstvit.hub',
-    'from_pretrained': 'mmstvit.hub',
 }
 
 __all__ = ['__version__', *_LAZY]

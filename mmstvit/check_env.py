@@ -40,11 +40,9 @@ def find_versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     spec = importlib.util.find_spec('mmcv') if is_found('mmcv') else None
-    folders = spec.submodule_search_locations if spec else None
-    ops = [
-        path.name for folder in folders or () for path in Path(folder).glob('_ext*') if path.suffix in ('.so', '.pyd')
-    ]
-    versions['mmcv._ext'] = ops[0] if ops else None
+    folders = (spec and spec.submodule_search_locations) or ()
+    ops = (path for folder in folders for path in Path(folder).glob('_ext*') if path.suffix in ('.so', '.pyd'))
+    versions['mmcv._ext'] = next((path.name for path in ops), None)
     return versions
 
 
@@ -95,11 +93,6 @@ def _report(versions: Mapping) -> list[str]:
     return [f'  {name:<{width}}  {text}' for name, text in rows]
 
 
-def _runnable(command: str) -> str:
-    """Replace pip in a command by that of this Python, whether or not its environment is activated."""
-    return re.sub(r'\bpip (?=(un)?install)', f'{sys.executable} -m pip ', command)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; 1 where something clashes."""
     argparse.ArgumentParser(
@@ -114,12 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for clash in sorted(clashes, key=lambda clash: clash.note):
         print(f'{"note" if clash.note else "clash"}: {clash.message}')
         if clash.mend:
-            print(f'  {"if wanted" if clash.note else "mend"}: {_runnable(clash.mend)}')
+            # The pip of this Python, whether or not its environment is activated.
+            command = re.sub(r'\bpip (?=(un)?install)', f'{sys.executable} -m pip ', clash.mend)
+            print(f'  {"if wanted" if clash.note else "mend"}: {command}')
     if any(not clash.note for clash in clashes):
         return 1
-    works = ['classification', *(['detection'] if _is_there('mmdet', versions) else [])]
-    works += ['segmentation'] if _is_there('mmseg', versions) else []
-    works += ['video'] if _is_there('mmaction', versions) else []
+    tasks = {'mmdet': 'detection', 'mmseg': 'segmentation', 'mmaction': 'video'}
+    works = ['classification', *(task for module, task in tasks.items() if _is_there(module, versions))]
     print(f'Nothing clashes. Ready: {", ".join(works)}.')
     return 0
 

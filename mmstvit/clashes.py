@@ -4,7 +4,7 @@ Only the standard library is imported here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 # The versions tested together (`requirements/pins.txt`); commands that mend name these.
@@ -72,149 +72,131 @@ def find_clashes(versions: Mapping[str, str | None], failures: Mapping[str, str]
         *_arrays(versions),
         *_video(versions),
     ]
-    if not any(not clash.note for clash in clashes):
+    if failures and all(clash.note for clash in clashes):
         # A failure that no rule explains: the first one, those after it mostly follow from it.
-        for module, reason in list(failures.items())[:1]:
-            package = _package(module, versions)
-            mend = f'pip install --force-reinstall --no-deps {_pinned(package)}'
-            clashes.append(Clash(f'{module} is installed and does not import: {reason}', mend))
+        module, reason = next(iter(failures.items()))
+        mend = f'pip install --force-reinstall --no-deps {_pinned(_package(module, versions))}'
+        clashes.append(Clash(f'{module} is installed and does not import: {reason}', mend))
     return clashes
 
 
 # --------------------------------------------------------------------------------------------------- the rules
-def _python_and_torch(versions: Mapping, failures: Mapping) -> list[Clash]:
-    clashes = []
-    pair = f'pip install {_pinned("torch")} {_pinned("torchvision")}'
-    if versions.get('python') and _release(versions['python']) < (3, 10, 0):
-        clashes.append(Clash(f'Python {versions["python"]} is below 3.10', 'make env PYTHON=/path/to/python3.11'))
-    torch, vision = versions.get('torch'), versions.get('torchvision')
+def _python_and_torch(versions: Mapping, failures: Mapping) -> Iterator[Clash]:
+    python, torch, vision = (versions.get(name) for name in ('python', 'torch', 'torchvision'))
+    pair = f'{_pinned("torch")} {_pinned("torchvision")}'
+    if python and _release(python) < (3, 10):
+        yield Clash(f'Python {python} is below 3.10', 'make env PYTHON=/path/to/python3.11')
     if not torch or not vision:
         missing = ' and '.join(name for name in ('torch', 'torchvision') if not versions.get(name))
-        return [*clashes, Clash(f'no {missing}, which every toolbox needs', pair)]
-    if _release(torch) < (2, 6, 0):
+        yield Clash(f'no {missing}, which every toolbox needs', f'pip install {pair}')
+        return
+    major, minor, _ = _release(torch)
+    fitting = f'0.{minor + 15}'  # torchvision 0.15 belongs to torch 2.0, 0.16 to 2.1, and so on
+    if (major, minor) < (2, 6):
         message = f'torch {torch} is below 2.6: it cannot read checkpoints without running what is in them'
-        return [*clashes, Clash(message, pair)]
-    # torchvision 0.15 belongs to torch 2.0, 0.16 to 2.1, and so on.
-    fitting = f'0.{_release(torch)[1] + 15}'
-    if _release(torch)[0] == 2 and _release(vision)[:2] != _release(f'{fitting}.0')[:2]:
-        clashes.append(
-            Clash(f'torchvision {vision} does not fit torch {torch}, which needs torchvision {fitting}', pair)
-        )
+        yield Clash(message, f'pip install {pair}')
+    elif major == 2 and _release(vision)[:2] != _release(fitting)[:2]:
+        message = f'torchvision {vision} does not fit torch {torch}, which needs torchvision {fitting}'
+        yield Clash(message, f'pip install {pair}')
     elif 'torchvision' in failures and 'torch' not in failures:
         message = f'torchvision {vision} is another build than torch {torch}: {failures["torchvision"]}'
-        clashes.append(Clash(message, f'pip install --force-reinstall {pair[len("pip install ") :]}'))
-    return clashes
+        yield Clash(message, f'pip install --force-reinstall {pair}')
 
 
-def _lines(versions: Mapping) -> list[Clash]:
-    clashes = []
+def _lines(versions: Mapping) -> Iterator[Clash]:
     for module, names in LINES.items():
         there = [name for name in names if versions.get(name)]
         if len(there) > 1:
             message = f'{" and ".join(f"{name} {versions[name]}" for name in there)} both install the module {module}'
-            keep = there[0]
-            mend = f'pip uninstall -y {" ".join(there[1:])} && '
-            mend += BUILD_OPS if keep == 'onedl-mmcv' else f'pip install --force-reinstall --no-deps {_pinned(keep)}'
-            clashes.append(Clash(message, mend))
+            again = f'pip install --force-reinstall --no-deps {_pinned(there[0])}'
+            again = BUILD_OPS if there[0] == 'onedl-mmcv' else again
+            yield Clash(message, f'pip uninstall -y {" ".join(there[1:])} && {again}')
         elif not there and module in ('mmengine', 'mmcv', 'mmpretrain'):
-            clashes.append(Clash(f'no {module}: classification needs it', f'pip install {_pinned(names[0])}'))
-    original = versions.get('mmengine') or versions.get('mmengine-lite')
-    if original and not versions.get('onedl-mmengine'):
-        name = 'mmengine' if versions.get('mmengine') else 'mmengine-lite'
-        if _release(versions.get('setuptools') or '0') >= (82, 0, 0):
-            message = f'{name} {original} needs pkg_resources, which setuptools {versions["setuptools"]} has no more'
-            clashes.append(Clash(message, "pip install 'setuptools<82'"))
-        # From 2.6 on torch loads weights alone by default.
-        if _release(original) < (0, 10, 8) and versions.get('torch'):
-            message = f'{name} {original} loads the checkpoints it writes only in programs that import mmstvit'
-            mend = f'pip uninstall -y {name} && pip install {_pinned("onedl-mmengine")}'
-            clashes.append(Clash(message, mend, note=True))
-    return clashes
+            yield Clash(f'no {module}: classification needs it', f'pip install {_pinned(names[0])}')
+    name, version = installed('mmengine', versions)
+    if not version or name == 'onedl-mmengine':
+        return
+    if _release(versions.get('setuptools') or '0') >= (82,):
+        message = f'{name} {version} needs pkg_resources, which setuptools {versions["setuptools"]} has no more'
+        yield Clash(message, "pip install 'setuptools<82'")
+    # From 2.6 on torch loads weights alone by default.
+    if _release(version) < (0, 10, 8) and versions.get('torch'):
+        message = f'{name} {version} loads the checkpoints it writes only in programs that import mmstvit'
+        yield Clash(message, f'pip uninstall -y {name} && pip install {_pinned("onedl-mmengine")}', note=True)
 
 
-def _bounds(versions: Mapping) -> list[Clash]:
-    clashes = []
+def _bounds(versions: Mapping) -> Iterator[Clash]:
     doubled = {name for names in LINES.values() for name in names if sum(bool(versions.get(n)) for n in names) > 1}
     for package, bounds in BOUNDS.items():
-        if package in doubled:  # reported already, and its version says little
+        if package in doubled or not versions.get(package):  # the former are reported, and their versions say little
             continue
         for module, (low, below) in bounds.items():
             name, version = installed(module, versions)
-            if not versions.get(package) or not version or _release(low) <= _release(version) < _release(below):
+            if not name or not version or _release(low) <= _release(version) < _release(below):
                 continue
             message = f'{package} {versions[package]} needs {module} >= {low}, < {below}, and {name} is {version}'
-            if name == LINES[module][0] or package == 'mmaction2':
-                mend = BUILD_OPS if module == 'mmcv' else f'pip install {_pinned(LINES[module][0])}'
-                if name != LINES[module][0]:
-                    mend = f'pip uninstall -y {name} && {mend}'
+            maintained, replaced = LINES[module][0], package
+            if name == 'onedl-mmcv' and package in ('mmdet', 'mmsegmentation'):  # its own maintained line takes that
+                mend = f'pip install {_pinned(next(names[0] for names in LINES.values() if package in names))}'
+            elif name == maintained or package == 'mmaction2':
+                mend = BUILD_OPS if module == 'mmcv' else f'pip install {_pinned(maintained)}'
+                replaced = name if name != maintained else ''
             else:
-                mend = f"pip install '{name}>={low},<{below}'"
-            maintained = {'mmdet': 'onedl-mmdetection', 'mmsegmentation': 'onedl-mmsegmentation'}.get(package)
-            if maintained and module == 'mmcv' and name == 'onedl-mmcv':
-                mend = f'pip uninstall -y {package} && pip install {_pinned(maintained)}'
-            clashes.append(Clash(message, mend))
-    return clashes
+                mend, replaced = f"pip install '{name}>={low},<{below}'", ''
+            yield Clash(message, f'pip uninstall -y {replaced} && {mend}' if replaced else mend)
 
 
-def _compiled_ops(versions: Mapping, failures: Mapping) -> list[Clash]:
+def _compiled_ops(versions: Mapping, failures: Mapping) -> Iterator[Clash]:
     name, version = installed('mmcv', versions)
     detection, _ = installed('mmdet', versions)
-    if not version:
-        return []
     mend = BUILD_OPS if name == 'onedl-mmcv' else f'pip uninstall -y {name} && {BUILD_OPS}'
+    if not version:
+        return
     if detection and name == 'mmcv-lite':
-        return [Clash(f'mmcv-lite {version} has no mmcv.ops, which {detection} needs', mend)]
-    if detection and not versions.get('mmcv._ext'):
+        yield Clash(f'mmcv-lite {version} has no mmcv.ops, which {detection} needs', mend)
+    elif detection and not versions.get('mmcv._ext'):
         message = (
             f'{name} {version} has no compiled operators of its own: NMS, RoIAlign, RoIPool and the focal loss are '
             "torchvision's, others raise where they are called"
         )
-        return [Clash(message, mend, note=True)]
-    if '_ext' in ''.join(failures) and not {'torch', 'cv2', 'mmengine', 'mmcv'} & set(failures):
+        yield Clash(message, mend, note=True)
+    elif '_ext' in ''.join(failures) and not {'torch', 'cv2', 'mmengine', 'mmcv'} & set(failures):
         message = f"{name}'s compiled operators were built for another PyTorch than {versions.get('torch')}"
-        return [Clash(f'{message}: {failures["mmcv._ext"]}', mend)]
-    return []
+        yield Clash(f'{message}: {failures["mmcv._ext"]}', mend)
 
 
-def _arrays(versions: Mapping) -> list[Clash]:
-    clashes = []
+def _arrays(versions: Mapping) -> Iterator[Clash]:
     numpy = versions.get('numpy')
     there = {name: versions[name] for name in OPENCV if versions.get(name)}
     if not numpy:
-        return [Clash('no numpy', f'pip install {_pinned("numpy")}')]
+        yield Clash('no numpy', f'pip install {_pinned("numpy")}')
+        return
+    best = TESTED['opencv-python']  # imaug, which mmdet brings, needs OpenCV below 4.13
     if len(set(there.values())) > 1:
         message = f'{" and ".join(f"{name} {version}" for name, version in there.items())} share the module cv2'
-        # imaug, which mmdet brings, needs OpenCV below 4.13.
-        best = TESTED['opencv-python']
         mend = f'pip install --force-reinstall --no-deps {" ".join(f"{name}=={best}" for name in there)}'
-        clashes.append(Clash(f'{message} and differ in version', mend))
+        yield Clash(f'{message} and differ in version', mend)
     for name, version in there.items():
-        if _release(version) < (4, 10, 0) and _release(numpy) >= (2, 0, 0):
-            mend = f"pip install '{name}=={TESTED['opencv-python']}'"
-            clashes.append(Clash(f'{name} {version} is built for NumPy 1, and numpy is {numpy}', mend))
-        elif _release(version) < (4, 13, 0) and _release(numpy) >= (2, 3, 0):
+        if _release(version) < (4, 10) and _release(numpy) >= (2,):
+            message = f'{name} {version} is built for NumPy 1, and numpy is {numpy}'
+            yield Clash(message, f"pip install '{name}=={best}'")
+        elif _release(version) < (4, 13) and _release(numpy) >= (2, 3):
             message = f'{name} {version} needs NumPy below 2.3, and numpy is {numpy}'
-            clashes.append(Clash(message, f'pip install {_pinned("numpy")}'))
-    return clashes
+            yield Clash(message, f'pip install {_pinned("numpy")}')
 
 
-def _video(versions: Mapping) -> list[Clash]:
-    if not versions.get('mmaction2'):
-        return []
-    clashes = []
+def _video(versions: Mapping) -> Iterator[Clash]:
     _, mmcv = installed('mmcv', versions)
-    if mmcv and _release(mmcv) >= (2, 2, 0):
+    if versions.get('mmaction2') and mmcv and _release(mmcv) >= (2, 2):
         message = f'mmaction2 {versions["mmaction2"]} refuses mmcv {mmcv}; `import mmstvit` before it works round that'
-        clashes.append(Clash(message, note=True))
-    return clashes
+        yield Clash(message, note=True)
 
 
 # ------------------------------------------------------------------------------------------------------ helpers
 def _release(version: str) -> tuple[int, int, int]:
     """``'2.2.0rc4+cpu'`` -> ``(2, 2, 0)``."""
-    match = re.match(r'\d+(\.\d+)*', version)
-    numbers = [int(part) for part in match.group().split('.')] if match else []
-    major, minor, patch = (numbers + [0, 0, 0])[:3]
+    numbers = re.match(r'(\d*)\.?(\d*)\.?(\d*)', version)
+    major, minor, patch = (int(number or 0) for number in numbers.groups())  # type: ignore[union-attr]
     return major, minor, patch
 
 
@@ -226,7 +208,7 @@ def installed(module: str, versions: Mapping) -> tuple[str, str] | tuple[None, N
 def _package(module: str, versions: Mapping) -> str:
     if module in LINES:
         return installed(module, versions)[0] or LINES[module][0]
-    return {'cv2': next((name for name in OPENCV if versions.get(name)), OPENCV[0])}.get(module, module)
+    return next((name for name in OPENCV if versions.get(name)), OPENCV[0]) if module == 'cv2' else module
 
 
 def _pinned(package: str) -> str:

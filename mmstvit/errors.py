@@ -52,6 +52,15 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(2)
 
 
+@contextlib.contextmanager
+def as_usage_error(*kinds: type[Exception], place: str = '') -> Iterator[None]:
+    """Context manager in which exceptions of some kinds become a :class:`UsageError`, which begins with the place."""
+    try:
+        yield
+    except kinds as error:
+        raise UsageError(f'{place}: {one_line(error)}' if place else one_line(error)) from error
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``name`` is the beginning of, or else the one most like it, ``None`` if none is.
 
@@ -94,8 +103,10 @@ def place_of(error: BaseException) -> str | None:
 
 def _text(error: BaseException) -> str:
     """The text of an exception, or of what it lacks one for."""
-    if _is_key(error):  # a key alone says nothing
-        return f'{_where(error)} finds no {error.args[0]!r}'
+    if isinstance(error, KeyError) and len(error.args) == 1 and ' ' not in str(error.args[0]).strip():
+        # A key alone says nothing: the function that raised is told, with its class.
+        code = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1].f_code
+        return f'{getattr(code, "co_qualname", code.co_name)} finds no {error.args[0]!r}'
     if isinstance(error, AssertionError) and not str(error):
         return traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
     return one_line(error)
@@ -132,78 +143,44 @@ def _log_traceback(error: BaseException) -> str | None:
     return None
 
 
-def _is_key(error: BaseException) -> bool:
-    return isinstance(error, KeyError) and len(error.args) == 1 and ' ' not in str(error.args[0]).strip()
-
-
-def _where(error: BaseException) -> str:
-    """The function that raised, with its class."""
-    code = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1].f_code
-    return getattr(code, 'co_qualname', code.co_name)
-
-
 def _explain(error: BaseException) -> str | None:
     """A better line for the commonest faults of a config: an unknown setting or type, a pipeline without its end."""
-    if isinstance(error, TypeError):
-        refused = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-        cls = _built(error, refused[1]) if refused else None
-        return _unknown_setting(cls, refused[2]) if cls and refused else None
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    refused = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if isinstance(error, TypeError) and refused:
+        from mmengine.registry import LOOPS  # the runner builds its own loops without the registry
+
+        built = [frame.f_locals.get('obj_cls') for frame in frames if frame.f_code.co_name == 'build_from_cfg']
+        cls = built[-1] if built else LOOPS.get(refused[1])
+        name, known = refused[2], settings_of(cls) if inspect.isclass(cls) else []
+        if cls is None or not known or name in known:
+            return None  # refused further down, by something that this class builds
+        hint = suggest(name, known) or f'; it takes {", ".join(known)}'
+        return f'{cls.__name__} has no setting {name}{hint}'
     if isinstance(error, KeyError) and error.args == ('inputs',) and 'Preprocessor' in (place_of(error) or ''):
         return (
             'the samples of the data set have no inputs: its pipeline must end with a step that packs them, such as '
             'PackInputs, PackDetInputs or PackActionInputs'
         )
-    unknown = re.match(r'(\S+) is not in the (?:(\w+)::)?([\w ]+) registry', one_line(error))
-    if isinstance(error, KeyError) and unknown:
-        name, scope, kind = unknown.groups()
-        for registry in _registries():
-            if registry.name == kind and scope in (None, registry.scope):
-                return unknown_type(name, registry)
+    unknown = re.match(r'(\S+) is not in the .* registry', one_line(error))
+    if isinstance(error, KeyError) and unknown and 'registry' in frames[-1].f_locals:
+        return unknown_type(unknown[1], frames[-1].f_locals['registry'])
     return None
-
-
-def _built(error: BaseException, name: str) -> type | None:
-    """The class that was being built when a constructor of this name, its own or a base's, refused an argument."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    building = [i for i, frame in enumerate(frames) if frame.f_code.co_name == 'build_from_cfg']
-    # What mmengine calls is the constructor of the class, which calls those of its bases.
-    for called in frames[building[-1] + 1 :][:1] if building else ():
-        for cls in called.f_globals.values():
-            if inspect.isclass(cls) and getattr(vars(cls).get('__init__'), '__code__', None) is called.f_code:
-                return cls
-    # It was not entered.
-    known = (cls for registry in _registries() for cls in registry.module_dict.values())
-    return next((cls for cls in known if getattr(cls, '__name__', '') == name), None)
-
-
-def _registries() -> list[Registry]:
-    """All registries, first those of the toolbox of the config that is run."""
-    import mmengine.registry
-    from mmengine.registry import Registry
-
-    roots = [root for root in vars(mmengine.registry).values() if isinstance(root, Registry)]
-    scope = mmengine.registry.DefaultScope.get_current_instance()
-    every = [registry for root in roots for registry in (root, *root.children.values())]
-    return sorted(every, key=lambda registry: scope is None or registry.scope != scope.scope_name)
 
 
 def unknown_type(name: str, registry: Registry) -> str:
     """The line for a ``type`` that nothing is registered under."""
+    names, root = list(registry.module_dict), registry
+    while root.parent is not None:
+        root = root.parent
+        names += root.module_dict
+    names += [f'{scope}.{name}' for scope, child in root.children.items() for name in child.module_dict]
     known: dict[str, str] = {}
-    for full in _registered(registry):
-        # A name without its scope is compared with names without theirs.
+    for full in names:  # a name without its scope is compared with names without theirs
         known.setdefault(full if '.' in name else full.split('.')[-1], full)
     near = nearest(name, known)
     hint = f'did you mean {known[near]}?' if near else 'what registers it must be named in custom_imports'
     return f"{registry.scope} knows no {registry.name} of type='{name}'; {hint}"
-
-
-def _unknown_setting(cls: type, name: str) -> str | None:
-    known = settings_of(cls)
-    if not known or name in known:
-        return None  # refused further down, by something that this class builds
-    hint = suggest(name, known)
-    return f'{cls.__name__} has no setting {name}{hint or "; it takes " + ", ".join(known)}'
 
 
 def settings_of(cls: type) -> list[str]:
@@ -217,14 +194,3 @@ def settings_of(cls: type) -> list[str]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return list(dict.fromkeys([*names, *getattr(cls, 'flat_options', ())]))
-
-
-def _registered(registry: Registry) -> list[str]:
-    """All names that may stand as ``type`` where ``registry`` is asked."""
-    names = list(registry.module_dict)
-    root = registry
-    while root.parent is not None:
-        root = root.parent
-        names += root.module_dict
-    names += [f'{scope}.{name}' for scope, child in root.children.items() for name in child.module_dict]
-    return names

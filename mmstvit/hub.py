@@ -17,7 +17,7 @@ from torch import nn
 
 from .apis.classifier import create_model
 from .compat.requires import require
-from .errors import UsageError, one_line
+from .errors import UsageError, as_usage_error
 from .io.checkpoints import load, save_safetensors
 from .models.reduction import reduce_, reduction_of
 from .version import __version__
@@ -102,24 +102,18 @@ def _config(model: nn.Module) -> dict[str, Any]:
     if settings := getattr(model, 'settings', None):
         config = {**settings, 'num_classes': model.num_classes, 'mmstvit_version': __version__}
     elif getattr(model, 'pretrained_cfg', None):
-        config = _config_of_timm(model)
+        from timm.models._hub import save_config_for_hf
+
+        with tempfile.TemporaryDirectory() as folder:
+            save_config_for_hf(model, str(Path(folder, CONFIG)))
+            config = json.loads(Path(folder, CONFIG).read_text(encoding='utf-8'))
     else:
         raise UsageError(f'{type(model).__name__} is not of mmstvit.create_model or timm: how to build it is not known')
     if reduction := reduction_of(model):
         config['reduction'] = dict(method=reduction.method, **reduction.options)
-    try:
+    with as_usage_error(TypeError, place='the settings of the network cannot be written as JSON'):
         json.dumps(config)
-    except TypeError as error:
-        raise UsageError(f'the settings of the network cannot be written as JSON: {error}') from error
     return config
-
-
-def _config_of_timm(model: nn.Module) -> dict[str, Any]:
-    from timm.models._hub import save_config_for_hf
-
-    with tempfile.TemporaryDirectory() as folder:
-        save_config_for_hf(model, str(Path(folder, CONFIG)))
-        return json.loads(Path(folder, CONFIG).read_text(encoding='utf-8'))
 
 
 def _build(config: dict[str, Any], weights: Path) -> nn.Module:
@@ -133,10 +127,8 @@ def _build(config: dict[str, Any], weights: Path) -> nn.Module:
     else:
         config.pop('mmstvit_version', None)
         model = create_model(**config)
-    try:
+    with as_usage_error(RuntimeError, place=f'{weights} is of another network than the {CONFIG} beside it'):
         model.load_state_dict(load(str(weights), 'cpu')['state_dict'], assign=True)
-    except RuntimeError as error:
-        raise UsageError(f'{weights} is of another network than the {CONFIG} beside it: {one_line(error)}') from error
     if reduction:
         reduce_(model, **reduction)
     return model.eval()

@@ -9,6 +9,7 @@ timm drops options that are ``None``. For the dense baselines ``reduce=False`` a
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -152,6 +153,8 @@ class TimmFeatures(nn.Module):
     ) -> None:
         super().__init__()
         kind, settings = NETWORKS[name]
+        for unused in ('num_classes', 'global_pool'):  # timm gives them to all models
+            options.pop(unused, None)
         if issubclass(kind, STViT):
             depth = kind.arch_settings(options.get('arch', settings['arch']))['num_layers']
             options['out_type'], default = 'featmap', 3
@@ -191,16 +194,9 @@ def _entry_point(timm_name: str, name: str) -> Callable[..., nn.Module]:
     """Return the function that timm calls for a name, which is its own."""
 
     def create(pretrained: bool = False, features_only: bool = False, **kwargs: Any) -> nn.Module:
-        def model(**options: Any) -> nn.Module:
-            if not features_only:
-                return TimmClassifier(name, **options)
-            options.pop('num_classes', None)
-            options.pop('global_pool', None)
-            return TimmFeatures(name, **options)
-
         # What is missing and unexpected is reported, and other networks' files are refused, by the backbone itself.
         return timm.models.build_model_with_cfg(
-            model,
+            partial(TimmFeatures if features_only else TimmClassifier, name),
             timm_name,
             pretrained,
             pretrained_strict=False,

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..models import STViT, STViTR, STViTSwin, T2TViT
 from ..models.backbones.stvit import SHORT_FORM
-from ..registry import MODELS, type_name
+from ..registry import MODELS, entries_of, type_name
 
 # Options that mean nothing without semantic tokens.
 _OF_TOKENS = {
@@ -67,9 +67,8 @@ def _default(kind: type, option: str) -> Any:
 
 def _without_recovery(model: ConfigDict) -> None:
     """Remove the neck that recovers image tokens; the last map of the backbone is one of image tokens already."""
-    necks = model.get('neck')
-    several = isinstance(necks, (list, tuple))
-    kept = [neck for neck in (necks if several else [necks]) if type_name(neck or {}) != 'TokenRecovery']
-    if len(kept) < (len(necks) if several else 1):
-        model.neck = kept if several and kept else None
+    necks = entries_of(model.get('neck'))
+    kept = [neck for neck in necks if type_name(neck) != 'TokenRecovery']
+    if len(kept) < len(necks):
+        model.neck = kept or None
         model.backbone.out_indices = (model.backbone.out_indices[-1],)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..engine.whole_checkpoints import newest_whole_checkpoint
 from ..errors import UsageError, nearest
 from ..model_index import model_index
 from ..paths import package_data
@@ -56,10 +57,8 @@ def find_run(model: str, checkpoint: str | None) -> tuple[str, str | None]:
 
 
 def _checkpoint_of_run(folder: Path) -> Path:
-    best, last = sorted(folder.glob('best_*.pth')), folder / 'last_checkpoint'
-    named = Path(last.read_text().strip()) if last.is_file() else last
-    candidates = [*(best if len(best) == 1 else ()), folder / named.name, named]  # the folder may have been moved
-    checkpoint = next((path for path in candidates if path.is_file() and path.suffix == '.pth'), None)
+    best = sorted(folder.glob('best_*.pth'))
+    checkpoint = best[0] if len(best) == 1 else newest_whole_checkpoint(folder)[0]
     if checkpoint is None:
         raise UsageError(f'{folder} has no checkpoint that a training has finished: give a checkpoint')
     return checkpoint

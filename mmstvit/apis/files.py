@@ -1,20 +1,21 @@
 """Find images and videos in folders, and predict them."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import UsageError, one_line
-from ..io.streams import Camera
+from ..io.streams import Camera, video_writer
 from ..io.videos import Video, VideoError
 from ..visualization.clips import write_captioned
-from .frames import predict_frames
 from .inference import infer
-from .inputs import INPUT_ERRORS
 from .models import scope_of
 from .results import THRESHOLD, as_line, draw_prediction, record
 
@@ -37,7 +38,8 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob('*') if _is_wanted(p, path, endings))
+            shown = (p for p in path.rglob('*') if not any(d.startswith('.') for d in p.relative_to(path).parts))
+            inside = sorted(p for p in shown if p.suffix.lower() in endings and p.is_file())
             if not inside:
                 raise UsageError(f'the folder {name} has no file that ends in {", ".join(endings)}')
             files += inside
@@ -49,11 +51,6 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
     for file in files:
         named.setdefault(os.path.abspath(file), file)
     return list(named.values())
-
-
-def _is_wanted(path: Path, root: Path, endings: Sequence[str]) -> bool:
-    hidden = any(part.startswith('.') for part in path.relative_to(root).parts)
-    return path.suffix.lower() in endings and not hidden and path.is_file()  # a folder may have such a name
 
 
 def _below_common_folder(files: Sequence[Path]) -> list[Path]:
@@ -79,15 +76,8 @@ def picture_names(inputs: Sequence[str], *reserved: str) -> list[str]:
 
 
 def open_source(source: str) -> Video | Camera:
-    """Open a camera by its number, or else a video file.
-
-    Raises:
-        UsageError: there is no such camera or file, or it cannot be read.
-    """
-    try:
-        return Camera(int(source)) if source.isdecimal() else Video(source)
-    except VideoError as error:
-        raise UsageError(one_line(error)) from error
+    """Open a camera by its number, or else a video file."""
+    return Camera(int(source)) if source.isdecimal() else Video(source)
 
 
 def has_frames(file: Path | Video | Camera, scope: str) -> bool:
@@ -109,8 +99,8 @@ def predict_files(
 
     Args:
         model: of :func:`mmstvit.get_model`.
-        files: images or videos; of a video a model of images predicts each frame, see :func:`.predict_frames`.
-        batch_size: as of :func:`.infer`.
+        files: images or videos; of a video or a camera a model of images predicts each frame.
+        batch_size: as of :func:`.infer`; of a camera each further one is a frame of delay.
         threshold: least score of an object, of a detector.
         draw: a folder that gets a picture of each prediction, of videos an mp4, named by its file below the folder that
             is common to all.
@@ -119,51 +109,55 @@ def predict_files(
         most: frames of a video that are predicted, by default all.
 
     Yields:
-        ``file`` with its :func:`.record`, or with the ``error`` of one that cannot be read, in one line.
+        ``file``, of a frame its number as ``frame``, from 0, and its ``time`` (of presentation, in seconds from the
+        first one), and its :func:`.record`, or the ``error`` of what cannot be read, in one line.
     """
     scope = scope_of(model)
     paths = [file for file in files if isinstance(file, Path)]
     names = dict(zip(paths, _below_common_folder(paths) if draw and paths else paths, strict=True))
+    waiting: deque[tuple] = deque()
 
-    def place(file: Path | Video | Camera, ending: str) -> Path | None:
-        name = names[file] if isinstance(file, Path) else Path(file.filename).name
-        return draw and draw / f'{name}{ending}'
+    def inputs() -> Iterator[Any]:
+        for file in files:
+            for one in _inputs_of(file, scope, most):
+                waiting.append((file, *one))
+                yield one[1]
 
-    options = dict(threshold=threshold, topk=topk, dtype=dtype)
-    for frames, some in groupby(files, lambda file: has_frames(file, scope)):
-        if not frames:
-            yield from _predict_whole(model, list(some), place, batch_size, **options)
-            continue
-        for file in some:
-            try:
-                source = Video(str(file)) if isinstance(file, Path) else file
-                drawn = place(file, '.mp4')
-                yield from predict_frames(model, source, batch_size, draw=drawn, most=most, **options)
-            except VideoError as error:
-                yield dict(file=str(file), error=one_line(error))
+    answered = ((*waiting.popleft(), result) for result in infer(model, inputs(), batch_size, dtype))
+    for file, some in groupby(answered, key=itemgetter(0)):
+        with ExitStack() as stack:
+            write = None
+            for _, row, image, fps, result in some:
+                if 'error' not in row and isinstance(result, Exception):
+                    row['error'] = one_line(result)
+                if 'error' not in row:
+                    row.update(record(result, scope, model, threshold, topk))
+                    place = draw and draw / (names[file] if isinstance(file, Path) else Path(file.filename).name)
+                    if place and fps is None:
+                        _draw_file(place, result, row, model, threshold)
+                    elif place:
+                        write = write or stack.enter_context(video_writer(Path(f'{place}.mp4'), fps))
+                        write(draw_prediction(result, row, scope, model, threshold, image[..., ::-1])[..., ::-1])
+                yield row
 
 
-def _predict_whole(
-    model: torch.nn.Module,
-    files: list[Path],
-    place: Callable[[Path, str], Path | None],
-    batch_size: int,
-    threshold: float,
-    topk: int,
-    dtype: torch.dtype,
-) -> Iterator[dict[str, Any]]:
-    """Predict images, or videos with a model of videos."""
-    scope = scope_of(model)
-    options = dict(progress=False) if scope == 'mmaction' else {}  # of the windows of a video
-    for file, result in zip(files, infer(model, files, batch_size, dtype, **options), strict=True):
-        if isinstance(result, INPUT_ERRORS):
-            yield dict(file=str(file), error=one_line(result))
-            continue
-        prediction = dict(file=str(file), **record(result, scope, model, threshold, topk))
-        if picture := place(file, '.png'):
-            from ..visualization.pictures import write_png  # and Matplotlib
+def _inputs_of(file: Path | Video | Camera, scope: str, most: int | None) -> Iterator[tuple]:
+    """Yield of an input the row of each prediction, what is inferred, and of frames how many there are a second."""
+    if not has_frames(file, scope):
+        yield dict(file=str(file)), file, None
+        return
+    try:
+        source = Video(str(file)) if isinstance(file, Path) else file
+        for number, frame in enumerate(islice(source, most)):
+            yield dict(file=str(source.filename), frame=number, time=round(source.time, 3)), frame, source.fps
+    except VideoError as error:
+        yield dict(file=str(file), error=one_line(error)), None, None
 
-            write_png(picture, draw_prediction(result, prediction, scope, model, threshold))
-            if scope == 'mmaction':
-                write_captioned(place(file, '.mp4'), file, as_line(prediction))
-        yield prediction
+
+def _draw_file(place: Path, result: Any, row: dict, model: torch.nn.Module, threshold: float) -> None:
+    """Draw the prediction of an image, or of a video by a model of videos, into files of this name with endings."""
+    from ..visualization.pictures import write_png  # and Matplotlib
+
+    write_png(Path(f'{place}.png'), draw_prediction(result, row, scope_of(model), model, threshold))
+    if scope_of(model) == 'mmaction':
+        write_captioned(Path(f'{place}.mp4'), row['file'], as_line(row))

@@ -1,23 +1,18 @@
 """Inference of images and videos, in all toolboxes: ``infer`` and ``inference_model``."""
 
-import copy
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import pseudo_collate
 
 from ..engine.mixed_precision import check_dtype
 from ..errors import UsageError
-from ..io.image_transforms import guard_images
-from ..registry import type_name
-from .inputs import LocalCopies, checked_image, checked_path, infer_each, settle
+from .inputs import INPUT_ERRORS, LocalCopies, checked_path, infer_each
 from .models import chosen_device, get_model, scope_of
-from .pipelines import test_dataset_of
-from .scopes import toolbox_scope
+from .pipelines import image_pipeline
 
 
 def infer(
@@ -54,12 +49,9 @@ def infer(
     except UsageError as error:
         raise ValueError(str(error)) from error
     with LocalCopies() as copies:
-        # The caller's scope is its own between two results.
-        with toolbox_scope(scope):
-            results = iter(_INFER[scope](model, inputs, copies.local, batch_size, **kwargs))
-        none_left = object()
+        results, none_left = _stream(model, scope, inputs, copies.local, batch_size, **kwargs), object()
         while True:
-            with toolbox_scope(scope), torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
                 result = next(results, none_left)
             if result is none_left:
                 return
@@ -120,82 +112,36 @@ def inference_model(
         model = get_model(model, checkpoint[0] if checkpoint else True, chosen_device(device), trust_checkpoint)
     many = isinstance(inputs, (list, tuple))
     results = list(infer(model, inputs if many else [inputs], batch_size, dtype, **kwargs))
-    return settle(results, many, return_exceptions)
+    errors = [result for result in results if isinstance(result, INPUT_ERRORS)]
+    if errors and not (many and return_exceptions):
+        errors[0].results = results  # type: ignore[union-attr]
+        raise errors[0]
+    return results if many else results[0]
 
 
-Local = Callable[[Any], Any]  # an input as it is, or the copy of an address
-
-
-def _infer_images(
-    model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int, **kwargs: Any
+def _stream(
+    model: torch.nn.Module, scope: str, inputs: Iterable, local: Callable[[Any], Any], batch_size: int, **kwargs: Any
 ) -> Iterator[Any]:
-    from .images import CheckedInferencer
+    """Infer inputs with a model of a toolbox; ``local`` makes a file of this machine of an input that is an address."""
+    if scope == 'mmpretrain':
+        from .images import CheckedInferencer
 
-    return CheckedInferencer(model).stream(inputs, local, batch_size, **kwargs)
-
-
-def _infer_objects(
-    model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int, **unknown: Any
-) -> Iterator[Any]:
-    from mmdet.apis import inference_detector
-
-    _refuse_settings('mmdet', batch_size, unknown)
-    pipeline = functools.cache(functools.partial(_pipeline, test_dataset_of(model.cfg).pipeline, 'mmdet'))
-
-    def infer_one(image: Any) -> Any:
-        image = checked_image(local(image))
-        return inference_detector(model, image, pipeline(isinstance(image, str)))
-
-    return infer_each(infer_one, inputs)
-
-
-def _infer_maps(
-    model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int, **unknown: Any
-) -> Iterator[Any]:
-    _refuse_settings('mmseg', batch_size, unknown)
-    # An input has no label map; mmseg itself would look for a pipeline at the top of the config.
-    steps = [step for step in test_dataset_of(model.cfg).pipeline if type_name(step) != 'LoadAnnotations']
-    pipeline = functools.cache(functools.partial(_pipeline, steps, 'mmseg'))
-
-    def infer_one(image: Any) -> Any:
-        image = checked_image(local(image))
-        of_file = isinstance(image, str)
-        packed = pipeline(of_file)(dict(img_path=image) if of_file else dict(img=image))
-        with torch.no_grad():
-            return model.test_step({key: [value] for key, value in packed.items()})[0]  # type: ignore[operator]
-
-    return infer_each(infer_one, inputs)
-
-
-def _pipeline(steps: list, scope: str, of_files: bool) -> Compose:
-    """Build the pipeline of images in files or in arrays."""
-    # mmdet itself would choose how to load all images by the first, and would keep that in the model's config.
-    steps = copy.deepcopy(steps)
-    if not of_files:
-        steps[0].type = f'{scope}.LoadImageFromNDArray'
-    return Compose(guard_images(Compose(steps).transforms))
-
-
-def _infer_videos(
-    model: torch.nn.Module, inputs: Iterable, local: Local, batch_size: int, **kwargs: Any
-) -> Iterator[Any]:
-    from .video import infer_video
-
-    _refuse_batches(batch_size)
-    return infer_each(lambda video: infer_video(model, checked_path(local(video), 'video'), **kwargs), inputs)
-
-
-def _refuse_settings(scope: str, batch_size: int, unknown: dict[str, Any]) -> None:
-    _refuse_batches(batch_size)
-    if unknown:
-        raise ValueError(f'{", ".join(unknown)}: inference with {scope} has no such setting')
-
-
-def _refuse_batches(batch_size: int) -> None:
+        return CheckedInferencer(model).stream(inputs, local, batch_size, **kwargs)
     if batch_size != 1:
         raise ValueError(
             f'batch_size={batch_size} has no effect here: mmdet, mmseg and mmaction2 infer one input at a time'
         )
+    if scope == 'mmaction':
+        from .video import infer_video
+
+        return infer_each(lambda video: infer_video(model, checked_path(local(video), 'video'), **kwargs), inputs)
+    if kwargs:
+        raise ValueError(f'{", ".join(kwargs)}: inference with {scope} has no such setting')
+    return infer_each(lambda image: _infer_scene(model, local(image)), inputs)
 
 
-_INFER = {'mmpretrain': _infer_images, 'mmdet': _infer_objects, 'mmseg': _infer_maps, 'mmaction': _infer_videos}
+@torch.no_grad()
+def _infer_scene(model: torch.nn.Module, image: Any) -> Any:
+    # The toolboxes' own functions choose how to load all images by the first, or look for a pipeline at the top of the
+    # config.
+    return model.test_step(pseudo_collate([image_pipeline(model)(image)]))[0]  # type: ignore[operator]

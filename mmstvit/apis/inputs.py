@@ -3,10 +3,10 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
-from threading import Lock
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -89,20 +89,12 @@ def checked_path(path: str | PathLike, what: str) -> str:
     return path
 
 
-class LocalCopies:
+class LocalCopies(ExitStack):
     """Temporary copies of inputs that are addresses; inputs may be downloaded in several threads."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._addresses: dict[str, str] = {}
-        self._folder: TemporaryDirectory | None = None
-        self._lock = Lock()
-
-    def __enter__(self) -> 'LocalCopies':
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
 
     def local(self, one: Any) -> Any:
         """Replace an address by the path of a copy, and a path by its string.
@@ -111,16 +103,13 @@ class LocalCopies:
             ValueError: it is no address of http or https, or its download is too large, too slow or cut off.
             OSError: it cannot be downloaded.
         """
-        if not isinstance(one, (str, PathLike)):
+        if isinstance(one, PathLike):
+            return str(one)
+        if not isinstance(one, str) or not is_address(one):
             return one
-        name = str(one)
-        if not isinstance(one, str) or not is_address(name):
-            return name
-        with self._lock:
-            if self._folder is None:
-                self._folder = TemporaryDirectory(prefix='mmstvit-')
-        copy = _fetch(name, Path(mkdtemp(dir=self._folder.name)))
-        self._addresses[copy] = name
+        folder = self.enter_context(TemporaryDirectory(prefix='mmstvit-'))
+        copy = _fetch(one, Path(folder))
+        self._addresses[copy] = one
         return copy
 
     def by_address(self, result: Any) -> Any:
@@ -159,17 +148,3 @@ def infer_each(infer: Callable[[Any], Any], inputs: Iterable) -> Iterator[Any]:
         except INPUT_ERRORS as error:
             result = error
         yield result
-
-
-def settle(results: list, many: bool, return_exceptions: bool) -> Any:
-    """Return the results of many inputs, or that of one, or raise the first exception.
-
-    Raises:
-        ValueError, OSError: the first that an input has raised, unless ``return_exceptions``; its attribute ``results``
-            is the whole list.
-    """
-    errors = [result for result in results if isinstance(result, INPUT_ERRORS)]
-    if errors and not (many and return_exceptions):
-        errors[0].results = results
-        raise errors[0]
-    return results if many else results[0]

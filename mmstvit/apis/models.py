@@ -4,7 +4,6 @@ A thin front over the toolboxes' own interfaces; the config's default scope says
 """
 
 import copy
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,34 +11,31 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS
 
 from ..compat.requires import require
 from ..engine.terminal import import_toolbox
-from ..errors import UsageError, one_line, suggest
+from ..errors import UsageError, as_usage_error, one_line, suggest
 from ..io.checkpoints import CheckpointError, trust_checkpoints
 from ..model_index import model_index
 from ..registry import resolve_type
-from .pipelines import test_dataset_of
-from .scopes import toolbox_scope
+from .pipelines import config_of, test_dataset_of, toolbox_scope
 from .weights import load_weights, read_weights, set_options_of
 
 # default_scope of a config -> the extra of mmstvit that installs the toolbox
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg', 'mmaction': 'video'}
 
 
-def _read_config(model: str | PathLike | Config) -> tuple[Config, dict]:
-    """Read the config of a name, a path or a config, and its entry in the model index."""
+def _read_config(model: str | PathLike | Config) -> Config:
+    """Read the config of a name or a path, or copy one."""
     if isinstance(model, Config):
-        return copy.deepcopy(model), {}
-    name = str(model)
-    if name.endswith('.py'):
-        return Config.fromfile(name), {}
-    index = model_index()
-    if name not in index:
+        return copy.deepcopy(model)
+    name, index = str(model), model_index()
+    if not name.endswith('.py') and name not in index:
         hint = suggest(name, index) or '; mmstvit.list_models() has the names'
         raise ValueError(f'there is no model named {name}{hint}')
-    return Config.fromfile(index[name]['Config']), index[name]
+    return Config.fromfile(name if name.endswith('.py') else index[name]['Config'])
 
 
 def toolbox_of(cfg: Config) -> str:
@@ -60,13 +56,17 @@ def read_valid_config(path: Path) -> Config:
     """Read a config of one of the toolboxes from its file.
 
     Raises:
-        UsageError: it is none, or its toolbox is not installed.
+        UsageError: it is none, or its toolbox or that of a ``_base_`` is not installed.
     """
     try:
         cfg = Config.fromfile(path)
-        toolbox_of(cfg)
     except Exception as error:  # a config is a program: it may raise anything
-        raise UsageError(f'{path} is no valid config: {one_line(error)} ({type(error).__name__})') from error
+        missing = [extra for scope, extra in TOOLBOXES.items() if str(error).startswith(scope)]
+        install = f": pip install 'mmstvit[{missing[0]}]'" if isinstance(error, ImportError) and missing else ''
+        line = f'{path} is no valid config: {one_line(error)} ({type(error).__name__}){install}'
+        raise UsageError(line) from error
+    with as_usage_error(ImportError, ValueError):
+        toolbox_of(cfg)
     return cfg
 
 
@@ -76,11 +76,9 @@ def published_weights(model: str | PathLike | Config) -> str:
     Raises:
         ValueError: an unknown name, or there are none.
     """
-    cfg, entry = _read_config(model)
-    if not entry and cfg.filename:
-        path, entries = Path(cfg.filename).resolve(), model_index().values()
-        entry = next((e for e in entries if e.get('Weights') and Path(e['Config']).resolve() == path), {})
-    weights = entry.get('Weights') or cfg.get('load_from')
+    cfg = _read_config(model)
+    published = {Path(entry['Config']).resolve(): entry.get('Weights') for entry in model_index().values()}
+    weights = published.get(Path(cfg.filename or '').resolve()) or cfg.get('load_from')
     if not weights:
         what = cfg.filename or 'this config' if isinstance(model, Config) else model
         raise CheckpointError(f'no weights are published for {what}: give a checkpoint, or pretrained=False')
@@ -117,7 +115,7 @@ def get_model(
             machine has not.
         OSError: the checkpoint is not there (``FileNotFoundError``) or cannot be downloaded.
     """
-    cfg, _ = _read_config(model)
+    cfg = _read_config(model)
     if pretrained is True:
         pretrained = published_weights(model)
     if kwargs:
@@ -131,7 +129,7 @@ def get_model(
     built = _build(cfg, device)
     if pretrained:
         load_weights(built, str(pretrained), checkpoint)
-    meta: Any = _dataset_meta(cfg, checkpoint, getattr(built, 'dataset_meta', None) or {})
+    meta: Any = _dataset_meta(cfg, checkpoint)
     built.dataset_meta = built._dataset_meta = meta  # where mmpretrain's inferencer looks
     return built.eval()
 
@@ -142,45 +140,28 @@ def _build(cfg: Config, device: str | torch.device) -> torch.nn.Module:
     The scope is set for the time of building alone, so that models of several toolboxes can live side by side.
     """
     scope = toolbox_of(cfg)
+    if scope == 'mmpretrain':
+        cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    else:
+        import_toolbox(scope)
+        for part in (cfg.model, cfg.model.get('backbone') or {}):
+            if part.get('pretrained'):
+                part['pretrained'] = None  # some would download it now
     with toolbox_scope(scope):
-        if scope == 'mmpretrain':
-            from mmpretrain.registry import MODELS
-
-            # As mmpretrain's get_model, which takes no data set whose type is a class.
-            cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-            model = MODELS.build(cfg.model).to(device)
-            model._config, model._metainfo = cfg, None  # where its inferencer looks
-            return model
-        if scope == 'mmdet':
-            from mmdet.apis import init_detector
-
-            with warnings.catch_warnings(record=True):  # that classes are COCO's, which they need not be here
-                return init_detector(cfg, device=device)
-        if scope == 'mmseg':
-            import_toolbox(scope)
-            from mmseg.apis import init_model
-
-            return init_model(cfg, device=device)
-        from mmaction.apis import init_recognizer
-
-        return init_recognizer(cfg, device=device)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(device)
+    model.cfg = model._config = cfg
+    model._metainfo = None  # mmpretrain's inferencer looks here
+    return model
 
 
-def _dataset_meta(cfg: Config, checkpoint: dict, of_config: dict) -> dict:
-    """Return names of classes, of the checkpoint or else of the config, and what else describes the data.
-
-    Args:
-        cfg: the config.
-        checkpoint: may be empty.
-        of_config: what the toolbox has found in the config; its palette comes before that of the checkpoint.
-    """
+def _dataset_meta(cfg: Config, checkpoint: dict) -> dict:
+    """Return names of classes, of the checkpoint or else of the config, and what else describes the data."""
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     stored = meta.get('dataset_meta') or {'classes': meta.get('CLASSES')}  # the latter of mmdet 2 and mmcls
     stored = {str(key).lower(): value for key, value in stored.items()} if isinstance(stored, dict) else {}
-    of_config = {key: value for key, value in of_config.items() if stored.get(key) is None or value != 'random'}
     names = stored.get('classes') or class_names(cfg)
-    return {**stored, **of_config, 'classes': None if names is None else tuple(str(name) for name in names)}
+    return {**stored, 'classes': None if names is None else tuple(str(name) for name in names)}
 
 
 def class_names(cfg: Config) -> Sequence[str] | None:
@@ -228,11 +209,6 @@ def chosen_device(device: str | torch.device | None, meta: bool = False) -> str:
     if not (there or (meta and wanted and wanted.type == 'meta')):
         raise DeviceError(f'there is no device {device}: this machine has {", ".join(names)}')
     return str(device)
-
-
-def config_of(model: torch.nn.Module) -> Config:
-    """Return the config of a model of :func:`get_model`."""
-    return getattr(model, '_config', None) or model.cfg
 
 
 def scope_of(model: torch.nn.Module) -> str:

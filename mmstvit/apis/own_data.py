@@ -3,7 +3,8 @@
 import copy
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +16,12 @@ from ..engine.coco_folders import read_coco_folder
 from ..engine.running import dumpable
 from ..engine.schedules import scale_minimum, shorten_warm_up
 from ..errors import UsageError
-from ..io.files import write_whole
 from ..paths import is_address
 from ..registry import entries_of, type_name
 from .files import IMAGES, VIDEOS
 
 _LEAST_BATCHES = 10  # of an epoch, by default: few images make small batches
 _KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'backend_args')  # settings of the config's data sets that stay
-
-
-def write_own_config(cfg: Config, folder: str, path: Path, given: Collection[str] = ()) -> None:
-    """Write the config of a training on a folder of one's own data.
-
-    Args:
-        cfg: of the model; see :func:`config_for_folder`.
-        folder: the data.
-        path: of the file that is written, beside which lists of a split are put.
-        given: names of settings that stay as they are in ``cfg``.
-
-    Raises:
-        UsageError: as :func:`config_for_folder`.
-    """
-    own = config_for_folder(cfg, folder, path.parent, given)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, own.pretty_text.encode())
-    print(f'The config is written to {path}: mmstvit test, infer and train take it.')
 
 
 def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[str] = ()) -> Config:
@@ -69,13 +51,14 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[s
     cfg.randomness = dict(cfg.get('randomness') or {})
     if cfg.randomness.get('seed') is None:
         cfg.randomness.seed = 0
-    read = dict(mmpretrain=_images, mmdet=_coco, mmaction=_clips).get(cfg.default_scope)
-    if read is None:
+    readers: dict[str, Callable] = {'mmdet': _coco}
+    readers.update(mmpretrain=partial(_class_folders, IMAGES), mmaction=partial(_class_folders, VIDEOS))
+    if cfg.default_scope not in readers:
         raise UsageError(
             f'--data is not for {cfg.default_scope}, whose label maps do not tell the names of the classes: write a '
             'config over the one that is trained, with data_root, metainfo.classes and num_classes'
         )
-    classes, datasets, number = read(place, Path(os.path.abspath(lists)), cfg.randomness.seed)
+    classes, datasets, number = readers[cfg.default_scope](place, Path(os.path.abspath(lists)), cfg.randomness.seed)
     for name, dataset in datasets.items():
         loader = cfg.get(f'{name}_dataloader')
         if loader:
@@ -93,26 +76,18 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[s
 
 
 # -------------------------------------------------------------------------------------------------------- data sets
-def _images(folder: Path, lists: Path, seed: int) -> tuple:
-    classes, parts = read_class_folders(folder, IMAGES, seed)
+def _class_folders(endings: Sequence[str], folder: Path, lists: Path, seed: int) -> tuple:
+    classes, parts = read_class_folders(folder, endings, seed)
     datasets = {}
     for name, part in parts.items():
-        file = lists / f'{"train" if name == "train" else "val"}.txt'
-        if part.listed:
+        file = lists / f'{"val" if part is parts["val"] else name}.txt'
+        if part.listed or endings is VIDEOS:
             write_list(part, file)
-        datasets[name] = dict(
-            type='CustomDataset', data_root=str(part.root), ann_file=str(file) if part.listed else '', extensions=IMAGES
-        )
-    return classes, datasets, len(parts['train'].samples)
-
-
-def _clips(folder: Path, lists: Path, seed: int) -> tuple:
-    classes, parts = read_class_folders(folder, VIDEOS, seed)
-    datasets = {}
-    for name, part in parts.items():
-        file = lists / f'{name}.txt'
-        write_list(part, file)
-        datasets[name] = dict(type='VideoDataset', ann_file=str(file), data_prefix=dict(video=str(part.root)))
+        if endings is VIDEOS:
+            datasets[name] = dict(type='VideoDataset', ann_file=str(file), data_prefix=dict(video=str(part.root)))
+            continue
+        listed = str(file) if part.listed else ''
+        datasets[name] = dict(type='CustomDataset', data_root=str(part.root), ann_file=listed, extensions=IMAGES)
     return classes, datasets, len(parts['train'].samples)
 
 

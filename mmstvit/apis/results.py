@@ -1,6 +1,7 @@
 """Predictions as JSON, as a line, as a picture. The toolboxes draw."""
 
 import functools
+import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,27 +115,12 @@ def as_line(prediction: dict) -> str:
     return ', '.join(f'{names.count(name)} x {name}' for name in dict.fromkeys(names)) or 'nothing'
 
 
-def coloured(model: nn.Module) -> dict[str, Any]:
-    """Return names and colours of the classes of a segmentor, whose number stands for a name that is not known."""
-    names = classes_of(model) or tuple(map(str, range(model.num_classes)))
-    palette = (model.dataset_meta or {}).get('palette')
-    if palette is None or len(palette) != len(names):
-        palette = distinct_colours(len(names)).tolist()
-    return dict(classes=names, palette=palette)
-
-
 @functools.lru_cache(maxsize=1)
 def _visualizer(scope: str) -> Any:
     """Return the toolbox's visualizer, one for all files: each has figures of its own."""
-    if scope == 'mmdet':
-        from mmdet.visualization import DetLocalVisualizer as Visualizer
-    elif scope == 'mmseg':
-        from mmseg.visualization import SegLocalVisualizer
-
-        return SegLocalVisualizer(alpha=_OPACITY)  # it writes with OpenCV
-    else:
-        from mmpretrain.visualization import UniversalVisualizer as Visualizer
-    return choose_fonts(Visualizer())
+    name = {'mmdet': 'DetLocalVisualizer', 'mmseg': 'SegLocalVisualizer', 'mmpretrain': 'UniversalVisualizer'}[scope]
+    kind = pkgutil.resolve_name(f'{scope}.visualization:{name}')
+    return kind(alpha=_OPACITY) if scope == 'mmseg' else choose_fonts(kind())  # the former writes with OpenCV
 
 
 def draw_prediction(
@@ -160,19 +146,22 @@ def draw_prediction(
     visualizer = _visualizer(scope)
     image = imread(prediction['file'], channel_order='rgb') if image is None else np.ascontiguousarray(image)
     if scope == 'mmdet':
-        visualizer.dataset_meta = model.dataset_meta
-        if names := classes_of(model):
-            colours = map(tuple, distinct_colours(len(names)).tolist())
-            visualizer.dataset_meta = dict(model.dataset_meta, palette=[*colours])
+        names = classes_of(model) or ()
+        palette = [tuple(colour) for colour in distinct_colours(len(names)).tolist()] if names else None
+        visualizer.dataset_meta = dict(model.dataset_meta, palette=palette)
         visualizer.add_datasample('', image, result, draw_gt=False, pred_score_thr=threshold)
-        return visualizer.get_image()
-    if scope == 'mmseg':
-        visualizer.dataset_meta = coloured(model)
+    elif scope == 'mmseg':
+        # A number stands for a name that is not known.
+        names = classes_of(model) or tuple(map(str, range(model.num_classes)))
+        palette = (model.dataset_meta or {}).get('palette')
+        if palette is None or len(palette) != len(names):
+            palette = distinct_colours(len(names)).tolist()
+        visualizer.dataset_meta = dict(classes=names, palette=palette)
         visualizer.add_datasample('', image, result, draw_gt=False)
-        return visualizer.get_image()
-    from mmpretrain.structures import DataSample
+    else:
+        from mmpretrain.structures import DataSample
 
-    sample = DataSample().set_pred_label(result['pred_label']).set_pred_score(result['pred_scores'])
-    factor = max(1, 256 / max(image.shape))
-    visualizer.visualize_cls(image, sample, classes=classes_of(model), draw_gt=False, rescale_factor=factor)
+        sample = DataSample().set_pred_label(result['pred_label']).set_pred_score(result['pred_scores'])
+        factor = max(1, 256 / max(image.shape))
+        visualizer.visualize_cls(image, sample, classes=classes_of(model), draw_gt=False, rescale_factor=factor)
     return visualizer.get_image()

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ ROW_FILES = ('.jsonl', '.csv')
 _CORNERS = ('left', 'top', 'right', 'bottom')
 
 
-class RowFile:
+class RowFile(AbstractContextManager):
     """A file of predictions, of which each is there as soon as it is written.
 
     ``.jsonl`` gets a line of JSON for each :func:`.record`. ``.csv`` gets a row for each image or video, with the best
@@ -37,9 +38,6 @@ class RowFile:
             self._csv = csv.DictWriter(self._file, names, extrasaction='ignore')
             self._csv.writeheader()
 
-    def __enter__(self) -> 'RowFile':
-        return self
-
     def __exit__(self, *error: Any) -> None:
         self._file.close()
 
@@ -60,12 +58,6 @@ class RowFile:
         one = {'class': prediction['pred_class'], 'score': prediction['pred_score']}
         best = enumerate(prediction.get('top', [one])[: self.topk], 1)
         return [{**prediction, **{f'{key}_{i}': entry[key] for i, entry in best for key in ('class', 'score')}}]
-
-
-def name_of(prediction: dict[str, Any]) -> str:
-    """Return what a row is of: the file, of a frame with its number."""
-    frame = prediction.get('frame')
-    return prediction['file'] if frame is None else f'{prediction["file"]}, frame {frame}'
 
 
 def write_csv(path: str | Path, rows: Sequence[Sequence[Any]]) -> None:

@@ -1,7 +1,6 @@
 """What a test reports beside its metrics: figures of each class, the confusion matrix, and all predictions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,10 +123,6 @@ def add_reports(cfg: Config, outs: Sequence[str], per_class: bool, matrix: bool)
             _add_metric(cfg, type=kind, out_file_path=out)
 
 
-def _name(metric: Any) -> str:
-    return type_name(metric) if isinstance(metric, dict) else ''
-
-
 def _add_metric(cfg: Config, **metric: Any) -> None:
     cfg.test_evaluator = [*entries_of(cfg.test_evaluator), ConfigDict(metric)]
 
@@ -137,7 +132,7 @@ def _collect_classes(cfg: Config, matrix: bool) -> None:
     if cfg.default_scope == 'mmdet':
         if matrix:
             raise UsageError('--confusion-matrix is not for detectors: leave it out, --per-class gives their AP')
-        metrics = [metric for metric in entries_of(cfg.test_evaluator) if _name(metric) == 'CocoMetric']
+        metrics = [metric for metric in entries_of(cfg.test_evaluator) if type_name(metric) == 'CocoMetric']
         if not metrics:
             raise UsageError('--per-class needs a CocoMetric as test_evaluator in mmdet')
         for metric in metrics:
@@ -164,7 +159,7 @@ def _has_several_labels(cfg: Config) -> bool:
 
 def _matrix_key(cfg: Config) -> str | None:
     """Return the name of the confusion matrix among the metrics."""
-    own = [m for m in entries_of(cfg.test_evaluator) if _name(m) in ('ConfusionMatrix', PixelMatrix.__name__)]
+    own = [m for m in entries_of(cfg.test_evaluator) if type_name(m) in ('ConfusionMatrix', PixelMatrix.__name__)]
     return f'{own[0].get("prefix") or _MATRIX}/result' if own else None
 
 
@@ -182,35 +177,25 @@ def _keep_names(cfg: Config) -> None:
                 step.meta_keys = (*step.get('meta_keys', default), 'filename', 'frame_dir')
 
 
-@dataclass(frozen=True)
-class Report:
-    """Figures of each class of a finished test.
-
-    Attributes:
-        classes: their names.
-        rows: the names of the columns, then figures of each class, and last the mean of all.
-        matrix: (classes, classes), how often each class (row) was predicted as which (column); ``None`` of a detector.
-    """
-
-    classes: Sequence[str]
-    rows: list[list]
-    matrix: np.ndarray | None = None
-
-
-def report_of(cfg: Config, metrics: dict[str, Any], classes: Sequence[str] | None) -> Report:
+def report_of(
+    cfg: Config, metrics: dict[str, Any], classes: Sequence[str] | None
+) -> tuple[list[list], np.ndarray | None]:
     """Return the figures of each class that a test has given.
 
     Args:
         cfg: of the test, after :func:`add_reports`.
         metrics: what the test has returned.
         classes: names of the classes; numbers stand for them where there are none.
+
+    Returns:
+        Rows: the names of the columns, then figures of each class, and last the mean of all. And the matrix (classes,
+        classes), how often each class (row) was predicted as which (column); ``None`` of a detector.
     """
     if cfg.default_scope == 'mmdet':
-        return Report(classes, average_precisions(metrics, classes))
+        return average_precisions(metrics, classes), None
     matrix = np.asarray(metrics[_matrix_key(cfg)])
-    names = [str(name) for name in classes or range(len(matrix))]
-    rows = class_figures(matrix, names)
-    return Report(names, with_overlap(rows, matrix) if cfg.default_scope == 'mmseg' else rows, matrix)
+    rows = class_figures(matrix, [str(name) for name in classes or range(len(matrix))])
+    return with_overlap(rows, matrix) if cfg.default_scope == 'mmseg' else rows, matrix
 
 
 def class_figures(matrix: np.ndarray, classes: Sequence[str]) -> list[list]:
@@ -263,24 +248,25 @@ def average_precisions(metrics: dict[str, Any], classes: Sequence[str]) -> list[
     return [['class', *(f'{kind}_AP' for kind in kinds)], *rows, [_AVERAGE, *(value(f'{k}_mAP') for k in kinds)]]
 
 
-def write_reports(report: Report, folder: Path, table: str | None, matrix: bool) -> dict[str, Path]:
+def write_reports(rows: list[list], matrix: np.ndarray | None, folder: Path, table: str | None) -> dict[str, Path]:
     """Write figures of each class, and return where: what they are called, with the path.
 
     Args:
-        report: what is written.
+        rows: of :func:`report_of`.
+        matrix: as there, written as ``confusion_matrix.csv`` and ``confusion_matrix.png``; or ``None``.
         folder: for files that are not named.
         table: a file for the figures of each class, by default ``per_class.csv``.
-        matrix: whether the confusion matrix is written, as ``confusion_matrix.csv`` and ``confusion_matrix.png``.
     """
     written = {'figures of each class': Path(table) if table else folder / 'per_class.csv'}
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(written['figures of each class'], report.rows)
-    if matrix:
+    write_csv(written['figures of each class'], rows)
+    if matrix is not None:
         from ..visualization.confusion import confusion_picture  # matplotlib takes its time
         from ..visualization.pictures import write_png
 
         written['confusion matrix'], written['its picture'] = (folder / f'{_MATRIX}.{e}' for e in ('csv', 'png'))
-        rows = [[name, *row] for name, row in zip(report.classes, report.matrix.tolist(), strict=True)]
-        write_csv(written['confusion matrix'], [['true', *report.classes], *rows])
-        write_png(written['its picture'], confusion_picture(report.matrix, report.classes))
+        classes = [name for name, *_ in rows[1:-1]]
+        numbers = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
+        write_csv(written['confusion matrix'], [['true', *classes], *numbers])
+        write_png(written['its picture'], confusion_picture(matrix, classes))
     return written

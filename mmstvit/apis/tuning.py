@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from rich.progress import Progress
 
-from ..errors import UsageError, one_line, suggest
+from ..errors import UsageError, as_usage_error, suggest
 from ..io.files import json_types, write_json
 from ..layers.adapters import transformer_of
 from ..measure.block_times import BlockTimes, image_grid, measure_block_times, turns
@@ -51,10 +51,11 @@ class _State:
         if isinstance(stored, dict) and stored.get('key') == key:
             self.data = stored
 
-    def once(self, part: str, name: str, make: Callable[[], Any]) -> Any:
+    def once(self, part: str, name: str, make: Callable, *args: Any, **kwargs: Any) -> Any:
         """Return what is stored under a name, made and written first where it is not there."""
         if name not in self.data[part]:
-            self.data[part][name] = json_types(make())
+            made = make(*args, **kwargs)
+            self.data[part][name] = json_types(asdict(made) if is_dataclass(made) else made)
             write_json(self.path, self.data)
         return self.data[part][name]
 
@@ -118,7 +119,7 @@ def tune(
     state = _State(out / 'state.json', _settings(cfg, checkpoint, str(data), samples, batch_size, timing))
     given = dict(model=str(model), checkpoint=checkpoint, data=str(data), target=str(target), methods=methods)
     task = _Task(network_of(cfg, path.stem, built), samples, target, batch_size, timing, state, progress)
-    result = state.once('results', f'{target} {",".join(methods)}', lambda: _result(task, methods))
+    result = state.once('results', f'{target} {",".join(methods)}', _result, task, methods)
     given.update(batch_size=batch_size, most_images=images, device=str(timing.device), out=str(out))
     result = {**given, **result}
     write_report(out, result, path)
@@ -145,10 +146,8 @@ def _settings(
 def _methods(model: torch.nn.Module, wanted: Sequence[str] | None) -> list[str]:
     if reduction_of(model) is not None:
         raise UsageError('the tokens of this model are reduced already: give the config of the dense one')
-    try:
+    with as_usage_error(ValueError):
         transformer_of(model)
-    except ValueError as error:
-        raise UsageError(one_line(error)) from error
     known = {name.lower(): name for name in methods_for(model) if name not in _NEVER}
     if wanted is None:
         return [name for name in known.values() if name not in _NOT_BY_DEFAULT]
@@ -187,24 +186,24 @@ def _result(task: _Task, methods: Sequence[str]) -> dict[str, Any]:
     done = partial(task.progress.advance, bar)
     for method in methods:
         given = (task.network, task.shape, task.batch_size, method, task.timing)
-        measure = partial(measure_block_times, *given, done=done)
-        known.times[method] = BlockTimes(**task.state.once('times', method, lambda measure=measure: asdict(measure())))
+        times = task.state.once('times', method, measure_block_times, *given, done=done)
+        known.times[method] = BlockTimes(**times)
     methods, searched = known.reachable(methods, task.target), task.judge(0)
     _find_costs(known, searched, methods, task.state, task.progress)
     task.progress.add_task('searching and comparing', total=None)
     fronts = {method: known.plans(method, task.target.kind == 'macs') for method in methods}
     best = {method: within(fronts[method], known.limit(method, task.target)) for method in methods}
-    options = {method: dict(r=list(plan.amounts)) for method, plan in best.items()}
-    spoilt = {method: searched.of_options(method, options[method])['divergence'] for method in methods}
+    spoilt = {m: searched.of_options(m, dict(r=list(best[m].amounts)))['divergence'] for m in methods}
     method = min(spoilt, key=spoilt.get)
-    tuned = known.describe(method, options[method])
+    tuned = known.describe(method, dict(r=list(best[method].amounts)))
     points = [
         known.describe(name, dict(r=list(plan.amounts)))
         for name in methods
         for plan in _spread(fronts[name], best[name])
     ]
     result = _compare(task, tuned, known.constant(method, tuned['predicted_ms']), points, known.times[method].dense)
-    return dict(**result, divergence_of_methods=spoilt, images=_halves(task.samples))
+    halves = {name: len(task.samples.part(i, 2).images) for i, name in enumerate(('searched', 'held_out'))}
+    return dict(**result, divergence_of_methods=spoilt, images=halves)
 
 
 def _compare(task: _Task, tuned: dict, constant: dict, points: list[dict], seconds: float) -> dict[str, Any]:
@@ -214,12 +213,9 @@ def _compare(task: _Task, tuned: dict, constant: dict, points: list[dict], secon
         one.update(held_out.of_options(one['method'], one['options']))
     dense = dict(predicted_ms=1000 * seconds, **held_out.of_logits(held_out.dense))
     setting = _measure(task, (dense, tuned, constant))
-    verdict = _verdict(tuned, constant)
+    ours, theirs = tuned['agreement'], constant['agreement']
+    verdict = 'beats' if ours > theirs else 'equals' if ours == theirs else 'loses to'
     return dict(**tuned, verdict=verdict, dense=dense, constant=constant, pareto=points, environment=setting)
-
-
-def _halves(samples: Samples) -> dict[str, int]:
-    return {name: len(samples.part(i, 2).images) for i, name in enumerate(('searched', 'held_out'))}
 
 
 def _find_costs(known: Schedules, judge: Judge, methods: Sequence[str], state: _State, progress: Progress) -> None:
@@ -229,8 +225,8 @@ def _find_costs(known: Schedules, judge: Judge, methods: Sequence[str], state: _
     for method in methods:
         known.costs[method] = []
         for layer in range(layers):
-            make = partial(_layer_costs, judge, method, layer, layers, known.amounts)
-            known.costs[method].append(state.once('costs', f'{method} {layer}', make))
+            given = (judge, method, layer, layers, known.amounts)
+            known.costs[method].append(state.once('costs', f'{method} {layer}', _layer_costs, *given))
             progress.advance(task)
 
 
@@ -244,12 +240,6 @@ def _spread(plans: Sequence[Plan], fastest: Plan) -> list[Plan]:
     plans = [plan for plan in plans if plan.resource >= fastest.resource]
     places = {round(i * (len(plans) - 1) / (_POINTS - 1)) for i in range(_POINTS)}
     return [plans[i] for i in sorted(places)]
-
-
-def _verdict(tuned: dict, constant: dict) -> str:
-    """Say how the schedule does beside one number for all layers, by agreement on held-out images."""
-    ours, theirs = tuned['agreement'], constant['agreement']
-    return 'beats' if ours > theirs else 'equals' if ours == theirs else 'loses to'
 
 
 def _measure(task: _Task, described: Sequence[dict]) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from .configs import find_config
 from .files import IMAGES, find_inputs
 from .inputs import INPUT_ERRORS
 from .models import classes_of, read_valid_config
-from .pipelines import test_dataset_of
-from .scopes import toolbox_scope
+from .pipelines import image_pipeline, test_dataset_of, toolbox_scope
 
 
 class Samples(NamedTuple):
@@ -82,9 +81,7 @@ def _drawn(number: int, most: int, data: str) -> list[int]:
 
 
 def _from_folder(model: nn.Module, folder: str, most: int) -> list[dict[str, Any]]:
-    from .images import CheckedInferencer
-
-    files, pipeline = find_inputs([folder], IMAGES), CheckedInferencer(model).pipeline
+    files, pipeline = find_inputs([folder], IMAGES), image_pipeline(model)
     labels = {name: i for i, name in enumerate(classes_of(model) or ())}
     named = all(_top_folder(file, folder) in labels for file in files)
     samples = []

@@ -7,6 +7,7 @@ from typing import Any
 from ..io.files import write_json, write_whole
 from ..paths import is_address, package_data
 
+BLOCKS = 'multiply-adds of the blocks'
 CONFIG, SCHEDULE, PLOT, CARD = 'config.py', 'schedule.json', 'pareto.png', 'README.md'
 
 
@@ -34,14 +35,10 @@ def config_text(result: dict[str, Any], base: Path) -> str:
         f'# {result["measured_times_as_fast"]:.2f} times as fast as the dense network, see {CARD}.',
         f'_base_ = [{name!r}]',
         '',
-        'model = dict(',
-        '    backbone=dict(',
-        '        _delete_=True,',
-        "        type='mmstvit.Reduced',",
-        '        backbone=_base_.model.backbone,',
-        f'        reduce={reduce!r},',
-        '    )',
-        ')',
+        'model = dict(backbone=dict(',
+        "    _delete_=True, type='mmstvit.Reduced', backbone=_base_.model.backbone,",
+        f'    reduce={reduce!r},',
+        '))',
     ]
     if checkpoint := result['checkpoint']:
         file = checkpoint if is_address(checkpoint) else Path(checkpoint).resolve().as_posix()
@@ -69,11 +66,7 @@ def card(result: dict[str, Any]) -> str:
     setting, images, method = result['environment'], result['images'], result['method']
     threads = f', threads: {setting["threads"]}' if setting['threads'] else ''
     commit = f' ({setting["commit"]})' if setting['commit'] else ''
-    rows = [
-        _row('dense', result['dense']),
-        _row(f'`{method}`, this schedule', result),
-        _row(f'`{method}`, {_text(result["constant"]["options"])}', result['constant']),
-    ]
+    heads, *rows = (f'| {" | ".join(cells)} |' for cells in figures(result))
     lines = [
         f'# {Path(result["model"]).stem}, {result["target"]} by {method}',
         '',
@@ -84,7 +77,7 @@ def card(result: dict[str, Any]) -> str:
         command(result),
         '```',
         '',
-        '| | predicted ms | measured ms | times as fast | multiply-adds of the blocks | agreement | top-1 |',
+        heads,
         '|---|---|---|---|---|---|---|',
         *rows,
         '',
@@ -121,18 +114,16 @@ def _text(options: dict[str, Any]) -> str:
     return ', '.join(f'{key}={value}' for key, value in options.items())
 
 
-def _row(name: str, figures: dict[str, Any]) -> str:
-    top1 = '' if figures['top1'] is None else f'{figures["top1"]:.1%}'
-    cells = [
-        name,
-        f'{figures["predicted_ms"]:.2f}',
-        f'{figures["measured_ms"]:.2f}',
-        f'{figures["measured_times_as_fast"]:.2f}',
-        f'{figures.get("multiply_adds", 1):.2f}',
-        f'{figures["agreement"]:.1%}',
-        top1,
-    ]
-    return f'| {" | ".join(cells)} |'
+def figures(result: dict[str, Any]) -> list[list[str]]:
+    """Return a table: headings, the dense network, the schedule, and one number for all layers."""
+    rows = [['network', 'predicted ms', 'measured ms', 'times as fast', BLOCKS, 'agreement', 'top-1']]
+    method, constant = result['method'], result['constant']
+    named = {'dense': result['dense'], f'{method}, this schedule': result}
+    for name, one in {**named, f'{method}, {_text(constant["options"])}': constant}.items():
+        numbers = [one['predicted_ms'], one['measured_ms'], one['measured_times_as_fast'], one.get('multiply_adds', 1)]
+        shares = ['' if one[key] is None else f'{one[key]:.1%}' for key in ('agreement', 'top1')]
+        rows.append([name, *(f'{number:.2f}' for number in numbers), *shares])
+    return rows
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -150,15 +141,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
             panel.plot(
                 [p['predicted_ms'] for p in points], [100 * p[kind] for p in points], '.-', label=method, alpha=0.7
             )
-        marks = (
-            ('dense', 's', result['dense']),
-            ('this schedule', '*', result),
-            ('one number', 'x', result['constant']),
-        )
-        for label, mark, one in marks:
-            panel.plot(
-                one['measured_ms'], 100 * one[kind], mark, color='black', label=f'{label}, measured', linestyle='none'
-            )
+        marks = {
+            'dense': ('s', result['dense']),
+            'this schedule': ('*', result),
+            'one number': ('x', result['constant']),
+        }
+        for label, (mark, one) in marks.items():
+            panel.plot(one['measured_ms'], 100 * one[kind], mark, color='black', label=f'{label}, measured')
         panel.set_xlabel(f'ms of a batch of {result["batch_size"]}, predicted unless said')
         panel.set_ylabel('agreement with the dense network, %' if kind == 'agreement' else 'top-1 accuracy, %')
         panel.grid(alpha=0.3)

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..errors import UsageError
-from ..layers.steps import SelfAttention, Step, build_steps
+from ..layers.steps import SelfAttention, build_steps
 from ..layers.steps.base import Network, ReducingStep
 from ..layers.steps.schedule import block_multiply_adds, multiply_adds, tokens_per_block
 from ..measure.block_times import BlockTimes, steps_of
-from .tuning_search import Choice, Plan, Target, cost_of, front
+from .tuning_search import Choice, Plan, Target, front
 
 SHARES = (1 / 8, 1 / 4, 1 / 2)  # of its tokens, that a layer removes when its cost is found
 _FINEST = 32  # a layer removes multiples of this part of all tokens
@@ -59,7 +61,9 @@ class Schedules:
                 if r and set(counts) == {n}:
                     continue  # it has no effect
                 resource = block_multiply_adds(self.network, counts) if by_macs else table.extra(n, r)
-                yield Choice(r, counts.after, resource, cost_of(shares, costs[layer], r / n) if costs and r else 0.0)
+                # Linear between the shares that were tried and 0.
+                cost = float(np.interp(r / n, [0.0, *shares], [0.0, *costs[layer]])) if costs and r else 0.0
+                yield Choice(r, counts.after, resource, cost)
 
         return choose
 
@@ -72,7 +76,9 @@ class Schedules:
         steps = build_steps(dict(type=method, **options), self.network)
         table, after = self.times[method], tokens_per_block(self.network, steps, self.grid)
         entering = [self.count, *after[:-1]]
-        seconds = table.network(entering, [_removed(step, n, self.grid) for step, n in zip(steps, entering)])
+        # A token that is fused of those that are removed does not count.
+        kept = [step.kept(n, self.grid) if isinstance(step, ReducingStep) else n for step, n in zip(steps, entering)]
+        seconds = table.network(entering, [n - k for n, k in zip(entering, kept)])
         return dict(
             method=method,
             options=options,
@@ -128,8 +134,3 @@ class Schedules:
         values = range(1, self.count // 2 + 1) if everywhere else [i / 100 for i in range(2, 100)]
         described = [self.describe(method, {'r' if everywhere else 'keep_rate': value}) for value in values]
         return min(described, key=lambda one: abs(one['predicted_ms'] - milliseconds))
-
-
-def _removed(step: Step, count: int, grid: tuple[int, ...]) -> int:
-    """Return how many of so many tokens a step removes; a token that is fused of them does not count."""
-    return count - step.kept(count, grid) if isinstance(step, ReducingStep) else 0

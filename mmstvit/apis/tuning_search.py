@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from ..errors import UsageError
 
 _MOST_LABELS = 200  # that are kept of the ways to one number of tokens
@@ -134,8 +132,3 @@ def _amounts(way: tuple | None) -> tuple[int, ...]:
 def within(plans: Sequence[Plan], most: float) -> Plan | None:
     """Return the plan of the least cost that takes at most so much, ``None`` where there is none."""
     return min((plan for plan in plans if plan.resource <= most), key=lambda plan: plan.cost, default=None)
-
-
-def cost_of(shares: Sequence[float], costs: Sequence[float], share: float) -> float:
-    """Return what a layer costs that removes a share of its tokens, linear between shares that were tried and 0."""
-    return float(np.interp(share, [0.0, *shares], [0.0, *costs]))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..io.videos import Video, guard_reading, role_of
 from ..registry import type_name
-from .pipelines import test_dataset_of
+from .pipelines import test_dataset_of, toolbox_scope
 
 
 class WindowScores(NamedTuple):
@@ -58,28 +58,28 @@ def infer_video(
         ValueError: the video cannot be read, or window and stride mean nothing.
     """
     # mmaction2 looks for a variable `test_pipeline` of the config, which not all have.
-    pipeline = copy.deepcopy(test_dataset_of(model.cfg).pipeline)
+    steps = copy.deepcopy(test_dataset_of(model.cfg).pipeline)
+    with toolbox_scope('mmaction'):
+        pipeline = Compose(steps if window is None else [_by_opencv(step) for step in steps]).transforms
     sample = dict(filename=video, label=-1, start_index=0, modality='RGB')
     if window is not None:
         return _infer_windows(model, sample, pipeline, window, stride, progress)
     if stride is not None:
         raise ValueError(f'stride={stride} has no effect without a window')
-    return inference_recognizer(model, sample, Compose(guard_reading(Compose(pipeline).transforms)))
+    return inference_recognizer(model, sample, Compose(guard_reading(pipeline)))
 
 
 def _infer_windows(
-    model: torch.nn.Module, sample: dict, pipeline: list[dict], window: float, stride: float | None, progress: bool
+    model: torch.nn.Module, sample: dict, steps: list, window: float, stride: float | None, progress: bool
 ) -> WindowScores:
     """Infer the windows of a video, which is opened once; only frames that the pipeline takes are decoded."""
     stride = window if stride is None else stride
     if window <= 0 or stride <= 0:
         raise ValueError(f'window={window} and stride={stride} must be greater than 0, in seconds')
-    steps = Compose([_seekable(step) for step in pipeline]).transforms
-    openers = [i for i, step in enumerate(steps) if role_of(step) == 'Init']
-    if not openers:
+    behind = next((i for i, step in enumerate(steps, 1) if role_of(step) == 'Init'), None)
+    if behind is None:
         raise ValueError('windows need a test pipeline with a step that opens videos, such as OpenCVInit')
     steps = guard_reading(steps)
-    behind = openers[0] + 1
     opened = Compose(steps[:behind])(sample)
     times = _times(opened)
     spans = _spans(times, window, stride)
@@ -93,21 +93,18 @@ def _infer_windows(
     return WindowScores(times[np.array(spans)], torch.stack(scores), torch.stack(scores).mean(dim=0))
 
 
-def _seekable(step: dict) -> dict:
-    """Replace steps for PyAV, which keep all frames up to the last one that is wanted; OpenCV goes to a frame."""
-    match = re.fullmatch(r'(?:PyAV|PIMS)(Init|Decode)', type_name(step))
+def _by_opencv(step: dict) -> dict:
+    """Replace steps for other readers: OpenCV goes to a frame, PyAV's keep all frames up to the last one wanted."""
+    match = re.fullmatch(r'(?:Decord|PyAV|PIMS)(Init|Decode)', type_name(step))
     return dict(type=f'mmaction.OpenCV{match[1]}') if match else step
 
 
 def _times(opened: dict) -> np.ndarray:
     """Return the presentation times of frames, and behind them the end of the last one, in seconds."""
-    reader, total = opened['video_reader'], opened['total_frames']
+    reader = opened['video_reader']
     if isinstance(reader, Video):
         return reader.times
-    if hasattr(reader, 'get_frame_timestamp'):  # decord's
-        stamps = reader.get_frame_timestamp(np.arange(total))
-        return np.append(stamps[:, 0], stamps[-1, 1]) - stamps[0, 0]
-    return np.arange(total + 1) / (opened.get('avg_fps') or reader.fps)
+    return np.arange(opened['total_frames'] + 1) / reader.fps  # mmcv's, of files that are elsewhere
 
 
 def _spans(times: np.ndarray, window: float, stride: float) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from ..engine.loading import must_fit, read_checkpoint
 from ..errors import UsageError
 from ..io.checkpoints import CheckpointError
 from ..registry import MODELS, resolve_type
+from .pipelines import backbone_of
 
 
 class CheckpointAccessError(UsageError, OSError):
@@ -79,11 +80,7 @@ def set_options_of(checkpoint: dict, cfg: Config) -> None:
         checkpoint: what :func:`read_weights` gave, in any of the names that are known.
         cfg: of the model; changed in place.
     """
-    backbone = cfg.model.get('backbone')
-    while isinstance(backbone, dict) and isinstance(backbone.get('backbone'), dict):  # reduced, or wrapped else
-        backbone = backbone['backbone']
-    if not isinstance(backbone, dict):
-        return
+    backbone = backbone_of(cfg)
     kind = resolve_type(backbone.get('type'), MODELS, cfg.get('default_scope'))
     groups = [backbone, *(part for part in backbone.values() if isinstance(part, dict))]
     options = {

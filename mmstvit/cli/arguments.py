@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,8 @@ from ..apis.models import chosen_device
 from ..apis.weights import check_checkpoint
 from ..errors import UsageError
 from ..measure.networks import SPECS
-from ..measure.timing import DTYPES
+from ..measure.timing import DTYPES, Timing
 from ..models import reduce_by_text
-
-ROUNDS, MIN_TIME = 11, 0.3  # of a benchmark
 
 
 class _Options(DictAction):
@@ -35,46 +33,6 @@ class _Options(DictAction):
             parser.error(f'{option_string} cannot be read: {" ".join(values)}')
 
 
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add overrides of a config."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=_Options,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. model.backbone.stgm_layer=6 or "key=[a,b]"',
-    )
-
-
-def add_trust_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option that lets code in checkpoints run."""
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='unpickle checkpoints whole, so that code in them runs: only for files whose makers you know',
-    )
-
-
-def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the weights of a model that may be one of the model index."""
-    parser.add_argument(
-        '--checkpoint', metavar='FILE|URL', help='the weights, by default those that are published for the model'
-    )
-
-
-def add_reduce_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the reduction of a model's tokens."""
-    parser.add_argument(
-        '--reduce', metavar='METHOD:OPTIONS', help='reduce the tokens of a plain vision transformer, e.g. tome:r=13'
-    )
-
-
-def reduced(model: torch.nn.Module, reduction: str | None) -> torch.nn.Module:
-    """Return the model, with its tokens reduced where ``--reduce`` asks for it."""
-    return model if reduction is None else reduce_by_text(model, reduction)
-
-
 def _device(name: str) -> str:
     try:
         return chosen_device(name)
@@ -82,14 +40,35 @@ def _device(name: str) -> str:
         raise UsageError(f'--device {name}: {error}') from error
 
 
-def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the device, see :func:`.chosen_device`."""
-    parser.add_argument('--device', type=_device, default='', help='default a GPU where there is one')
+_SHARED: dict[str, dict[str, Any]] = {
+    '--cfg-options': dict(
+        nargs='+',
+        action=_Options,
+        default={},
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. model.backbone.stgm_layer=6 or "key=[a,b]"',
+    ),
+    '--checkpoint': dict(metavar='FILE|URL', help='the weights, by default those that are published for the model'),
+    '--device': dict(type=_device, default='', help='default a GPU where there is one'),
+    '--dtype': dict(choices=DTYPES, default='float32', help='for mixed precision; default %(default)s'),
+    '--reduce': dict(metavar='METHOD:OPTIONS', help='reduce the tokens of a plain vision transformer, e.g. tome:r=13'),
+    '--threads': dict(type=int, metavar='N', help='of a CPU; default as PyTorch chooses'),
+    '--trust-checkpoint': dict(
+        action='store_true',
+        help='unpickle checkpoints whole, so that code in them runs: only for files whose makers you know',
+    ),
+}
 
 
-def add_threads_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the number of CPU threads, see :func:`set_threads`."""
-    parser.add_argument('--threads', type=int, metavar='N', help='of a CPU; default as PyTorch chooses')
+def add_shared(parser: argparse.ArgumentParser, *options: str) -> None:
+    """Add options that several commands have, by their names, e.g. ``'--device'``."""
+    for option in options:
+        parser.add_argument(option, **_SHARED[option])
+
+
+def reduced(model: torch.nn.Module, reduction: str | None) -> torch.nn.Module:
+    """Return the model, with its tokens reduced where ``--reduce`` asks for it."""
+    return model if reduction is None else reduce_by_text(model, reduction)
 
 
 def set_threads(threads: int | None, on_gpu: bool = False) -> None:
@@ -135,13 +114,18 @@ def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--part', choices=('model', 'backbone'), help='what is run; default the backbone of detectors, else the model'
     )
-    parser.add_argument('--rounds', type=int, metavar='N', help=f'default {ROUNDS}')
+    parser.add_argument('--rounds', type=int, metavar='N', help=f'default {Timing.rounds}')
     parser.add_argument(
         '--min-time',
         type=float,
         metavar='SECONDS',
-        help=f'the least time that a network is run for in a round, default {MIN_TIME}',
+        help=f'the least time that a network is run for in a round, default {Timing.min_time}',
     )
+
+
+def repetitions(args: argparse.Namespace) -> dict[str, float]:
+    """Return how often and how long networks are run for, where it is given."""
+    return {name: getattr(args, name) for name in ('rounds', 'min_time') if getattr(args, name) is not None}
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,11 +134,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'checkpoint', nargs='?', help='a checkpoint file or its URL; of a work dir the best or the last'
     )
-
-
-def is_checkpoint(name: str) -> bool:
-    """Return whether an argument is a checkpoint by its name, and no input."""
-    return '://' in name or Path(name).suffix in ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.tar')
 
 
 def find_arguments(args: argparse.Namespace) -> None:
@@ -176,30 +155,7 @@ def add_picture_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
     parser.add_argument(
         '--show-dir', metavar='DIR', help=f'folder for the pictures; default work_dirs/<config name>/{folder}'
     )
-    add_device_argument(parser)
-    add_cfg_options(parser)
-    add_trust_argument(parser)
-
-
-def check_limited(args: argparse.Namespace, scope: str, limits: Mapping[str, tuple[Sequence[str], Any, str]]) -> None:
-    """Check options that only some toolboxes have, and fill in their defaults; where they have no effect it is 1.
-
-    Args:
-        args: of a command, ``None`` for what was not given.
-        scope: the toolbox.
-        limits: option -> the toolboxes that have it, its default, and what it is for.
-
-    Raises:
-        UsageError: an option has no effect on models of this toolbox, or is a whole number below 1.
-    """
-    for name, (scopes, default, reason) in limits.items():
-        option, value = f'--{name.replace("_", "-")}', getattr(args, name)
-        if value is None:
-            setattr(args, name, default if default is None or scope in scopes else 1)
-        elif scope not in scopes:
-            raise UsageError(f'{option} is for {reason}')
-        elif isinstance(value, int) and value < 1:
-            raise UsageError(f'{option} {value}: it must be at least 1')
+    add_shared(parser, '--device', '--cfg-options', '--trust-checkpoint')
 
 
 def output_file(path: str | None, option: str, endings: Sequence[str]) -> None:

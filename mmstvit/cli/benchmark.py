@@ -1,7 +1,6 @@
 """Speed of networks side by side: ``tools/analysis_tools/benchmark.py``."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -18,13 +17,11 @@ from ..measure.report import check_plot, draw, table, write_csv
 from ..measure.speed import benchmark
 from ..measure.timing import Timing
 from .arguments import (
-    MIN_TIME,
-    ROUNDS,
-    add_device_argument,
     add_network_arguments,
-    add_threads_argument,
+    add_shared,
     add_timing_arguments,
     output_file,
+    repetitions,
     set_threads,
 )
 from .benchmark_suite import add_suite_arguments, check_suite, run
@@ -60,8 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--csv', metavar='FILE', help="write the figures there, in the columns of timm's benchmark")
     parser.add_argument('--plot', metavar='FILE', help='draw images per second against top-1 or multiply-adds')
-    add_device_argument(parser)
-    add_threads_argument(parser)
+    add_shared(parser, '--device', '--threads')
     add_timing_arguments(parser)
     add_suite_arguments(parser)
     args = parser.parse_args(argv)
@@ -71,13 +67,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def timing_of(args: argparse.Namespace) -> Timing:
     """Return how networks are to be run; raise ``UsageError`` for an option that does not fit."""
-    timing = Timing(
-        *(args.device, args.part, args.dtype, args.compile, args.train_step),
-        ROUNDS if args.rounds is None else args.rounds,
-        MIN_TIME if args.min_time is None else args.min_time,
-        cast=args.cast,
-        graph=args.cuda_graph,
-    )
+    basic = args.device, args.part, args.dtype, args.compile, args.train_step
+    timing = Timing(*basic, cast=args.cast, graph=args.cuda_graph, **repetitions(args))
     for name, endings in dict(json=('.json',), csv=('.csv',), plot=('.png', '.svg', '.pdf')).items():
         output_file(getattr(args, name), f'--{name}', endings)
     return timing
@@ -85,7 +76,6 @@ def timing_of(args: argparse.Namespace) -> Timing:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own messages
     with one_line_errors():
         args = parse_args(argv)
         if args.suite:

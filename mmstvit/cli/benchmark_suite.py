@@ -6,10 +6,10 @@ import shlex
 from ..console import console
 from ..errors import UsageError
 from ..measure.networks import quieten
-from ..measure.suite import MIN_TIME, ROUNDS, Suite, run_suite
+from ..measure.suite import Suite, run_suite
 from ..measure.suite_entries import SECTIONS, entries
 from ..measure.suite_report import write_csv, write_page
-from .arguments import output_file, set_threads
+from .arguments import output_file, repetitions, set_threads
 
 FILE = 'work_dirs/gpu_report/suite.json'
 _OF_SUITE = ('minutes', 'page', 'only')
@@ -59,11 +59,7 @@ def run(args: argparse.Namespace) -> None:
     table = args.csv or path.removesuffix('.json') + '.csv'
     for option, name, ending in (('--json', path, '.json'), ('--csv', table, '.csv'), ('--page', args.page, '.md')):
         output_file(name, option, (ending,))
-    suite = Suite(
-        args.device,
-        ROUNDS if args.rounds is None else args.rounds,
-        MIN_TIME if args.min_time is None else args.min_time,
-    )
+    suite = Suite(args.device, **repetitions(args))
     set_threads(args.threads, suite.timing.on_gpu)
     quieten()
 

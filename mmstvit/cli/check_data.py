@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..console import console, print_table
+from ..console import console, number_table, print_table
 from ..engine.data_check import DataCheck, Split, check_config, objects_to_find
 from ..engine.data_report import size_range
 from ..errors import UsageError, one_line_errors
@@ -34,9 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def table_of(check: DataCheck) -> Table:
     """Lay the splits out side by side: what they have, then their classes."""
-    table = Table('', *(split.name for split in check.splits))
-    for column in table.columns[1:]:
-        column.justify = 'right'
+    table = number_table('', *(split.name for split in check.splits))
     counts = [split.counts for split in check.splits]
     detects = any(one.objects is not None for one in counts)
     rows = {

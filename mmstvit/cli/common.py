@@ -11,22 +11,22 @@ import torch
 from mmengine.config import Config
 
 from ..apis.configs import find_config
-from ..apis.models import TOOLBOXES, toolbox_of
+from ..apis.models import read_valid_config
 from ..engine.running import READ_KEYS, fill_dataloaders, move_data, move_evaluators, prepare_cpu
 from ..engine.schedules import fit_schedules
 from ..engine.terminal import import_toolbox
-from ..errors import UsageError, one_line, suggest
-from .arguments import add_cfg_options, add_trust_argument
+from ..errors import UsageError, as_usage_error, suggest
+from .arguments import add_shared
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of commands that run a config."""
     parser.add_argument('--work-dir', help='folder for logs and checkpoints; default work_dirs/<config name>')
-    add_cfg_options(parser)
+    add_shared(parser, '--cfg-options')
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes are started'
     )
-    add_trust_argument(parser)
+    add_shared(parser, '--trust-checkpoint')
     parser.add_argument(
         '--trust-data',
         action='store_true',
@@ -62,33 +62,17 @@ def read_config(config: str, cfg_options: Mapping[str, Any] | None = None, work_
         UsageError: there is no such config, it is not valid, or an override does not fit it.
     """
     path, cfg_options = find_config(config), cfg_options or {}
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # a config is a program: it may raise anything
-        line = f'{path} is no valid config: {one_line(error)} ({type(error).__name__})'
-        raise UsageError(line + _extra_for(error)) from error
+    cfg = read_valid_config(path)
     for key in cfg_options:
         _check_option(cfg, key)
     before = copy.deepcopy(cfg)
-    try:
+    with as_usage_error(LookupError, TypeError, ValueError, AttributeError, place=f'--cfg-options do not fit {path}'):
         cfg.merge_from_dict(cfg_options)
         move_data(cfg, before)
         move_evaluators(cfg, before)
         fit_schedules(cfg, before)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UsageError(f'--cfg-options do not fit {path}: {one_line(error)}') from error
     cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
-    try:
-        toolbox_of(cfg)
-    except (ImportError, ValueError) as error:
-        raise UsageError(one_line(error)) from error
     return cfg
-
-
-def _extra_for(error: Exception) -> str:
-    """Return how to install the toolbox whose ``_base_`` is missing."""
-    missing = [extra for scope, extra in TOOLBOXES.items() if str(error).startswith(scope)]
-    return f": pip install 'mmstvit[{missing[0]}]'" if isinstance(error, ImportError) and missing else ''
 
 
 def _check_option(cfg: Config, key: str) -> None:

@@ -21,24 +21,8 @@ complete -o default -F _mmstvit mmstvit
 """
 
 
-def _bash(commands: Mapping[str, str]) -> str:
-    return _BASH.format(commands=' '.join(commands), models='|'.join(_OF_MODELS))
-
-
-def _zsh(commands: Mapping[str, str]) -> str:
-    return 'autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n' + _bash(commands)
-
-
-def _fish(commands: Mapping[str, str]) -> str:
-    lines = [
-        f"complete -c mmstvit -n __fish_use_subcommand -f -a {name} -d '{what}'" for name, what in commands.items()
-    ]
-    seen = f"'__fish_seen_subcommand_from {' '.join(_OF_MODELS)}'"
-    return '\n'.join([*lines, f"complete -c mmstvit -n {seen} -a '(mmstvit list --names 2>/dev/null)'", ''])
-
-
-_SCRIPTS = {'bash': _bash, 'zsh': _zsh, 'fish': _fish}
-SHELLS = tuple(_SCRIPTS)
+_ZSH = 'autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n'
+SHELLS = ('bash', 'zsh', 'fish')
 
 
 def script(shell: str, commands: Mapping[str, str]) -> str:
@@ -48,4 +32,9 @@ def script(shell: str, commands: Mapping[str, str]) -> str:
         shell: one of ``SHELLS``.
         commands: what each command does, by its name.
     """
-    return _SCRIPTS[shell](commands)
+    if shell != 'fish':
+        text = _BASH.format(commands=' '.join(commands), models='|'.join(_OF_MODELS))
+        return _ZSH + text if shell == 'zsh' else text
+    lines = [f"complete -c mmstvit -n __fish_use_subcommand -f -a {n} -d '{what}'" for n, what in commands.items()]
+    seen = f"'__fish_seen_subcommand_from {' '.join(_OF_MODELS)}'"
+    return '\n'.join([*lines, f"complete -c mmstvit -n {seen} -a '(mmstvit list --names 2>/dev/null)'", ''])

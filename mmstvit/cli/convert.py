@@ -13,16 +13,16 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from ..apis.weights import check_checkpoint, read_checkpoint
+from ..converters import fit
 from ..converters.deit import join_tokens
-from ..converters.fit import some
 from ..converters.published import convert_published_state_dict
 from ..converters.recognise import backbone_of
 from ..converters.wrappers import unwrapped
-from ..errors import UsageError, one_line_errors
+from ..errors import UsageError, as_usage_error, one_line_errors
 from ..io.checkpoints import SAFETENSORS, save_safetensors, trust_checkpoints
 from ..io.files import unfinished
 from ..registry import MODELS
-from .arguments import add_trust_argument
+from .arguments import add_shared
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,7 +40,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('dst', metavar='DST', help='the file to write; *.safetensors is written as that')
     parser.add_argument('--plain', action='store_true', help='keep names; write weights and classes, nothing else')
     parser.add_argument('--overwrite', action='store_true', help='replace DST where it exists')
-    add_trust_argument(parser)
+    add_shared(parser, '--trust-checkpoint')
     return parser.parse_args(argv)
 
 
@@ -48,7 +48,7 @@ def report(converted: dict[str, Tensor]) -> list[str]:
     """Report how a converted file fits its backbone, in lines.
 
     Raises:
-        ValueError: tensors that tell the backbone's size are missing.
+        ValueError: it does not, or tensors that tell the backbone's size are missing.
     """
     config = backbone_of(converted)
     init_default_scope('mmstvit')
@@ -57,17 +57,11 @@ def report(converted: dict[str, Tensor]) -> list[str]:
     if config.get('num_register_tokens'):
         converted = dict(converted)
         join_tokens(converted)
-    theirs = {name.removeprefix('backbone.'): v for name, v in converted.items() if name.startswith('backbone.')}
-    matched = [name for name, value in own.items() if name in theirs and theirs[name].shape == value.shape]
     other = Counter(name.split('.')[0] for name in converted if not name.startswith('backbone.'))
     options = ', '.join(f'{key}={value!r}' for key, value in config.items() if key != 'type')
-    lines = [f'{config["type"]}({options})', f'matched: {len(matched)} of {len(own)} tensors of the backbone']
-    for title, names in (
-        ('missing', [name for name in own if name not in theirs]),
-        ('of another shape', [name for name in own if name in theirs and name not in matched]),
-        ('unexpected', [name for name in theirs if name not in own]),
-    ):
-        lines.append(f'{title}: {some(names, 20) if names else "none"}')
+    theirs = {name.removeprefix('backbone.'): v for name, v in converted.items() if name.startswith('backbone.')}
+    fits = fit.report('backbone', theirs, '', own, limit=20)
+    lines = [f'{config["type"]}({options})', *fits.split('; ')]
     if other:
         lines.append('beside the backbone: ' + ', '.join(f'{part} ({n} tensors)' for part, n in other.items()))
     return lines
@@ -82,7 +76,7 @@ def plain_weights(checkpoint: dict) -> dict[str, Tensor]:
     weights = unwrapped(checkpoint)
     other = [name for name, value in weights.items() if not isinstance(value, Tensor)]
     if other or not weights:
-        raise ValueError(f'this is no checkpoint with weights: it has {some(other) if other else "nothing"}')
+        raise ValueError(f'this is no checkpoint with weights: it has {fit.some(other) if other else "nothing"}')
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
@@ -103,11 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UsageError(f'{target} exists already: choose another name or give --overwrite')
         with trust_checkpoints(args.trust_checkpoint):
             published = read_checkpoint(args.src, map_location='cpu')
-        try:
+        with as_usage_error(ValueError, place=args.src):
             converted = plain_weights(published) if args.plain else convert_published_state_dict(published)
             lines = [f'{len(converted)} tensors'] if args.plain else report(converted)
-        except ValueError as error:
-            raise UsageError(f'{args.src}: {error}') from error
         print('\n'.join(lines))
         target.parent.mkdir(parents=True, exist_ok=True)
         # A file of that name is always a whole one.

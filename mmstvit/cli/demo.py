@@ -15,13 +15,7 @@ from ..demo.models import DemoModel
 from ..demo.page import Offer, Page, prepare_gradio
 from ..errors import UsageError, one_line_errors
 from ..measure.networks import quieten
-from .arguments import (
-    add_checkpoint_argument,
-    add_device_argument,
-    add_threads_argument,
-    add_trust_argument,
-    set_threads,
-)
+from .arguments import add_shared, set_threads
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,28 +32,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--work-dirs', type=Path, default=Path('work_dirs'), metavar='DIR', help='folder of trained models, %(default)s'
     )
     parser.add_argument('--model', metavar='MODEL', help='another: a name of `mmstvit list`, a config or a work dir')
-    add_checkpoint_argument(parser)
+    add_shared(parser, '--checkpoint')
     parser.add_argument(
         '--host', default='127.0.0.1', help='address to listen at, %(default)s; 0.0.0.0 lets other machines in'
     )
     parser.add_argument('--port', type=int, metavar='N', help='default the first free one from 7860 on')
     parser.add_argument('--inbrowser', action='store_true', help='open the page in the default browser')
-    add_device_argument(parser)
-    add_threads_argument(parser)
-    add_trust_argument(parser)
+    add_shared(parser, '--device', '--threads', '--trust-checkpoint')
     return parser.parse_args(argv)
-
-
-def check_args(args: argparse.Namespace) -> None:
-    """Refuse what cannot take effect, and set the number of threads.
-
-    Raises:
-        UsageError: as said.
-    """
-    set_threads(args.threads)
-    if args.checkpoint and not args.model:
-        raise UsageError('--checkpoint is the weights of --model: give that too')
-    check_checkpoint(args.checkpoint)
 
 
 def own_model(args: argparse.Namespace) -> DemoModel | None:
@@ -78,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors(), tempfile.TemporaryDirectory(prefix='mmstvit-demo-') as folder:
         args = parse_args(argv)
-        check_args(args)
+        set_threads(args.threads)
+        if args.checkpoint and not args.model:
+            raise UsageError('--checkpoint is the weights of --model: give that too')
+        check_checkpoint(args.checkpoint)
         prepare_gradio(f'{folder}/uploads')
         quieten()
         offer = Offer(args.work_dirs, args.device, args.trust_checkpoint, Path(folder, 'samples'), own_model(args))

@@ -9,7 +9,7 @@ from ..deploy.export import Exported, export_model, format_of
 from ..deploy.formats import DTYPES, FORMATS
 from ..deploy.int8 import IMAGES, MIN_AGREEMENT, Calibration
 from ..errors import UsageError, one_line_errors
-from .arguments import add_reduce_argument, add_run_arguments, add_trust_argument, find_arguments, reduced
+from .arguments import add_run_arguments, add_shared, find_arguments, reduced
 from .common import read_config
 
 
@@ -42,8 +42,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='leave height and width open; for networks without windows, whose masks are made for one size',
     )
     _add_number_arguments(parser)
-    add_reduce_argument(parser)
-    add_trust_argument(parser)
+    add_shared(parser, '--reduce', '--trust-checkpoint')
     return parser.parse_intermixed_args(argv)
 
 

@@ -17,15 +17,7 @@ from ..apis.weights import check_checkpoint
 from ..errors import UsageError, one_line_errors
 from ..measure.networks import quieten
 from ..measure.timing import DTYPES
-from .arguments import (
-    add_checkpoint_argument,
-    add_device_argument,
-    add_reduce_argument,
-    add_trust_argument,
-    check_limited,
-    output_file,
-    reduced,
-)
+from .arguments import add_shared, output_file, reduced
 from .common import read_config
 from .tables import Tally
 
@@ -51,17 +43,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('inputs', metavar='INPUT', nargs='*', help='files, or folders with folders in them')
     parser.add_argument('--source', help='a camera by its number, or a video, in the place of inputs; Ctrl-C ends it')
     parser.add_argument('--frames', type=int, metavar='N', help='frames of a camera or video to predict; default all')
-    add_checkpoint_argument(parser)
-    add_reduce_argument(parser)
+    add_shared(parser, '--checkpoint', '--reduce', '--device')
     parser.add_argument('--batch-size', type=int, metavar='N', help='images of a classifier run together; default 16')
-    add_device_argument(parser)
     parser.add_argument(
         '--threshold', type=float, metavar='SCORE', help=f'least score of an object; default {THRESHOLD}'
     )
     parser.add_argument(
         '--top-k', '--topk', type=int, metavar='K', help='show the K best classes of a classifier; default 1'
     )
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='for mixed precision; default %(default)s')
     parser.add_argument(
         '--out',
         metavar='FILE',
@@ -71,8 +60,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--draw', metavar='FOLDER', type=Path, help='draw each prediction into a picture there, of videos into an mp4'
     )
-    add_trust_argument(parser)
+    add_shared(parser, '--dtype', '--trust-checkpoint')
     return parser.parse_intermixed_args(argv)  # inputs may stand behind options
+
+
+def _check_limited(args: argparse.Namespace, scope: str) -> None:
+    """Refuse options that this toolbox has not, and fill in defaults; where an option has no effect it is 1."""
+    for name, (scopes, default, reason) in LIMITED.items():
+        option, value = f'--{name.replace("_", "-")}', getattr(args, name)
+        if value is None:
+            setattr(args, name, default if default is None or scope in scopes else 1)
+        elif scope not in scopes:
+            raise UsageError(f'{option} is for {reason}')
+        elif isinstance(value, int) and value < 1:
+            raise UsageError(f'{option} {value}: it must be at least 1')
 
 
 def run(args: argparse.Namespace) -> bool:
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> bool:
     args.model, args.checkpoint = find_run(args.model, args.checkpoint)
     cfg = read_config(args.model)
     scope = cfg.default_scope
-    check_limited(args, scope, LIMITED)
+    _check_limited(args, scope)
     if bool(args.inputs) == (args.source is not None):
         raise UsageError('give files or folders, or else one --source')
     files = find_inputs(args.inputs, endings_of(scope)) if args.inputs else [open_source(args.source)]

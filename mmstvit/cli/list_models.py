@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for column in table.columns[3:5]:
             column.justify = 'right'
         for name in names:
-            table.add_row(name, *_cells(index[name]))
+            table.add_row(*_cells(_record(name, index[name])))
         print_table(console(), table)
 
 
@@ -74,11 +74,8 @@ def _record(name: str, entry: dict) -> dict:
     )
 
 
-def _cells(entry: dict) -> tuple[str, ...]:
-    about, results = entry['Metadata'], entry['Results']
-    # OpenMMLab's metafiles call multiply-adds FLOPs.
-    counts = [readable(about[key]) if key in about else '' for key in ('FLOPs', 'Parameters')]
-    metrics = [f'{metric} {value}' for result in results for metric, value in (result.get('Metrics') or {}).items()]
-    tasks = ', '.join(dict.fromkeys(result['Task'] for result in results))
-    data = ', '.join(dict.fromkeys(result['Dataset'] for result in results))
-    return tasks, data, *counts, ', '.join(metrics), 'published' if entry.get('Weights') else ''
+def _cells(model: dict) -> tuple[str, ...]:
+    counts = ['' if model[key] is None else readable(model[key]) for key in ('multiply_adds', 'params')]
+    metrics = (f'{key} {value}' for of_data in model['metrics'].values() for key, value in of_data.items())
+    lists = ', '.join(model['tasks']), ', '.join(model['data'])
+    return model['name'], *lists, *counts, ', '.join(metrics), 'published' if model['weights'] else ''

@@ -1,17 +1,17 @@
 """The commands that draw data sets of handwritten digits: ``tools/dataset_converters/digits_*.py``."""
 
 import argparse
-from collections.abc import Callable
+import importlib
 
-from ..errors import UsageError, one_line
+from ..errors import as_usage_error, one_line_errors
 
 
-def parse_args(description: str, kind: str, train: int, val: int, size: int) -> argparse.Namespace:
-    """Parse the arguments of such a command.
+def make_set(description: str, kind: str, train: int, val: int, size: int) -> None:
+    """Draw what is missing of a set, as the arguments of the command say, and print how much that was.
 
     Args:
         description: the text of its help.
-        kind: what the files hold, in the plural; the set goes to ``data/digits_KIND`` by default.
+        kind: ``'scenes'`` or ``'clips'``; the set goes to ``data/digits_KIND`` by default.
         train: default number of files for training.
         val: the same for validation.
         size: default height and width in pixels.
@@ -23,23 +23,10 @@ def parse_args(description: str, kind: str, train: int, val: int, size: int) -> 
     parser.add_argument('--size', type=int, default=size, help='height and width in pixels, default %(default)s')
     parser.add_argument('--seed', type=int, default=0, help='default %(default)s')
     parser.add_argument('--overwrite', action='store_true', help='replace a set that is there')
-    return parser.parse_args()
-
-
-def make_set(make: Callable[..., int], args: argparse.Namespace, kind: str) -> None:
-    """Draw what is missing of a set, and print how much that was.
-
-    Args:
-        make: ``make_scenes`` or ``make_clips``.
-        args: of :func:`parse_args`.
-        kind: as there.
-
-    Raises:
-        UsageError: a setting is out of range, or the folder cannot be written.
-    """
-    try:
-        number = make(**vars(args))
-    except (ValueError, OSError) as error:
-        raise UsageError(one_line(error)) from error
-    counts = f'{args.train} {kind} for training and {args.val} for validation'
-    print(f'{args.out_dir}: {counts}, {f"{number} drawn" if number else "all there already"}')
+    with one_line_errors():
+        args = parser.parse_args()
+        make = getattr(importlib.import_module(f'mmstvit.datasets.{kind}'), f'make_{kind}')
+        with as_usage_error(ValueError, OSError):
+            number = make(**vars(args))
+        counts = f'{args.train} {kind} for training and {args.val} for validation'
+        print(f'{args.out_dir}: {counts}, {f"{number} drawn" if number else "all there already"}')

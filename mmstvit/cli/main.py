@@ -37,17 +37,12 @@ Completion of commands and names of models: source <(mmstvit --completion bash),
 mmstvit --completion fish | source"""
 
 
-def usage() -> str:
-    """List all commands, a line each."""
-    lines = [f'  {name:<12} {what}' for name, (_, what) in COMMANDS.items()]
-    return '\n'.join(['usage: mmstvit COMMAND ...', '', 'commands:', *lines, '', EXAMPLES])
-
-
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Entry point; hands on what the command's own ``main`` returns."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ('-h', '--help'):
-        print(usage())
+        lines = [f'  {name:<12} {what}' for name, (_, what) in COMMANDS.items()]
+        print('usage: mmstvit COMMAND ...', '', 'commands:', *lines, '', EXAMPLES, sep='\n')
         return 0 if arguments else 2
     name, *rest = arguments
     if name == '--version':
@@ -56,7 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         print(f'mmstvit {__version__}')
         return 0
     if name == '--completion':
-        return print_completion(rest)
+        from .completion import SHELLS, script
+
+        if len(rest) != 1 or rest[0] not in SHELLS:
+            print(f'error: --completion takes one of {", ".join(SHELLS)}', file=sys.stderr)
+            return 2
+        print(script(rest[0], {name: what for name, (_, what) in COMMANDS.items()}), end='')
+        return 0
     if name not in COMMANDS:
         print(f'error: mmstvit has no command {name}{suggest(name, COMMANDS)} (mmstvit --help)', file=sys.stderr)
         return 2
@@ -66,14 +67,3 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     with one_line_errors():  # what it needs may not be installed
         command = importlib.import_module(module, __package__)
     return command.main(rest)
-
-
-def print_completion(shells: Sequence[str]) -> int:
-    """Print the script that completes words in a shell, and return the exit code."""
-    from .completion import SHELLS, script
-
-    if len(shells) != 1 or shells[0] not in SHELLS:
-        print(f'error: --completion takes one of {", ".join(SHELLS)}', file=sys.stderr)
-        return 2
-    print(script(shells[0], {name: what for name, (_, what) in COMMANDS.items()}), end='')
-    return 0

@@ -4,7 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
-from ..apis.own_data import write_own_config
+from ..apis.own_data import config_for_folder
+from ..io.files import write_whole
 from .common import read_config
 
 # Options -> the settings of a config that they stand for.
@@ -42,5 +43,8 @@ def choose_own_data(args: argparse.Namespace) -> None:
     if args.resume and path.is_file():
         print(f'{path} is there: it is resumed with the data that it names.')
     else:
-        write_own_config(cfg, args.data, path, args.cfg_options)
+        own = config_for_folder(cfg, args.data, folder, args.cfg_options)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, own.pretty_text.encode())
+        print(f'The config is written to {path}: mmstvit test, infer and train take it.')
     args.config, args.work_dir = str(path), str(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..apis.files import picture_names
 from ..apis.models import classes_of
-from ..errors import UsageError, one_line, one_line_errors, suggest
+from ..errors import UsageError, as_usage_error, one_line_errors, suggest
 from ..visualization.class_activation import METHODS, activation_sheet, class_activation
 from ..visualization.pictures import write_png
 from .arguments import add_picture_arguments
@@ -51,10 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         target = number_of(args.target, classes)
         activations, titles = [], []
         for path, name in zip(args.inputs, picture_names(args.inputs, SHEET)):
-            try:
+            with as_usage_error(ValueError, ImportError):
                 one = class_activation(model, path, target, args.method)
-            except (ValueError, ImportError) as error:
-                raise UsageError(one_line(error)) from error
             what = classes[one.target] if classes else f'class {one.target}'
             titles.append(f'{Path(path).name}: for {what}  {float(one.result["pred_scores"][one.target]):.0%}')
             activations.append(one)

@@ -12,12 +12,12 @@ import torch
 from ..apis.files import IMAGES, VIDEOS, find_inputs, picture_names
 from ..apis.models import get_model, scope_of
 from ..apis.results import as_line, record
-from ..errors import UsageError, one_line, one_line_errors
+from ..errors import UsageError, as_usage_error, one_line_errors
 from ..io.files import write_whole
 from ..visualization import TokenMaps, has_semantic_tokens, token_maps
 from ..visualization.groups import TokenGroups, groups_picture, groups_sheet, token_groups
 from ..visualization.pictures import ALPHA, picture, sheet, write_png
-from .arguments import add_picture_arguments, add_reduce_argument, find_arguments, is_checkpoint, output_file, reduced
+from .arguments import add_picture_arguments, add_shared, find_arguments, output_file, reduced
 from .common import read_config
 
 SHEET = 'contact_sheet'
@@ -33,7 +33,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog='example: mmstvit show-tokens stvit-s_8xb128_in1k s.pth cat.jpg --out maps.npz',
     )
     add_picture_arguments(parser, 'tokens')
-    add_reduce_argument(parser)
+    add_shared(parser, '--reduce')
     parser.add_argument(
         '--tokens', nargs='+', type=int, metavar='N', help='the tokens whose attention is drawn, by number from 0'
     )
@@ -52,8 +52,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, Path]:
     """Load the model with its weights, once all inputs are there, and choose the folder for the pictures."""
-    if Path(args.config).is_dir() and args.checkpoint and not is_checkpoint(args.checkpoint):
-        args.checkpoint, args.inputs = None, [args.checkpoint, *args.inputs]  # a work dir and the first input
+    second = args.checkpoint or ''
+    weights = '://' in second or Path(second).suffix in ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.tar')
+    if Path(args.config).is_dir() and second and not weights:
+        args.checkpoint, args.inputs = None, [second, *args.inputs]  # a work dir and the first input
     find_arguments(args)
     cfg = read_config(args.config, args.cfg_options)
     if not args.inputs:
@@ -66,19 +68,11 @@ def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, 
 
 def tokens_of(model: torch.nn.Module, args: argparse.Namespace, name: str) -> TokenMaps | TokenGroups:
     """Compute the token maps of one input, or the groups where the model has no semantic tokens."""
-    try:
+    with as_usage_error(ValueError):
         if not has_semantic_tokens(model):
             return token_groups(model, name, args.view)
         maps = token_maps(model, name, args.view)
         return maps if args.unit is None else maps.of_unit(args.unit)
-    except ValueError as error:
-        raise UsageError(one_line(error)) from error
-
-
-def title_of(model: torch.nn.Module, maps: TokenMaps | TokenGroups) -> str:
-    """Return what is predicted; of a detector nothing: its objects would fill the title."""
-    scope = scope_of(model)
-    return '' if scope == 'mmdet' else as_line(record(maps.result, scope, model))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -95,15 +89,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             draw, draw_sheet = groups_picture, groups_sheet
             if args.tokens or args.unit or args.alpha != ALPHA:
                 raise UsageError('--tokens, --unit and --alpha are for semantic tokens, and this model has none')
-        names = picture_names(args.inputs, SHEET)
+        names, scope = picture_names(args.inputs, SHEET), scope_of(model)
         all_maps, titles, arrays = [], [], {'inputs': np.array(args.inputs)}
         for number, (path, name) in enumerate(zip(args.inputs, names)):
             maps = tokens_of(model, args, path)
-            title = title_of(model, maps)
-            try:
+            # A detector's objects would fill it.
+            title = '' if scope == 'mmdet' else as_line(record(maps.result, scope, model))
+            with as_usage_error(ValueError, place='--tokens'):
                 image = draw(maps, title=f'{Path(path).name}   {title}'.strip())
-            except ValueError as error:
-                raise UsageError(f'--tokens: {one_line(error)}') from error
             write_png(show_dir / f'{name}.png', image)
             print(f'tokens:        {show_dir / name}.png')
             all_maps.append(maps)

@@ -8,28 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..apis.results import as_line
-from ..apis.rows import name_of
-from ..console import console, print_table
+from ..console import console, number_table, print_table
 
 ROWS = 40  # of the table; of more files the classes are counted
 
 
-def summary(rows: Sequence[tuple[str, str]], counted: Counter, what: str = 'files') -> Table:
-    """Make a table with a row for each file or frame, or, of many, how often each class was predicted."""
-    if len(rows) <= ROWS:
-        table = Table(what[:-1], 'prediction')
-        for row in rows:
-            table.add_row(*map(Text, row))
-        return table
-    table = Table('class', what)
-    table.columns[1].justify = 'right'
-    for name, number in counted.most_common():
-        table.add_row(Text(name), str(number))
-    return table
-
-
 class Tally:
-    """Collect predictions for a table, and count what could not be read.
+    """A table with a row for each file or frame or, of many, how often each class was predicted.
 
     Args:
         what: they are of: ``'files'`` or ``'frames'``.
@@ -43,7 +28,8 @@ class Tally:
         """Add a :func:`.record` or an error."""
         self._number += 1
         if len(self._rows) <= ROWS:  # of more there is no room for all
-            self._rows.append((name_of(row), as_line(row)))
+            frame = '' if row.get('frame') is None else f', frame {row["frame"]}'
+            self._rows.append((f'{row["file"]}{frame}', as_line(row)))
         if 'error' in row:
             self.failed += 1
         else:
@@ -53,17 +39,21 @@ class Tally:
     def print(self) -> None:
         """Print the table, the time, and how many could not be read."""
         seconds = time.perf_counter() - self._begin
-        print_table(console(), summary(self._rows, self._counted, self.what))
+        if len(self._rows) <= ROWS:
+            table, rows = Table(self.what[:-1], 'prediction'), self._rows
+        else:
+            table, rows = number_table('class', self.what), self._counted.most_common()
+        for name, value in rows:
+            table.add_row(Text(name), Text(str(value)))
+        print_table(console(), table)
         line = f'{self._number} {self.what} in {seconds:.1f} s, {self._number / seconds:.1f} a second'
         print(line + (f'; {self.failed} could not be read' if self.failed else ''))
 
 
 def figures_of_classes(rows: Sequence[Sequence]) -> Table:
-    """Make a table of :attr:`.Report.rows`: a row for each class, and the mean of all."""
+    """Make a table of the rows of :func:`.report_of`: one for each class, and the mean of all."""
     head, *rest = rows
-    table = Table(*head)
-    for column in table.columns[1:]:
-        column.justify = 'right'
+    table = number_table(*head)
     for row in rest:
         cells = [f'{value:.3f}' if isinstance(value, float) else str(value) for value in row]
         table.add_row(*cells, end_section=row is rest[-2])

@@ -20,7 +20,7 @@ from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
 from ..io.files import write_json
 from ..measure.timing import DTYPES
-from .arguments import add_reduce_argument, add_run_arguments, find_arguments, output_file, reduced
+from .arguments import add_run_arguments, add_shared, find_arguments, output_file, reduced
 from .common import add_common_arguments, load_config
 from .tables import figures_of_classes
 
@@ -55,8 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--tta', action='store_true', help='average augmented views: by tta_model and tta_pipeline, or flips'
     )
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='for mixed precision; default %(default)s')
-    add_reduce_argument(parser)
+    add_shared(parser, '--dtype', '--reduce')
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
     find_arguments(args)
@@ -104,9 +103,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             if out.endswith('.json'):
                 write_json(out, metrics)
         if args.per_class or args.confusion_matrix:
-            report = report_of(cfg, metrics, class_names(runner.test_dataloader.dataset))
-            print_table(console(), figures_of_classes(report.rows))
+            rows, matrix = report_of(cfg, metrics, class_names(runner.test_dataloader.dataset))
+            print_table(console(), figures_of_classes(rows))
+            matrix = matrix if args.confusion_matrix else None
             tables = [out for out in args.out if out.endswith('.csv')] or [None]
             for table in tables:
-                written = write_reports(report, Path(runner.log_dir), table, args.confusion_matrix)
+                written = write_reports(rows, matrix, Path(runner.log_dir), table)
             print(*(f'{what}: {path}' for what, path in written.items()), sep='\n')

@@ -1,28 +1,20 @@
 """A network as fast as it must be, by removing tokens: ``mmstvit tune``."""
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from ..apis.models import chosen_device
 from ..apis.tuning import tune
-from ..apis.tuning_report import CARD, CONFIG, agreeing
+from ..apis.tuning_report import BLOCKS, CARD, CONFIG, agreeing, figures
 from ..apis.weights import check_checkpoint
-from ..console import console, print_table
+from ..console import console, number_table, print_table
 from ..errors import one_line_errors
 from ..measure.networks import quieten
 from ..measure.timing import Timing
-from .arguments import (
-    add_checkpoint_argument,
-    add_device_argument,
-    add_threads_argument,
-    add_trust_argument,
-    set_threads,
-)
+from .arguments import add_shared, set_threads
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,7 +29,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         'model', metavar='MODEL', help='a classifier: a name of `mmstvit list`, a config, or a work dir'
     )
-    add_checkpoint_argument(parser)
+    add_shared(parser, '--checkpoint')
     parser.add_argument(
         '--data',
         required=True,
@@ -61,24 +53,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='SECONDS',
         help='the least time that something is run for in a round, default %(default)s',
     )
-    add_device_argument(parser)
-    add_threads_argument(parser)
-    add_trust_argument(parser)
+    add_shared(parser, '--device', '--threads', '--trust-checkpoint')
     return parser.parse_args(argv)
-
-
-def figures(result: dict) -> Table:
-    """Make the table of the dense network, the schedule and one number for all layers."""
-    table = Table('network', title=f'batch {result["batch_size"]}, {result["images"]["held_out"]} held-out images')
-    for head in ('predicted ms', 'measured ms', 'times as fast', 'agreement', 'top-1'):
-        table.add_column(head, justify='right')
-    number = ', '.join(f'{key}={value}' for key, value in result['constant']['options'].items())
-    rows = {'dense': result['dense'], f'{result["method"]}, tuned': result}
-    for name, one in {**rows, f'{result["method"]}, {number}': result['constant']}.items():
-        numbers = [one[key] for key in ('predicted_ms', 'measured_ms', 'measured_times_as_fast')]
-        shares = ['' if one[key] is None else f'{one[key]:.1%}' for key in ('agreement', 'top1')]
-        table.add_row(name, *(f'{number:.2f}' for number in numbers), *shares)
-    return table
 
 
 def run(args: argparse.Namespace) -> None:
@@ -91,7 +67,12 @@ def run(args: argparse.Namespace) -> None:
     stderr, screen = Console(stderr=True), console()
     with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
         result = tune(*given, timing, args.trust_checkpoint, progress)
-    print_table(screen, figures(result))
+    heads, *rows = figures(result)
+    title = f'batch {result["batch_size"]}, {result["images"]["held_out"]} held-out images'
+    table = number_table(*heads, title=title)
+    for row in rows:
+        table.add_row(*row)
+    print_table(screen, table, (BLOCKS,))
     amounts = ', '.join(map(str, result['tokens']))
     how = 'within' if result['as_predicted'] else 'not within'
     screen.print(f'tokens that leave each block: {amounts}', soft_wrap=True)
@@ -106,7 +87,6 @@ def run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's own messages
     with one_line_errors():
         args = parse_args(argv)
         quieten()

@@ -83,7 +83,7 @@ def _of_layers(spare: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[s
     return [f'{part} in its layers' for part in parts] + ([f'{1 + max(beyond)} layers'] if beyond else [])
 
 
-def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mapping[str, Tensor]) -> str:
+def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mapping[str, Tensor], limit: int = 4) -> str:
     """Return a line on how a renamed file fits a backbone.
 
     Args:
@@ -91,6 +91,7 @@ def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mappin
         state_dict: the file, in our names.
         prefix: of the backbone in it.
         own: the backbone's tensors.
+        limit: names of tensors that are told, of each kind.
 
     Raises:
         ValueError: less than half of the backbone's weights match.
@@ -113,5 +114,5 @@ def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mappin
     unexpected = [name for name in state_dict if name.startswith(prefix) and name.removeprefix(prefix) not in own]
     for title, names in (('missing', missing), ('of another shape', other), ('unexpected', unexpected)):
         if names:
-            line += f'; {title}: {some(names)}'
+            line += f'; {title}: {some(names, limit)}'
     return line

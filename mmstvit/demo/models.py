@@ -4,7 +4,6 @@ import contextlib
 import copy
 import functools
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from ..apis.files import IMAGES, VIDEOS
 from ..apis.inference import inference_model
 from ..apis.inputs import INPUT_ERRORS
 from ..apis.models import classes_of, get_model
-from ..apis.results import draw_prediction, record
+from ..apis.results import as_line, draw_prediction, record
 from ..engine.whole_checkpoints import newest_whole_checkpoint
-from ..errors import UsageError, one_line
+from ..errors import UsageError, as_usage_error, one_line
 from ..measure.networks import Network, input_shape, network_of
 from ..measure.speed import costs
 from ..measure.timing import Job, Timing, interleave
@@ -144,10 +143,8 @@ class DemoModel:
         vars(self).pop('_networks', None)
         vars(self).pop('_counted', None)
         if method is not None:
-            try:
+            with as_usage_error(ValueError):
                 reduce_(self.model, method, budget=budget)
-            except ValueError as error:
-                raise UsageError(one_line(error)) from error
             self.reduction = (method, budget)
 
     def answer(self, path: str | Path) -> Answer:
@@ -181,9 +178,7 @@ class DemoModel:
 
     def _named(self, prediction: dict) -> dict[str, float] | str:
         if 'objects' in prediction:
-            counted = Counter(one['class'] for one in prediction['objects'])
-            names = [f'{number} x {name}' if number > 1 else name for name, number in sorted(counted.items())]
-            return ', '.join(names) or 'nothing'
+            return as_line(prediction)
         if 'areas' in prediction:
             return {one['class']: one['share'] for one in prediction['areas'][:_TOP]}
         scores = [float(score) for score in prediction['pred_scores']]

@@ -1,5 +1,6 @@
 """A page in the browser to try models on: ``mmstvit-demo`` or ``mmstvit demo``."""
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -154,19 +155,12 @@ class Page:
     def controls(self, name: str | None) -> list:
         """Offer the methods of token reduction for a model, where there are any."""
         methods = ()
-        if name:
-            try:
-                methods = self.offer.models[name].methods
-            except (UsageError, ImportError):  # choose() tells it
-                methods = ()
+        with contextlib.suppress(UsageError, ImportError):  # choose() tells it
+            methods = self.offer.models[name].methods if name else ()
         return [
             self.gr.Dropdown([_ALL, *methods], value=_ALL, visible=bool(methods)),
             self.gr.Slider(visible=bool(methods)),
         ]
-
-    def take(self, name: str, index: int) -> str:
-        """Return the file of a sample."""
-        return str(self.offer.samples(name)[index].path)
 
     def predict(
         self, name: str | None, path: str | None, method: str | None = None, budget: float = 1.0
@@ -235,7 +229,7 @@ class Page:
             results = [message, label, drawing, tokens, costs, note]
 
             def take(name: str, event: gr.SelectData) -> str:
-                return self.take(name, event.index)
+                return str(self.offer.samples(name)[event.index].path)
 
             once = dict(concurrency_id='model', concurrency_limit=1)  # what is timed runs alone
             blocks.load(self.look, model, [model, missing])

@@ -34,19 +34,17 @@ def samples_for(scope: str, classes: Sequence[str] | None, folder: Path) -> list
     """
     classes = tuple(classes or ())
     folder.mkdir(parents=True, exist_ok=True)
-    if scope == 'mmpretrain' and classes == Digits.METAINFO['classes']:
-        return _scans(folder)
-    if scope == 'mmdet' and classes == Digits.METAINFO['classes']:
-        return _scenes(folder)
-    if scope == 'mmseg':
-        from ..datasets.scenes import MAP_CLASSES
+    if scope == 'mmpretrain':
+        known, make = Digits.METAINFO['classes'], _scans
+    elif scope == 'mmaction':
+        from ..datasets.clips import CLASSES as known
 
-        return _scenes(folder) if classes == MAP_CLASSES else []
-    if scope == 'mmaction':
-        from ..datasets.clips import CLASSES
+        make = _clips
+    else:
+        from ..datasets.scenes import CLASSES, MAP_CLASSES
 
-        return _clips(folder) if classes == CLASSES else []
-    return []
+        known, make = MAP_CLASSES if scope == 'mmseg' else CLASSES, _scenes
+    return make(folder) if classes == tuple(known) else []
 
 
 def _scans(folder: Path) -> list[Sample]:

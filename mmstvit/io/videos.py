@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..errors import UsageError
 from .image_check import MAX_PIXELS, max_pixels
 
 _STEP = 250  # frames that are rather decoded than skipped: seeking decodes from a key frame, in x264 every 250th
@@ -19,7 +20,7 @@ _BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'uuid', b'moof'
 _TEXT = re.compile(rb'[\t\n\r\x20-\x7e\x80-\xff]+|(#EXTM3U|ffconcat).*', re.DOTALL)
 
 
-class VideoError(ValueError):
+class VideoError(UsageError, ValueError):
     """A video that cannot be read; the message is one line that begins with its name."""
 
 

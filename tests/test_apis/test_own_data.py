@@ -12,7 +12,7 @@ from run_helpers import ROOT, TINY
 
 from mmstvit.apis.models import toolbox_of
 from mmstvit.apis.own_data import config_for_folder
-from mmstvit.apis.scopes import toolbox_scope
+from mmstvit.apis.pipelines import toolbox_scope
 from mmstvit.cli.train import main as train
 from mmstvit.datasets.clips import make_clips
 from mmstvit.datasets.scenes import make_scenes

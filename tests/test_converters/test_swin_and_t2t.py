@@ -207,7 +207,7 @@ def test_command(tmp_path, monkeypatch, capfd, fails):
     lines = convert(tmp_path / 'theirs.pth', out)
     number = len(source.state_dict())
     for line in (
-        f'matched: {number - 1} of {number} tensors of the backbone',
+        f'backbone: {number - 1} of {number} tensors matched',
         'missing: norm1.bias',
         'unexpected: stages.0.encoder.layers.0.extra',
         'beside the backbone: neck (1 tensors), rpn_head (1 tensors)',

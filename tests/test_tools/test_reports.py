@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from run_helpers import DENSE, saved
 
 from mmstvit import get_model, inference_model, reduce_
-from mmstvit.apis.scopes import toolbox_scope
+from mmstvit.apis.pipelines import toolbox_scope
 from mmstvit.apis.testing import class_figures
 from mmstvit.cli.test import main
 from mmstvit.visualization.confusion import confusion_picture
