@@ -175,7 +175,7 @@ def test_recipe_of_the_published_detectors():
 
 # The published one in a few numbers: two units in the third stage, and little before its fully connected layers.
 NARROW = {
-    'backbone.arch': dict(embed_dims=24, depths=(2, 2, 12, 2), num_heads=(1, 2, 4, 8)),
+    'backbone.arch': dict(_delete_=True, embed_dims=24, depths=(2, 2, 12, 2), num_heads=(1, 2, 4, 8)),
     'neck.in_channels': [24, 48, 96, 192],
     **{f'roi_head.bbox_head.{i}.fc_out_channels': 32 for i in range(3)},
 }
