@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -53,6 +55,9 @@ param_scheduler = [dict(type='ConstantLR', factor=1.0)]
 train_cfg = dict(max_epochs=4)
 default_hooks = dict(logger=dict(interval=10))
 """
+
+# The same with the layers of the STGM alone, which takes half as long to export.
+SHALLOW = TINY.replace('num_layers=4', 'num_layers=2').replace('stgm_layer=1', 'stgm_layer=0')
 
 # The same without semantic tokens.
 DENSE = TINY.replace('stgm_layer=1,', 'stgm_layer=4,').replace('semantic_grid=(2, 2)', 'semantic_grid=None')
@@ -225,7 +230,7 @@ def tool_env(**extra):
 
 def run_script(script, *args, folder, path=None, **env):
     """Run one of the scripts that start several processes from a folder, with another one before the ``PATH``."""
-    env = tool_env(PYTHON=sys.executable, **env)
+    env = tool_env(**{'PYTHON': sys.executable, **env})
     if path:
         env['PATH'] = f'{path}{os.pathsep}{env["PATH"]}'
     command = ['bash', str(ROOT / 'tools' / script), *map(str, args)]
@@ -235,13 +240,11 @@ def run_script(script, *args, folder, path=None, **env):
 def start_process(function, *args, output):
     """Start a process that calls a function of a module, with its output in a file.
 
-    It is a fork of one that has imported the toolboxes and nothing else: starting Python and importing them would take
+    It is a fork of one that has imported mmpretrain and nothing else: starting Python and importing it would take
     most of the time, and a process that has computed gradients in several threads cannot be forked.
     """
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(
-        ['mmstvit.cli.train', 'mmpretrain.models', 'mmdet.models', 'mmseg.models', 'mmaction.models']
-    )
+    context.set_forkserver_preload(['mmstvit.cli.train', 'mmpretrain.models'])
     process = context.Process(target=_call, args=(function, args, output))
     process.start()
     return process
@@ -252,7 +255,8 @@ def _call(function, args, output):
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     torch.set_num_threads(1)
-    function(*args)
+    with quick_runs():
+        function(*args)
 
 
 def run_ranks(main, *args, output, number=2):
@@ -324,6 +328,21 @@ def one_run():
         del os.environ[name]
     os.environ.update(environ)
     torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def quick_runs():
+    """What takes a run longer than its training here is left out.
+
+    Compilers are not asked for their versions, the text of a config is not laid out for each checkpoint, and data sets
+    do not look through all modules for garbage.
+    """
+    with (
+        mock.patch('mmengine.runner.runner.collect_env', dict),
+        mock.patch('yapf.yapflib.yapf_api.FormatCode', lambda text, **kwargs: (text, True)),
+        mock.patch('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=int)),
+    ):
+        yield
 
 
 def run_here(monkeypatch, tool, *args):

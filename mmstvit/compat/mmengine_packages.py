@@ -3,8 +3,12 @@
 mmengine looks packages up in a table of its own and refuses others; there mmseg is under the name of the original line
 alone. It also marks what a config inherits from a
 package with that package's scope, and would look for mmpretrain's classes in mmstvit; our configs mean the toolbox of
-the config that inherits them. This can go when mmengine takes any package and leaves the scope to the config.
+the config that inherits them. And for each config of a package it reads all metafiles of the package, half a second of
+YAML; here they are read once. This can go when mmengine takes any package, leaves the scope to the config and looks for
+the file alone.
 """
+
+import functools
 
 import wrapt
 
@@ -23,6 +27,7 @@ def install() -> None:
 def _enter(module) -> None:
     module.MODULE2PACKAGE.setdefault('mmstvit', 'mmstvit')
     module.MODULE2PACKAGE['mmseg'] = 'mmseg'  # by the module, which both lines install
+    module.load = functools.cache(module.load)
 
 
 def _wrap(module) -> None:

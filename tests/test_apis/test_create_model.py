@@ -1,11 +1,10 @@
 """Networks in timm's manner, without a toolbox."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
+from fresh_python import run_fresh
 from mmengine.config import Config
 from run_helpers import CLASSIFIERS, ROOT
 
@@ -23,9 +22,7 @@ def test_without_a_toolbox():
         "model = mmstvit.create_model('stvit_tiny', num_classes=10)\n"
         'print(tuple(model.eval()(torch.rand(1, 3, 64, 64)).shape))\n'
     )
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == '(1, 10)'  # and nothing else is printed
+    assert run_fresh(code) == '(1, 10)'  # and nothing else is printed
 
 
 PAIRS = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from run_helpers import TINY, saved
+from run_helpers import SHALLOW, TINY, saved
 
 from mmstvit import get_model, inference_model
 from mmstvit.apis.pipelines import test_dataset_of as dataset_of
@@ -20,7 +20,7 @@ from mmstvit.errors import UsageError
 
 pytest.importorskip('mmpretrain')
 FILES = (
-    TINY
+    SHALLOW
     + """
 steps = [dict(type='LoadImageFromFile'{load}), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
 test_dataloader = dict(
@@ -138,10 +138,10 @@ model = dict(
     type=ImageClassifier,
     backbone=dict(
         type=STViT,
-        arch=dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64),
+        arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),
         img_size=32,
         patch_size=8,
-        stgm_layer=1,
+        stgm_layer=0,
         semantic_grid=(2, 2)),
     head=dict(type=VisionTransformerClsHead, num_classes=3, in_channels=32))
 data_preprocessor = dict(type=ClsDataPreprocessor, mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True, num_classes=3)

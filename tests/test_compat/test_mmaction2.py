@@ -144,6 +144,7 @@ def test_install_twice_changes_nothing():
     assert run(code)[-1] == 'True'
 
 
+@pytest.mark.long
 def test_workers_started_by_spawn(installed, tmp_path):
     """A worker imports the main script anew; what it is handed needs mmaction to be importable there."""
     (tmp_path / 'main.py').write_text(

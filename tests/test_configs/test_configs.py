@@ -143,7 +143,9 @@ def image_size(cfg) -> int:
     return [size for step in steps if (size := step.get('crop_size') or step.get('scale'))][-1]
 
 
-@pytest.mark.parametrize('config', CLASSIFIERS)
+@pytest.mark.parametrize(
+    'config', [pytest.param(config, marks=pytest.mark.long) if is_larger(config) else config for config in CLASSIFIERS]
+)
 def test_size_as_the_metafile_says(config):
     """Parameters exactly, multiply-adds at the config's image size within 1 %."""
     said = metafile_entries()[config]['Metadata']

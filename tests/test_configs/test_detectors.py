@@ -24,11 +24,12 @@ NO_DECAY = ('relative_position_bias_table', 'pos_embed', 'global_centers')
 CASCADE = 'configs/stvit_r/cascade-mask-rcnn_stvit-r-swin-s_fpn_ms-480-800-giou-4conv1f-3x_coco.py'
 
 
-def build(config, init=True):
-    """The detector of a config, without the weights that it would begin from, on a CPU."""
+def build(config, init=True, **narrower):
+    """The detector of a config, without the weights that it would begin from, on a CPU; with settings of its model."""
     from mmdet.registry import MODELS
 
     cfg = Config.fromfile(ROOT / config)
+    cfg.merge_from_dict({f'model.{key}': value for key, value in narrower.items()})
     cfg.model.backbone.get('backbone', cfg.model.backbone).init_cfg = None
     _replace_sync_bn(cfg.model)
     if 'rcnn' in config:
@@ -172,16 +173,24 @@ def test_recipe_of_the_published_detectors():
             assert (head.loss_bbox.type, head.loss_bbox.loss_weight) == ('GIoULoss', 10.0)
 
 
+# The published one in a few numbers: two units in the third stage, and little before its fully connected layers.
+NARROW = {
+    'backbone.arch': dict(_delete_=True, embed_dims=24, depths=(2, 2, 12, 2), num_heads=(1, 2, 4, 8)),
+    'neck.in_channels': [24, 48, 96, 192],
+    **{f'roi_head.bbox_head.{i}.fc_out_channels': 32 for i in range(3)},
+}
+
+
 def test_published_detectors_load_in_full(tmp_path):
     """A made file with the names and shapes of the authors' mmdet 2.x checkpoint fills backbone, neck and heads."""
-    _, source = build(CASCADE, init=False)
+    _, source = build(CASCADE, init=False, **NARROW)
     for parameter in source.parameters():
         nn.init.normal_(parameter, std=0.1)
     heads = {name: value for name, value in source.state_dict().items() if not name.startswith('backbone.')}
     state = detection_file(source.backbone.state_dict(), heads)
     assert 'backbone.layers.2.blocks.1.attn.kv.weight' in state['state_dict']
     torch.save({'meta': {'epoch': 36, 'mmdet_version': '2.11.0'}, **state}, tmp_path / 'published.pth')
-    _, model = build(CASCADE, init=False)
+    _, model = build(CASCADE, init=False, **NARROW)
     load_checkpoint(model, str(tmp_path / 'published.pth'), map_location='cpu')
     for name, value in source.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name

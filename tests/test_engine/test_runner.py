@@ -67,7 +67,8 @@ class Pickled(BaseDataset):
         return mmengine.load(self.get_data_info(idx)['path'])
 
 
-@pytest.mark.parametrize('context', ['fork', 'spawn'])
+# One that is spawned imports all of it anew.
+@pytest.mark.parametrize('context', ['fork', 'forkserver', pytest.param('spawn', marks=pytest.mark.long)])
 def test_workers_run_nothing_in_data(context, tiny_config, tmp_path):
     """However they are started."""
     mark, file = tmp_path / 'mark', tmp_path / 'sample.pkl'

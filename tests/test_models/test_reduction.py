@@ -241,7 +241,7 @@ def test_one_graph_and_half_precision():
         assert out(model).isfinite().all()
 
 
-@pytest.mark.parametrize('kind', ['ViT', 'Dinov2', 'CLIP'])
+@pytest.mark.parametrize('kind', ['ViT', 'CLIP', pytest.param('Dinov2', marks=pytest.mark.long)])
 def test_what_transformers_adds(kind):
     """Hidden states are those of the reduced tokens; recomputed activations, one graph and exported masks work."""
     model = reduce_(build_hugging_face(kind), 'tome', r=8)

@@ -1,6 +1,4 @@
-"""Kill a training again and again, and take it up again each time; run by test_training_survives.py.
-
-    python killed_trainings.py FOLDER KILLS SEED CONFIG [CONFIG ...]
+"""Kill a training again and again, and take it up again each time; started by test_training_survives.py.
 
 One process imports everything and forks each training, which saves the seconds that imports take. A training is killed
 at a random moment, at a random step of writing checkpoints, or with a checkpoint half-written, in turn; where it ends
@@ -8,7 +6,6 @@ before, it begins anew in another work dir. Prints a line of JSON for each confi
 are of mmpretrain, mmdet and mmaction2, in this order.
 """
 
-import gc
 import json
 import os
 import random
@@ -20,8 +17,6 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from mmengine.runner import runner
-from yapf.yapflib import yapf_api
 
 from mmstvit.cli import train as train_cli
 from mmstvit.engine.stops import newest_checkpoint
@@ -167,17 +162,9 @@ def kill_and_resume(config, folder, kills, rng):
 def main(folder, kills, seed, *configs):
     for toolbox in ('mmpretrain', 'mmdet', 'mmaction')[: len(configs)]:
         import_module(f'{toolbox}.utils').register_all_modules(init_default_scope=False)
-    # What takes longer than an epoch here, and has nothing to do with what is tested.
-    yapf_api.FormatCode = lambda text, **kwargs: (text, True)  # of the config's text, for each checkpoint
-    runner.collect_env = dict  # starts compilers to ask for their versions
-    gc.freeze()  # mmengine collects garbage when it reads data
     for config in configs:
         place = Path(folder) / Path(config).stem
         place.mkdir()
         whole = place / 'config.py'  # a config of one file is read faster
         train_cli.load_config(train_cli.parse_args([config])).dump(whole)
         print(json.dumps(kill_and_resume(whole, place, int(kills), random.Random(int(seed)))), flush=True)
-
-
-if __name__ == '__main__':
-    main(*sys.argv[1:])

@@ -24,6 +24,7 @@ from mmstvit.cli import train as train_cli
 from mmstvit.engine.whole_checkpoints import fault_of
 
 sys.path.insert(0, str(Path(__file__).parent))
+import killed_trainings  # noqa: E402
 from killed_trainings import result, same  # noqa: E402
 
 SMALL = """
@@ -125,13 +126,19 @@ def configs(small, tmp_path_factory):
 def test_killed_at_random(kills, seed, toolboxes, configs, tmp_path):
     """Each resume works, and leads to the very weights and state of the optimizer of the training left alone."""
     (tmp_path / 'killed').mkdir()
-    script = Path(__file__).parent / 'killed_trainings.py'
-    command = [sys.executable, '-W', 'ignore', script, tmp_path / 'killed', str(kills), str(seed)]
-    command += configs[:toolboxes]
-    run = subprocess.run(command, capture_output=True, text=True, env=tool_env())
-    assert run.returncode == 0, run.stderr[-2000:]
-    print(run.stdout)  # of each toolbox, what was counted: docs/reliability.md has the last figures
-    counted = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{')]
+    process = start_process(
+        killed_trainings.main,
+        tmp_path / 'killed',
+        kills,
+        seed,
+        *map(str, configs[:toolboxes]),
+        output=tmp_path / 'out.txt',
+    )
+    process.join()
+    said = (tmp_path / 'out.txt').read_text()
+    assert process.exitcode == 0, said[-2000:]
+    print(said)  # of each toolbox, what was counted: docs/reliability.md has the last figures
+    counted = [json.loads(line) for line in said.splitlines() if line.startswith('{')]
     assert len(counted) == toolboxes
     for counts in counted:
         assert counts['moments'] + counts['writes'] + counts['halves'] == kills

@@ -135,18 +135,25 @@ def test_commands_without_the_extras():
 
 def test_nothing_is_imported_that_is_not_needed():
     """Each step may have imported what stands behind it, and no more."""
-    code = """
-import contextlib, io, sys
-from mmstvit.cli.main import main
+    lacks = """
+import sys
 
 def lacks(*names):
     found = [name for name in names if name in sys.modules]
     assert not found, found
+"""
+    code = """
+import contextlib, io
+from mmstvit.cli.main import main
 
 with contextlib.redirect_stdout(io.StringIO()):
     for words in (['--version'], ['--help'], ['list'], ['list', '--json']):
         main(words)
 lacks('torch', 'numpy', 'mmengine', 'mmcv', 'mmpretrain')
+"""
+    result = subprocess.run([sys.executable, '-c', lacks + code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    code = """
 import mmstvit.models
 lacks('mmpretrain', 'mmdet', 'mmseg', 'mmaction')
 lacks('torchvision', 'sklearn', 'scipy', 'matplotlib', 'timm', 'onnx', 'pandas')
@@ -159,5 +166,4 @@ if importlib.util.find_spec('mmdet'):  # the layer that mmpretrain has for it is
     layer = mmdet.registry.MODELS.get('ResLayerExtraNorm')
     assert layer is mmpretrain.models.utils.ResLayerExtraNorm is not None
 """
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
+    run_fresh(lacks + code)

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fresh_python import run_fresh
 
 ROOT = Path(__file__).resolve().parents[2]
 # What packaging reads: building in a copy leaves the checkout without build files.
@@ -18,7 +19,6 @@ FILES = ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'm
 
 def run(*command, **options):
     env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
-    env.update(options.pop('env', {}))
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=env, **options)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -92,6 +92,7 @@ def test_source_archive_gives_the_same_wheel(source, wheel, tmp_path):
 
 def test_installed_wheel_works_from_another_folder(installed, tmp_path):
     code = (
+        f'import os, sys\nos.chdir({str(tmp_path)!r})\nsys.path.insert(0, {str(installed)!r})\n'
         'import mmstvit, mmpretrain, torch\n'
         'from mmpretrain.registry import MODELS\n'
         'from mmengine.config import Config\n'
@@ -103,7 +104,7 @@ def test_installed_wheel_works_from_another_folder(installed, tmp_path):
         'config = next((package_data() / "configs").rglob("stvit*.py"))\n'
         'print(Config.fromfile(config).model.backbone.type)\n'
     )
-    output = run(sys.executable, '-c', code, cwd=tmp_path, env={'PYTHONPATH': str(installed)}).splitlines()
+    output = run_fresh(code).splitlines()
     file, shape, data, backbone = output[-4:]
     assert file == str(installed / 'mmstvit' / '__init__.py')
     assert shape == '(1, 192)'

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from run_helpers import ROOT, TINY
+from run_helpers import ROOT, SHALLOW, TINY
 
 from mmstvit.apis import get_model, inference_model
 
@@ -33,7 +33,8 @@ PLAIN = 'arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channel
 # minute, so these four stand for all: tokens of whole images, overlapping ones, windows with recovery, and of clips.
 OPEN = ['--dynamic-batch', '--dynamic-size']
 CONFIGS = {
-    'STViT': (TINY, (32, 32), OPEN),
+    'STViT': (TINY.replace('num_layers=4', 'num_layers=3'), (32, 32), OPEN),
+    'STViT shallow': (SHALLOW, (32, 32), OPEN),
     'T2T-ViT': (
         f"_base_ = ['mmstvit::digits/stvit-t2t_digits.py']\n"
         f'model = dict(backbone=dict({PLAIN}, token_dims=8, stgm_layer=1), head=dict(in_channels=16))\n',
@@ -80,7 +81,11 @@ LONG = ('T2T-ViT', 'STViTSwin 3D', 'UPerNet')  # the others stand for them in `m
 
 @pytest.fixture(
     scope='module',
-    params=[pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in CONFIGS],
+    params=[
+        pytest.param(name, marks=pytest.mark.long) if name in LONG else name
+        for name in CONFIGS
+        if name != 'STViT shallow'
+    ],
 )
 def exported(request, tmp_path_factory):
     """Each form, exported: name, model, input size, options, file."""
@@ -196,7 +201,7 @@ def images(tmp_path_factory):
 def fixed(tmp_path_factory):
     """One whose sizes are fixed, the batch too: folder, config, checkpoint, file."""
     folder = tmp_path_factory.mktemp('fixed')
-    model, config, checkpoint, _, _ = prepared(folder, 'STViT')
+    model, config, checkpoint, _, _ = prepared(folder, 'STViT shallow')
     # Random weights score all classes alike: a head that tells them apart.
     torch.nn.init.normal_(model.head.layers.head.weight, std=2.0)
     names = [f'class {i}' for i in range(10)]
@@ -232,7 +237,7 @@ def test_same_classes_and_scores_without_torch(tool, images, fixed, tmp_path):
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp('small')
-    return folder, prepared(folder, 'STViT')[1:3]
+    return folder, prepared(folder, 'STViT shallow')[1:3]
 
 
 def test_a_file_that_disagrees_is_not_left(small, fails, monkeypatch):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from run_helpers import ROOT, TINY
+from run_helpers import ROOT, SHALLOW, TINY
 from small_backbones import BACKBONES, build
 from vits import METHODS, timm_vit
 
@@ -77,7 +77,7 @@ def test_every_backbone_and_reduction_in_every_runtime(name, tmp_path):
 def files(tmp_path_factory):
     """A folder with a config, weights that tell classes apart, and pictures of digits in folders."""
     folder = tmp_path_factory.mktemp('files')
-    (folder / 'config.py').write_text(TINY)
+    (folder / 'config.py').write_text(SHALLOW)
     torch.manual_seed(0)
     model = get_model(str(folder / 'config.py'))
     torch.nn.init.normal_(model.head.layers.head.weight, std=0.5)

@@ -7,24 +7,34 @@ import os
 import pickle
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from run_helpers import ROOT, free_port, run_script
+from run_helpers import ROOT, free_port, run_ranks, run_script
 
 from mmstvit.cli import test as test_cli
 
 SCRIPTS = ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh')
 
 
-def test_two_processes_test_as_one(trained, tmp_path):
+def by_script(config, checkpoint, *args, folder):
+    result = run_script('dist_test.sh', config, checkpoint, 2, *args, folder=folder, PORT=free_port())
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
+
+
+def by_ranks(*args, folder):
+    """What the script runs, without the Pythons that it starts."""
+    return run_ranks(test_cli.main, *args, output=folder / 'said.txt')
+
+
+@pytest.mark.parametrize('start', [by_ranks, pytest.param(by_script, marks=pytest.mark.long)])
+def test_two_processes_test_as_one(start, trained, tmp_path):
     """Of a number of images that two do not divide, each is predicted once, in its place, as by one process."""
     options = ('--cfg-options', 'test_dataloader.dataset.indices=149')
-    result = run_script(
-        'dist_test.sh', trained.config, trained.checkpoint, 2, '--work-dir', tmp_path / 'w', '--out', 'out.pkl',
-        *options, folder=tmp_path, PORT=free_port(),
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-2000:]
+    out = ('--work-dir', tmp_path / 'w', '--out', tmp_path / 'out.pkl')
+    said = start(trained.config, trained.checkpoint, *out, *options, folder=tmp_path)
     assert 'GPU number: 2' in max((tmp_path / 'w').glob('*/*.log')).read_text()
     arguments = (trained.config, trained.checkpoint, '--work-dir', tmp_path / 'one', '--out', tmp_path / 'one.pkl')
     test_cli.main([str(argument) for argument in (*arguments, *options)])
@@ -35,9 +45,34 @@ def test_two_processes_test_as_one(trained, tmp_path):
         [np.asarray(p['pred_score']) for p in two], [np.asarray(p['pred_score']) for p in one], atol=1e-5
     )
     correct = 100 * np.mean([int(p['pred_score'].argmax() == p['gt_label']) for p in one])
-    assert re.findall(r'accuracy/top1: ([\d.]+)', result.stdout) == [f'{correct:.4f}']
+    assert re.findall(r'accuracy/top1: ([\d.]+)', said) == [f'{correct:.4f}']
 
 
+@pytest.fixture
+def noting_python(tmp_path):
+    """A folder with a ``python`` that writes its arguments and some of its environment down, and fails."""
+    (tmp_path / 'python').write_text('#!/bin/sh\nprintf "%s\\n" "$@" "$OMP_WAIT_POLICY" > args.txt\nexit 3\n')
+    (tmp_path / 'python').chmod(0o755)
+    return tmp_path / 'python'
+
+
+@pytest.mark.parametrize('tool, args', [('train.py', ['a config.py']), ('test.py', ['a config.py', 'weights.pth'])])
+def test_scripts_start_torchrun(tool, args, noting_python, tmp_path):
+    """On each of several machines, with all that is given, and its failure is theirs."""
+    env = dict(PYTHON=str(noting_python), NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT='29777')
+    script = f'dist_{tool.removesuffix(".py")}.sh'
+    result = run_script(script, *args, 4, '--work-dir', 'with space', folder=tmp_path, **env)
+    assert result.returncode == 3
+    *said, wait = (tmp_path / 'args.txt').read_text().splitlines()
+    assert wait == 'PASSIVE'  # or what the user has set
+    assert said == [
+        '-m', 'torch.distributed.run', '--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=29777',
+        '--nproc_per_node=4', said[7], *args, '--launcher', 'pytorch', '--work-dir', 'with space',
+    ]  # fmt: skip
+    assert Path(said[7]).resolve() == ROOT / 'tools' / tool
+
+
+@pytest.mark.long
 def test_failure_is_handed_on(tmp_path):
     result = run_script('dist_train.sh', 'absent.py', 1, folder=tmp_path, PORT=free_port())
     assert result.returncode != 0

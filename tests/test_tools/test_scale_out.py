@@ -165,7 +165,7 @@ def attention_compiled():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize('options', [(), ('strategy.type=SingleDeviceStrategy',)])
+@pytest.mark.parametrize('options', [(), pytest.param(('strategy.type=SingleDeviceStrategy',), marks=pytest.mark.long)])
 def test_compiled_training(options, steady, one, tmp_path, attention_compiled):
     options = (*options, 'train_cfg.max_epochs=1', 'compile.backend=counting')
     train(steady, '--work-dir', tmp_path, '--no-validate', '--cfg-options', *options)
