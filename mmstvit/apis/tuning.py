@@ -225,14 +225,9 @@ def _find_costs(known: Schedules, judge: Judge, methods: Sequence[str], state: _
     for method in methods:
         known.costs[method] = []
         for layer in range(layers):
-            given = (judge, method, layer, layers, known.amounts)
-            known.costs[method].append(state.once('costs', f'{method} {layer}', _layer_costs, *given))
+            costs = state.once('costs', f'{method} {layer}', judge.of_layer, method, layer, known.amounts)
+            known.costs[method].append(costs)
             progress.advance(task)
-
-
-def _layer_costs(judge: Judge, method: str, layer: int, layers: int, amounts: Sequence[int]) -> list[float]:
-    alone = [[r if i == layer else 0 for i in range(layers)] for r in amounts]
-    return [judge.of_options(method, dict(r=r))['divergence'] for r in alone]
 
 
 def _spread(plans: Sequence[Plan], fastest: Plan) -> list[Plan]:

@@ -1,5 +1,6 @@
 """Images that a schedule is searched on, and what a network with fewer tokens predicts of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from ..engine.datasets import build_dataset
 from ..errors import UsageError, one_line
+from ..layers.adapters import transformer_of
+from ..layers.steps import SelfAttention, build_steps
+from ..layers.tokens import Tokens
 from ..models import reduce_, restore_
 from .configs import find_config
 from .files import IMAGES, find_inputs
@@ -106,6 +110,17 @@ def _from_config(path: str, most: int) -> list[dict[str, Any]]:
     return [dataset[i] for i in _drawn(len(dataset), most, path)]
 
 
+class _Once(SelfAttention):
+    """Self-attention that runs the first time, and gives what came of it every time."""
+
+    done: Tokens | None = None
+
+    def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
+        if self.done is None:
+            self.done = super().forward(block, tokens)
+        return self.done
+
+
 class Judge:
     """Compares a network whose tokens are reduced with itself without reduction, on some images.
 
@@ -124,14 +139,14 @@ class Judge:
 
     def logits(self) -> Tensor:
         """Return what the network gives as it is now, (n, classes), float64."""
-        device, outputs = next(self.model.parameters()).device, []
-        for images in self.samples.images.split(self.batch_size):
-            with torch.inference_mode():
-                logits = self.model(images.to(device), mode='tensor')
-            if not isinstance(logits, Tensor) or logits.shape[:1] != (len(images),) or logits.dim() != 2:
-                raise UsageError('the head of this network gives no tensor of shape (batch, classes)')
-            outputs.append(logits.double().cpu())
-        return torch.cat(outputs)
+        return torch.cat([self._logits_of(images) for images in self.samples.images.split(self.batch_size)])
+
+    @torch.inference_mode()
+    def _logits_of(self, images: Tensor) -> Tensor:
+        logits = self.model(images.to(next(self.model.parameters()).device), mode='tensor')
+        if not isinstance(logits, Tensor) or logits.shape[:1] != (len(images),) or logits.dim() != 2:
+            raise UsageError('the head of this network gives no tensor of shape (batch, classes)')
+        return logits.double().cpu()
 
     def divergence(self, logits: Tensor) -> float:
         """Return the mean Kullback-Leibler divergence of predictions from the dense network's, in nats."""
@@ -150,6 +165,26 @@ class Judge:
             return self.of_logits(self.logits())
         finally:
             restore_(self.model)
+
+    def of_layer(self, method: str, layer: int, amounts: Sequence[int]) -> list[float]:
+        """Return the divergence where one layer alone removes tokens, for each number of them.
+
+        The layers before it do the same for each number, and run once for each batch.
+        """
+        transformer = transformer_of(self.model)
+        network = transformer.network
+        alone = [[r if i == layer else 0 for i in range(network.num_layers)] for r in amounts]
+        plans = [build_steps(dict(type=method, r=r), network)[layer:] for r in alone]
+        outputs: list[list[Tensor]] = [[] for _ in plans]
+        try:
+            for images in self.samples.images.split(self.batch_size):
+                before = [_Once() for _ in range(layer)]
+                for steps, logits in zip(plans, outputs):
+                    transformer.run([*before, *steps])
+                    logits.append(self._logits_of(images))
+        finally:
+            transformer.restore()
+        return [self.divergence(torch.cat(logits)) for logits in outputs]
 
     def of_logits(self, logits: Tensor) -> dict[str, float | None]:
         """Judge logits (n, classes), see :meth:`of_options`."""

@@ -233,7 +233,7 @@ def test_another_target_measures_only_the_result(run, files, monkeypatch):
 def test_an_interrupted_run_goes_on_where_it_ended(files, tmp_path, monkeypatch):
     config, weights = files
     options = dict(methods=['topk'], batch_size=4, images=4, timing=QUICK, out=tmp_path)
-    costs, layers = tuning._layer_costs, []
+    costs, layers = Judge.of_layer, []
 
     def interrupted(judge, method, layer, *rest):
         if layer == 2 and 2 not in layers:
@@ -242,7 +242,7 @@ def test_an_interrupted_run_goes_on_where_it_ended(files, tmp_path, monkeypatch)
         layers.append(layer)
         return costs(judge, method, layer, *rest)
 
-    monkeypatch.setattr(tuning, '_layer_costs', interrupted)
+    monkeypatch.setattr(Judge, 'of_layer', interrupted)
     with pytest.raises(KeyboardInterrupt):
         tune(config, config, '0.7macs', weights, **options)
     assert not (tmp_path / 'schedule.json').exists()
@@ -250,6 +250,24 @@ def test_an_interrupted_run_goes_on_where_it_ended(files, tmp_path, monkeypatch)
     result = tune(config, config, '0.7macs', weights, **options)
     assert layers == [0, 1, 2, 2, 3] and result['multiply_adds'] <= 0.7
     assert json.loads((tmp_path / 'state.json').read_text())['times'] == table
+
+
+@pytest.mark.parametrize('method', ['ToMe', 'EViT'])
+def test_costs_of_a_layer_are_those_of_a_network_that_reduces_there_alone(files, method):
+    model, layer = get_model(*files), 2
+    blocks = model.backbone.encoder.layers
+    judge = Judge(model, Samples(torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)), None), 4)
+    run = []
+    handles = [block.attn.register_forward_hook(lambda *a, i=i: run.append(i)) for i, block in enumerate(blocks)]
+    costs = judge.of_layer(method, layer, (2, 4))
+    assert run.count(layer - 1) == 2 and run.count(layer) == 2 * 2  # once for both amounts, in two batches
+    for handle in handles:
+        handle.remove()
+    assert judge.divergence(judge.logits()) == 0  # the network is as it was
+    layers = len(blocks)
+    alone = [[r if i == layer else 0 for i in range(layers)] for r in (2, 4)]
+    assert costs == [judge.of_options(method, dict(r=r))['divergence'] for r in alone]
+    assert 0 < costs[0] < costs[1]
 
 
 def test_images_of_a_folder_have_no_top1(files, tmp_path, capsys):
