@@ -22,9 +22,9 @@ from ..io.image_transforms import guard_images
 from ..io.roots import roots_of
 from ..io.videos import VideoError
 from ..registry import resolve_type
-from .coco import checked_coco
-from .folders import numbered_folders
-from .label_maps import checked_maps
+from .coco import coco_methods
+from .folders import folder_methods
+from .label_maps import check_maps
 
 
 def build_dataset(
@@ -74,9 +74,7 @@ def build_dataset(
 
 
 def _check_classes(dataset: dict) -> None:
-    """Refuse a file of class names with a blank line among them, since labels are numbers of lines, and a palette of
-    another number of colours than there are names.
-    """
+    """Refuse a palette that does not fit the class names, and a file of names with a blank line: lines are labels."""
     names, colours = ((dataset.get('metainfo') or {}).get(key) for key in ('classes', 'palette'))
     if isinstance(names, (list, tuple)) and isinstance(colours, (list, tuple)) and len(names) != len(colours):
         raise UsageError(
@@ -103,11 +101,16 @@ def _read(dataset: dict, kind: type, classes: Sequence[str] | None, num_classes:
     try:
         built = DATASETS.build(dict(dataset, **lazy))
         place = built.ann_file or built.data_root or kind.__name__
-        checks = checked_coco(built), numbered_folders(built, classes), checked_maps(built)
-        checks += (_checked_labels(built, num_classes),)
-        with contextlib.ExitStack() as stack:
-            for check in (*checks, counted(built)):
-                stack.enter_context(check)
+        load = built.load_data_list
+
+        def load_checked() -> list[dict]:
+            entries = load()
+            check_maps(built, entries)
+            _check_labels(built, entries, num_classes)
+            return entries
+
+        checks = dict(load_data_list=load_checked, **coco_methods(built), **folder_methods(built, classes))
+        with _overridden(built, checks), counted(built):
             built.full_init()
     except (UsageError, VideoError, DataError, ImportError):
         raise
@@ -122,29 +125,27 @@ def _read(dataset: dict, kind: type, classes: Sequence[str] | None, num_classes:
 
 
 @contextlib.contextmanager
-def _checked_labels(dataset: BaseDataset, num_classes: int | None) -> Iterator[None]:
-    """While it is open, labels that are read must be classes of the model; where classes have names, those tell."""
-    if num_classes is None or dataset.metainfo.get('classes'):
-        yield
-        return
-    load = dataset.load_data_list
-
-    def load_checked() -> list:
-        entries = load()
-        for entry in entries if not dataset.metainfo.get('classes') else ():
-            label = entry.get('gt_label')
-            if isinstance(label, int) and not 0 <= label < num_classes:
-                raise UsageError(
-                    f"{entry.get('img_path', dataset.ann_file)}: it has the label {label}, and the model's classes end "
-                    f'at {num_classes - 1}'
-                )
-        return entries
-
-    dataset.load_data_list = load_checked
+def _overridden(dataset: BaseDataset, methods: dict[str, Any]) -> Iterator[None]:
+    """While it is open, a data set has other methods, which would be copied into each worker."""
+    vars(dataset).update(methods)
     try:
         yield
     finally:
-        del dataset.load_data_list
+        for name in methods:
+            delattr(dataset, name)
+
+
+def _check_labels(dataset: BaseDataset, entries: Sequence[dict], num_classes: int | None) -> None:
+    """Refuse labels that are no class of the data set or, where its classes have no names, of the model."""
+    names = dataset.metainfo.get('classes')
+    number = len(names) if names else num_classes
+    for entry in entries if number is not None else ():
+        label = entry.get('gt_label')
+        if isinstance(label, int) and not 0 <= label < number:
+            raise UsageError(
+                f'{entry.get("img_path", dataset.ann_file)}: it has the label {label}, and the '
+                f"{'data' if names else 'model'}'s classes end at {number - 1}"
+            )
 
 
 def innermost(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:

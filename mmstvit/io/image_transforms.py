@@ -22,16 +22,16 @@ def guard_images(
 ) -> list[Callable]:
     """The steps of a built pipeline, of which those that load and resize tell what is wrong with a file.
 
-    They raise :class:`ImageError` where a file is outside ``roots``, cannot be read, has a label that the model has no
-    class for, is of another size than ``ann_file`` says, or would become a picture of no pixels or of too many; where a
-    label map is of another size than its image, or has a label that is no class and not ``ignore_index``. The other
-    steps stay as they are.
+    They raise :class:`ImageError` where a file is outside ``roots``, cannot be read, is of another size than
+    ``ann_file`` says, or would become a picture of no pixels or of too many; where a label map is of another size than
+    its image, or has a label that is no class (of ``num_classes``) and not ``ignore_index``. The other steps stay as
+    they are.
     """
     guarded = []
     for step in steps:
         name = type(step).__name__
         if name == 'LoadImageFromFile':
-            step = _Loading(step, roots, num_classes, ann_file)
+            step = _Loading(step, roots, ann_file)
         elif name == 'LoadAnnotations':
             step = Annotating(step, num_classes, ignore_index)
         elif name == 'RawFrameDecode':
@@ -43,19 +43,14 @@ def guard_images(
 
 
 class _Loading:
-    def __init__(self, step: Callable, roots: Sequence[str], num_classes: int | None, ann_file: str) -> None:
-        self.step, self.roots, self.num_classes, self.ann_file = step, roots, num_classes, ann_file
+    def __init__(self, step: Callable, roots: Sequence[str], ann_file: str) -> None:
+        self.step, self.roots, self.ann_file = step, roots, ann_file
 
     def __call__(self, results: dict) -> dict | None:
         filename = results['img_path']
         for path in (filename, results.get('seg_map_path')):
             if path:
                 _check_place(path, self.roots)
-        label = results.get('gt_label')
-        if self.num_classes is not None and isinstance(label, int) and not 0 <= label < self.num_classes:
-            raise ImageError(
-                f"{filename}: it has the label {label}, and the model's classes end at {self.num_classes - 1}"
-            )
         elsewhere = getattr(self.step, 'backend_args', None) or getattr(self.step, 'file_client_args', None)
         if not elsewhere and not is_address(filename):
             check_image_file(filename)
