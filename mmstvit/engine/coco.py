@@ -29,7 +29,7 @@ def _reader(base: type) -> type:
     class CheckedCOCO(base):
         def __init__(self, annotation_file: str, test_mode: bool = False) -> None:
             super().__init__()
-            fill(self, annotation_file, read_coco(annotation_file, keep=test_mode))
+            fill(self, annotation_file, read_coco(annotation_file))
             if not (test_mode or 'annotations' in self.dataset):
                 raise UsageError(f'{annotation_file} is no annotation file in the format of COCO: no list annotations')
 

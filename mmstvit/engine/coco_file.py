@@ -4,6 +4,7 @@ pycocotools takes a file as it is: an annotation of the id 0 counts as missed, o
 ``KeyError``, and a polygon of two points is read as a box.
 """
 
+import functools
 import json
 import logging
 import os
@@ -18,42 +19,32 @@ from ..io.image_check import max_pixels
 _HUGE = 1e9  # NaN is not below it either
 _CROWD = {0: 0, 1: 1, '0': 0, '1': 1, None: 0}  # True and False are 1 and 0
 _MANY = 8  # boxes, of which a coincidence is not to be expected
-_shared: dict[tuple, dict] = {}  # the test file that was read last, until its evaluator takes it
 
 
-def read_coco(file: str, keep: bool = False, take: bool = False) -> dict:
-    """Read, check and mend a COCO file.
-
-    Args:
-        file: its path.
-        keep: whether its evaluator will ask for it too.
-        take: whether it is taken from there, if it was not changed meanwhile, rather than read again.
+def read_coco(file: str) -> dict:
+    """Read, check and mend a COCO file; the last one is kept for its evaluator until :func:`forget_coco`.
 
     Raises:
         OSError: it cannot be opened.
         UsageError: with file and entry, where it cannot be meant as it is.
     """
     status = os.stat(file)
-    key = os.path.realpath(file), status.st_mtime_ns, status.st_size
-    content = _shared.pop(key, None) if take else None
-    if content is None:
-        try:
-            with open(file, encoding='utf-8-sig') as stream:
-                content = json.load(stream)
-            _check_lists(content)
-            _mend(file, content)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            line = f'{file} is no annotation file in the format of COCO: {one_line(error)}'
-            raise UsageError(line) from error
-    if keep:
-        forget_shared()
-        _shared[key] = content
+    return _read(str(file), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(file: str, *version: int) -> dict:
+    try:
+        with open(file, encoding='utf-8-sig') as stream:
+            content = json.load(stream)
+        _check_lists(content)
+        _mend(file, content)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise UsageError(f'{file} is no annotation file in the format of COCO: {one_line(error)}') from error
     return content
 
 
-def forget_shared() -> None:
-    """Drop the file that is kept for an evaluator."""
-    _shared.clear()
+forget_coco = _read.cache_clear
 
 
 def name_of(annotation: dict) -> str:

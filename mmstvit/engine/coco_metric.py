@@ -18,7 +18,7 @@ from ..errors import UsageError, one_line
 from ..paths import is_address
 from ..registry import resolve_type
 from .coco import fill
-from .coco_file import forget_shared, name_of, read_coco
+from .coco_file import name_of, read_coco
 from .datasets import with_inner
 
 
@@ -51,17 +51,17 @@ def build_metric(metric: dict) -> Any:
     if type(built._coco_api) not in (type(None), module.COCO) or hasattr(built, '_lvis_api'):
         _warn_unchecked(kind, file)
     else:
-        built._coco_api = module.COCO()
         try:
             with get_local_path(file, backend_args=built.backend_args) as path:
-                fill(built._coco_api, file, read_coco(path, take=True))
+                content = read_coco(path)
         except OSError as error:
             raise UsageError(f'{file}: the file of the evaluator cannot be read: {one_line(error)}') from error
         if metric.get('sort_categories'):
-            built._coco_api.dataset['categories'].sort(key=lambda category: category['id'])
+            content = dict(content, categories=sorted(content['categories'], key=lambda category: category['id']))
+        built._coco_api = module.COCO()
+        fill(built._coco_api, file, content)
     if getattr(built, 'classwise', False):
         built.compute_metrics = partial(_by_kind, built, built.compute_metrics)
-    forget_shared()
     return built
 
 

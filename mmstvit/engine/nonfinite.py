@@ -81,7 +81,7 @@ def _origin(runner: Runner, wrapper: Any, data_batch: Any, state: dict) -> str:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     set_random_state(state)
     try:
-        with first_nonfinite(model) as found, _uncompiled(), torch.no_grad(), wrapper.optim_context(model):
+        with first_nonfinite(model) as found, torch.no_grad(), wrapper.optim_context(model):
             model._run_forward(model.data_preprocessor(data_batch, True), mode='loss')
     except Exception as error:  # the answer must not hide what it is about
         return f'computed again, the batch fails ({type(error).__name__})'
@@ -112,16 +112,11 @@ def first_nonfinite(model: nn.Module) -> Iterator[list[str]]:
         for name, module in model.named_modules()
     ]
     try:
-        yield found
+        with torch.compiler.set_stance('force_eager'):  # compiled code passes over hooks that are newer
+            yield found
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _uncompiled() -> contextlib.AbstractContextManager:
-    """Compiled code passes over hooks that were registered after it was made."""
-    stance = getattr(torch.compiler, 'set_stance', None)  # PyTorch 2.6
-    return stance('force_eager') if stance else contextlib.nullcontext()
 
 
 def _sample_names(runner: Runner, batch_idx: int, data_batch: Any) -> list[str]:

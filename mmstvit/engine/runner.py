@@ -31,6 +31,7 @@ from ..registry import RUNNERS, entries_of
 from ..visualization.fonts import choose_fonts
 from .checks import check_batches, check_classes, check_schedules, check_trainable
 from .class_names import check_checkpoint_names, check_same_names
+from .coco_file import forget_coco
 from .coco_metric import check_evaluation, checked_metrics
 from .data_report import counts_of, describe_split, names_of
 from .datasets import build_dataset, clear_data_errors, innermost
@@ -139,6 +140,7 @@ class _Checks:
         model = unwrap(self.model) if model is None else model
         self._check_built(model)
         self._report()
+        forget_coco()
         if self._has_loaded or not (self._load_from or self._resume):
             return
         with must_fit(model, self._load_from or self.work_dir, self._purpose) as self._loading:
