@@ -10,8 +10,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..engine.checks import HEADS
-from ..engine.class_folders import read_class_folders, write_list
-from ..engine.coco_folders import read_coco_folder
+from ..engine.data_folders import read_class_folders, read_coco_folder
 from ..engine.running import dumpable
 from ..engine.schedules import scale_minimum, shorten_warm_up
 from ..errors import UsageError
@@ -94,33 +93,28 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[s
 
 # -------------------------------------------------------------------------------------------------------- data sets
 def _images(folder: Path, lists: Path, seed: int) -> tuple:
-    classes, parts = read_class_folders(folder, IMAGES, seed)
-    datasets = {}
-    for name, part in parts.items():
-        file = lists / f'{"train" if name == "train" else "val"}.txt'
-        if part.listed:
-            write_list(part, file)
-        datasets[name] = dict(
-            type='CustomDataset', data_root=str(part.root), ann_file=str(file) if part.listed else '', extensions=IMAGES
-        )
-    return classes, datasets, len(parts['train'].samples)
+    classes, parts = read_class_folders(folder, IMAGES, lists, seed)
+    datasets = {
+        name: dict(type='CustomDataset', data_root=str(part.root), ann_file=str(part.file or ''), extensions=IMAGES)
+        for name, part in parts.items()
+    }
+    return classes, datasets, parts['train'].number
 
 
 def _clips(folder: Path, lists: Path, seed: int) -> tuple:
-    classes, parts = read_class_folders(folder, VIDEOS, seed)
-    datasets = {}
-    for name, part in parts.items():
-        file = lists / f'{name}.txt'
-        write_list(part, file)
-        datasets[name] = dict(type='VideoDataset', ann_file=str(file), data_prefix=dict(video=str(part.root)))
-    return classes, datasets, len(parts['train'].samples)
+    classes, parts = read_class_folders(folder, VIDEOS, lists, seed, listed=True)
+    datasets = {
+        name: dict(type='VideoDataset', ann_file=str(part.file), data_prefix=dict(video=str(part.root)))
+        for name, part in parts.items()
+    }
+    return classes, datasets, parts['train'].number
 
 
 def _coco(folder: Path, lists: Path, seed: int) -> tuple:
     classes, parts = read_coco_folder(folder, lists, seed)
     datasets = {
         name: dict(
-            type='CocoDataset', data_root=str(folder), ann_file=str(part.file), data_prefix=dict(img=f'{part.images}/')
+            type='CocoDataset', data_root=str(folder), ann_file=str(part.file), data_prefix=dict(img=f'{part.root}/')
         )
         for name, part in parts.items()
     }

@@ -10,17 +10,15 @@ import wrapt
 
 def install() -> None:
     """Put the renaming before mmengine's loading, when mmengine is imported or at once where it has been."""
-    wrapt.register_post_import_hook(_wrap, 'mmengine.runner.checkpoint')
+    wrapt.register_post_import_hook(_replace, 'mmengine.runner.checkpoint')
 
 
-def _wrap(module) -> None:
-    wrapt.wrap_function_wrapper(module, 'load_state_dict', _load_state_dict)
+def _replace(module) -> None:
+    load = module.load_state_dict
 
+    def load_state_dict(model, state_dict, *args, **kwargs):
+        from ..converters.published import rename_for_model
 
-def _load_state_dict(wrapped, instance, args, kwargs):
-    from ..converters.published import rename_for_model
+        return load(model, rename_for_model(model, state_dict), *args, **kwargs)
 
-    def renamed(module, state_dict, *rest, **options):
-        return wrapped(module, rename_for_model(module, state_dict), *rest, **options)
-
-    return renamed(*args, **kwargs)
+    module.load_state_dict = load_state_dict

@@ -17,7 +17,7 @@ _PREFIX = 'mmstvit::'
 def install() -> None:
     """Change mmengine when it is imported, at once where it has been."""
     wrapt.register_post_import_hook(_enter, 'mmengine.config.utils')
-    wrapt.register_post_import_hook(_wrap, 'mmengine.config.config')
+    wrapt.register_post_import_hook(_replace, 'mmengine.config.config')
 
 
 def _enter(module) -> None:
@@ -25,14 +25,12 @@ def _enter(module) -> None:
     module.MODULE2PACKAGE['mmseg'] = 'mmseg'  # by the module, which both lines install
 
 
-def _wrap(module) -> None:
-    wrapt.wrap_function_wrapper(module, 'Config._get_cfg_path', _find_config)
+def _replace(module) -> None:
+    elsewhere = module.Config._get_cfg_path
 
-
-def _find_config(wrapped, instance, args, kwargs):
     def find(cfg_path: str, filename: str) -> tuple[str, str | None]:
         if not cfg_path.startswith(_PREFIX):
-            return wrapped(cfg_path, filename)
+            return elsewhere(cfg_path, filename)
         configs = package_data() / 'configs'
         path = configs / cfg_path.removeprefix(_PREFIX)
         if not path.is_file():
@@ -40,4 +38,4 @@ def _find_config(wrapped, instance, args, kwargs):
             raise FileNotFoundError(f'there is no config {cfg_path}{suggest(cfg_path, known)}')
         return str(path), None
 
-    return find(*args, **kwargs)
+    module.Config._get_cfg_path = staticmethod(find)

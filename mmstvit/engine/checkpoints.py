@@ -11,12 +11,12 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_distributed, is_main_process
 from mmengine.fileio import register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ..compat.toolbox_pickles import NamedFiles
+from ..converters.published import unwrap
 from ..io.files import remove_unfinished, write_whole
 from ..registry import HOOKS
 from .random_state import end_workers, random_state, seed_dataloader, set_random_state, shield_workers
@@ -200,8 +200,6 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _is_to_stop(self) -> bool:
         """Whether a signal has come, to any of the processes: all must leave after the same iteration."""
-        if not is_distributed():
-            return self.signals.received is not None
         come = torch.tensor(float(self.signals.received is not None))
         all_reduce(come, op='max')
         return bool(come)
@@ -273,8 +271,7 @@ def _pass_over(loop: EpochBasedTrainLoop, batches: int, state: dict | None) -> N
 
 def _refuse_nonfinite(runner: Runner, checkpoint: dict) -> None:
     """Weights are spoilt where a gradient was not finite; the loss tells it one iteration later only."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    buffers = {name for name, _ in model.named_buffers()}  # some have infinities on purpose
+    buffers = {name for name, _ in unwrap(runner.model).named_buffers()}  # some have infinities on purpose
     for name, value in checkpoint['state_dict'].items():
         if name not in buffers and isinstance(value, Tensor) and not value.isfinite().all():
             raise TrainingStopped(

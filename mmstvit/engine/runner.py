@@ -16,7 +16,6 @@ from typing import Any
 from mmengine._strategy import BaseStrategy
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, find_latest_checkpoint
 from mmengine.runner import FlexibleRunner as _FlexibleRunner
 from mmengine.runner import Runner as _Runner
@@ -223,8 +222,7 @@ class Runner(_Checks, _Runner):
     def _maybe_compile(self, target: str) -> None:
         chosen = self.cfg.get('compile')
         if isinstance(chosen, dict) and chosen.get('target') == 'backbone':
-            model = self.model.module if is_model_wrapper(self.model) else self.model
-            model.backbone.compile(**{key: value for key, value in chosen.items() if key != 'target'})
+            unwrap(self.model).backbone.compile(**{key: value for key, value in chosen.items() if key != 'target'})
             return
         # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
         super()._maybe_compile('forward')

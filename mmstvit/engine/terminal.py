@@ -78,28 +78,15 @@ def import_toolbox(scope: str) -> None:
 def warnings_alone(logger: MMLogger) -> Iterator[None]:
     """While it is open, the terminal gets warnings and errors, and what is printed goes into the log file."""
     handlers = [(handler, handler.level) for handler in _stream_handlers(logger)]
-    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    files = [handler.stream for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
     for handler, level in handlers:
         handler.setLevel(max(level, logging.WARNING))
-    with contextlib.redirect_stdout(_Log(files)):
+    with contextlib.redirect_stdout(files[0] if files else io.StringIO()):
         try:
             yield
         finally:
             for handler, level in handlers:
                 handler.setLevel(level)
-
-
-class _Log(io.TextIOBase):
-    """A stream into the log files of a run."""
-
-    def __init__(self, files: list[logging.FileHandler]) -> None:
-        self._files = files
-
-    def write(self, text: str) -> int:
-        for handler in self._files:
-            if handler.stream:
-                handler.stream.write(text)
-        return len(text)
 
 
 # ------------------------------------------------------------------------------------------------- parameter groups

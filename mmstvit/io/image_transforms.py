@@ -1,7 +1,8 @@
 """The pipelines of image data sets, made to say in one line with the file's name what is wrong with an image."""
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -42,6 +43,17 @@ def guard_images(
     return guarded
 
 
+@contextlib.contextmanager
+def _fault_of(name: str, what: str = NOT_DECODED) -> Iterator[None]:
+    """While it is open, whatever a broken file raises is the file's fault."""
+    try:
+        yield
+    except (ImportError, MemoryError, ImageError):
+        raise
+    except Exception as error:
+        raise ImageError(f'{name}: {what.format(error=" ".join(str(error).split()))}') from error
+
+
 class _Loading:
     def __init__(self, step: Callable, roots: Sequence[str], ann_file: str) -> None:
         self.step, self.roots, self.ann_file = step, roots, ann_file
@@ -55,12 +67,8 @@ class _Loading:
         if not elsewhere and not is_address(filename):
             check_image_file(filename)
         annotated = results.get('height'), results.get('width')
-        try:
+        with _fault_of(filename):
             results = self.step(results)
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:  # whatever a broken file raises, it is the file's fault
-            raise ImageError(f'{filename}: {NOT_DECODED}') from error
         if results is not None and None not in annotated and annotated != tuple(results['ori_shape'][:2]):
             height, width = results['ori_shape'][:2]
             raise ImageError(
@@ -122,14 +130,8 @@ class Annotating:
         checked = path is not None and self.num_classes is not None
         if checked and not getattr(self.step, 'backend_args', None) and not is_address(path):
             check_map_file(path)
-        try:
+        with _fault_of(path or name, 'its annotations cannot be read ({error})'):  # masks are unpacked here
             results = self.step(results)
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:  # masks are unpacked here
-            raise ImageError(
-                f'{path or name}: its annotations cannot be read ({" ".join(str(error).split())})'
-            ) from error
         if checked:
             size = tuple(results['ori_shape'][:2])
             check_labels(path, results['gt_seg_map'], size, self.num_classes, self.ignore_index)
