@@ -17,7 +17,6 @@ from .compat import (
     mmaction2,
     mmcv_ext,
     mmengine_checkpoint,
-    mmengine_loading,
     mmengine_packages,
     mmpretrain_hub,
     multimodal,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:  # the names of _LAZY, for type checkers and editors
 mmaction2.install()
 mmcv_ext.install()
 mmengine_checkpoint.install()
-mmengine_loading.install()
 mmengine_packages.install()
 mmpretrain_hub.install()
 multimodal.install()

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from ..errors import UsageError, suggest, unknown_type
 from ..registry import entries_of, resolve_type
 from .class_names import check_configured_names, class_names
-from .datasets import innermost
+from .datasets import configured
 from .folders import shown
 
 # Heads with a class of the data for each output, as the toolboxes' models name them. Others have classes of their own:
@@ -48,8 +48,7 @@ def check_training(cfg: Config) -> None:
 def _check_pipelines(cfg: Config, loaders: Iterable[str]) -> None:
     """Refuse a data set of a toolbox whose samples nothing would load and pack."""
     toolboxes = ('mmpretrain.', 'mmdet.', 'mmseg.', 'mmaction.', 'mmstvit.')
-    parts = [part for name in loaders for part in innermost((cfg.get(name) or {}).get('dataset'), f'{name}.dataset')]
-    for key, dataset in parts:
+    for key, dataset in configured(cfg, *loaders):
         kind = resolve_type(dataset.get('type'), DATASETS, cfg.get('default_scope'))
         if getattr(kind, '__module__', '').startswith(toolboxes) and 'pipeline' not in dataset:
             raise UsageError(f'{key} has no pipeline, so nothing would load its samples: name the steps in it')

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import UsageError
-from .datasets import innermost
+from .datasets import configured
 from .folders import shown
 
 
@@ -19,11 +19,10 @@ def check_configured_names(cfg: Config, loaders: Sequence[str]) -> None:
         UsageError: naming both.
     """
     named: dict[str, tuple[str, ...]] = {}
-    for loader in loaders:
-        for key, dataset in innermost((cfg.get(loader) or {}).get('dataset'), f'{loader}.dataset'):
-            names = (dataset.get('metainfo') or {}).get('classes')
-            if names and not isinstance(names, str):  # that is a file, or refused when the data set is built
-                named[key] = tuple(names)
+    for key, dataset in configured(cfg, *loaders):
+        names = (dataset.get('metainfo') or {}).get('classes')
+        if names and not isinstance(names, str):  # that is a file, or refused when the data set is built
+            named[key] = tuple(names)
     for key, names in named.items():
         _check_equal(next(iter(named.values())), names, next(iter(named)), key)
 

@@ -126,7 +126,7 @@ def _coco_sets(dataset: Any) -> Iterator[Any]:
 
 
 def _check_file(file: str, files: list[str], key: str) -> None:
-    same = [_same(file, other) for other in files]
+    same = [_real(file) == _real(other) for other in files]
     if len(files) == 1 and not all(same):
         raise UsageError(
             f'the evaluator would score against {file} what is predicted for {files[0]}: give both the same file, '
@@ -139,10 +139,8 @@ def _check_file(file: str, files: list[str], key: str) -> None:
         )
 
 
-def _same(one: str, other: str) -> bool:
-    if is_address(one) or is_address(other):
-        return one == other
-    return os.path.realpath(one) == os.path.realpath(other)
+def _real(file: str) -> str:
+    return file if is_address(file) else os.path.realpath(file)
 
 
 def _check_scored(coco: Any, metric: Any, classes: list[str]) -> None:

@@ -133,7 +133,7 @@ def _runner(cfg: Config, splits: Sequence[str], trust_data: bool) -> Runner:
 
 
 def _read(runner: Runner, name: str) -> Split:
-    dataset = runner.build_split(name).dataloader.dataset
+    dataset = getattr(runner, f'{name}_loop').dataloader.dataset
     split = Split(name, dataset, counts_of(dataset), files_of(dataset))
     split.counts.labels.update(split.files.labels)
     return split

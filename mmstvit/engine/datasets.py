@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import DATASETS
 
@@ -25,6 +26,8 @@ from ..registry import resolve_type
 from .coco import coco_methods
 from .folders import folder_methods
 from .label_maps import check_maps
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def build_dataset(
@@ -159,6 +162,12 @@ def innermost(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
             yield from innermost(part, f'{key}.datasets.{i}')
     else:
         yield key, dataset
+
+
+def configured(cfg: Config, *loaders: str) -> Iterator[tuple[str, dict]]:
+    """The innermost data sets of dataloaders of a config, with their places in it."""
+    for loader in loaders:
+        yield from innermost((cfg.get(loader) or {}).get('dataset'), f'{loader}.dataset')
 
 
 def with_inner(dataset: Any) -> Iterator[Any]:

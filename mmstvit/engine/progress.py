@@ -68,7 +68,7 @@ class EpochLines(Hook):
         """Draw the line of the epoch that runs."""
         done = runner.iter + 1
         if not (_by_epoch(runner) or runner.val_loop or done % max(runner.max_iters // _LINES, 1)):
-            self._finish(runner, done)
+            self._make(runner, done)
         elif self._moves and time.monotonic() - self._drawn > _REDRAW:
             self._drawn = time.monotonic()
             text = self._text(runner, done)
@@ -77,20 +77,19 @@ class EpochLines(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Make the line of an epoch."""
         if not self._line:
-            self._finish(runner, runner.iter)
+            self._make(runner, runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Add what the validation has found."""
-        numbers: dict[str, float] = {}
+        self._make(runner, runner.iter)
+        told: list[str] = []
         for name, value in (metrics or {}).items():
             # Of bbox_mAP and bbox_mAP_50 the first is told.
-            if isinstance(value, (int, float)) and not any(name.startswith(f'{known}_') for known in numbers):
-                numbers[name] = value
-        told = ''.join(f'  {name} {value:.4g}' for name, value in list(numbers.items())[:_METRICS])
-        self._finish(runner, runner.iter)
-        self._line += told
+            if isinstance(value, (int, float)) and not any(name.startswith(f'{known}_') for known in told):
+                told.append(name)
+        self._line += ''.join(f'  {name} {metrics[name]:.4g}' for name in told[:_METRICS])
 
-    def _finish(self, runner: Runner, done: int) -> None:
+    def _make(self, runner: Runner, done: int) -> None:
         """Make the line that ends where ``done`` iterations are."""
         self._line, self._since = self._text(runner, done), done
 

@@ -19,7 +19,7 @@ from mmengine.utils import get_object_from_string
 from ..errors import UsageError
 from ..paths import is_address
 from ..registry import is_type, resolve_type, type_name
-from .datasets import innermost
+from .datasets import LOADERS, configured
 from .strategy import choose_strategy
 
 # What draws predictions on images.
@@ -66,7 +66,7 @@ def prepare_cpu(cfg: Config) -> None:
 
 def fill_dataloaders(cfg: Config) -> None:
     """The settings that mmpretrain's own commands add to its configs, and those configs count on."""
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for name in LOADERS:
         dataloader = cfg.get(name)
         if isinstance(dataloader, dict):
             dataloader.setdefault('collate_fn', ConfigDict(type='default_collate'))
@@ -76,27 +76,25 @@ def fill_dataloaders(cfg: Config) -> None:
 
 def check_data(cfg: Config, names: Sequence[str]) -> None:
     """Refuse to start where the data set of one of the dataloaders ``names`` is not there."""
-    for name in names:
-        for key, dataset in innermost((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
-            # mmaction2's configs have no data_root, their annotation files lie below the working folder.
-            what = 'data_root' if dataset.get('data_root') else 'ann_file'
-            place = dataset.get(what)
-            if not isinstance(place, str) or not place or is_address(place):
-                continue
-            if not Path(place).exists() or (Path(place).is_dir() and not any(Path(place).iterdir())):
-                get = f'make it with {cfg.prepare_data}' if 'prepare_data' in cfg else 'put or link it there'
-                raise UsageError(
-                    f'there is no data set at {place}: {get}, or name its place with --cfg-options {key}.{what}=PATH'
-                )
+    for key, dataset in configured(cfg, *names):
+        # mmaction2's configs have no data_root, their annotation files lie below the working folder.
+        what = 'data_root' if dataset.get('data_root') else 'ann_file'
+        place = dataset.get(what)
+        if not isinstance(place, str) or not place or is_address(place):
+            continue
+        if not Path(place).exists() or (Path(place).is_dir() and not any(Path(place).iterdir())):
+            get = f'make it with {cfg.prepare_data}' if 'prepare_data' in cfg else 'put or link it there'
+            raise UsageError(
+                f'there is no data set at {place}: {get}, or name its place with --cfg-options {key}.{what}=PATH'
+            )
 
 
 def move_data(cfg: Config, before: Config) -> None:
     """Let data sets in the ``data_root`` at the top of a config follow it, where it differs from ``before``."""
     old, new = before.get('data_root'), cfg.get('data_root')
-    for name in ('train', 'val', 'test') if old != new else ():
-        for _, dataset in innermost((cfg.get(f'{name}_dataloader') or {}).get('dataset'), ''):
-            if dataset.get('data_root') == old:
-                dataset.data_root = new
+    for _, dataset in configured(cfg, *LOADERS) if old != new else ():
+        if dataset.get('data_root') == old:
+            dataset.data_root = new
 
 
 def move_evaluators(cfg: Config, before: Config) -> None:
@@ -107,7 +105,7 @@ def move_evaluators(cfg: Config, before: Config) -> None:
     """
     for name in ('val', 'test'):
         key = f'{name}_evaluator'
-        sets, others = (innermost((c.get(f'{name}_dataloader') or {}).get('dataset'), '') for c in (cfg, before))
+        sets, others = (configured(c, f'{name}_dataloader') for c in (cfg, before))
         for (_, dataset), (_, other) in zip(sets, others, strict=False):
             old, new = other.get('data_root'), dataset.get('data_root')
             if old and new and old != new and cfg.get(key) == before.get(key):

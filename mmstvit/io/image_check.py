@@ -83,6 +83,12 @@ def check_pixels(name: str, width: int, height: int, how: str = 'it has') -> Non
         )
 
 
+def mode_of(filename: str) -> str:
+    """Return Pillow's mode of an image that was checked."""
+    with _pillow, Image.open(filename) as image:
+        return image.mode
+
+
 def _size(filename: str) -> tuple[int, int]:
     """Return width and height in the header, before EXIF rotation."""
     try:
