@@ -75,17 +75,6 @@ def _checked_image(parse: Callable, dataset: Any, raw: dict) -> dict:
     return info
 
 
-def _checked_list(select: Callable, dataset: Any) -> list[dict]:
-    """The images that are used, which must be some."""
-    images = select()
-    if not images:
-        raise UsageError(
-            f'{dataset.ann_file}: no image can be used; each is empty, smaller than filter_cfg allows, or has no '
-            'annotation with an area inside it'
-        )
-    return images
-
-
 def coco_methods(dataset: Any) -> dict[str, Callable]:
     """Methods with which mmdet's ``CocoDataset`` raises :class:`UsageError`, with the file's name, for faults of it.
 
@@ -98,6 +87,5 @@ def coco_methods(dataset: Any) -> dict[str, Callable]:
     methods = dict(
         COCOAPI=partial(_reader(dataset.COCOAPI), test_mode=dataset.test_mode),
         parse_data_info=partial(_checked_image, dataset.parse_data_info, dataset),
-        filter_data=partial(_checked_list, dataset.filter_data, dataset),
     )
     return {name: method for name, method in methods.items() if getattr(type(dataset), name) is getattr(base, name)}

@@ -37,7 +37,6 @@ def _read(file: str, *version: int) -> dict:
     try:
         with open(file, encoding='utf-8-sig') as stream:
             content = json.load(stream)
-        _check_lists(content)
         _mend(file, content)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise UsageError(f'{file} is no annotation file in the format of COCO: {one_line(error)}') from error
@@ -52,26 +51,26 @@ def name_of(annotation: dict) -> str:
     return f'annotation {annotation.get("id_in_file", annotation.get("id"))}'
 
 
-def _check_lists(content: Any) -> None:
+def _entries(content: Any, key: str) -> list[dict]:
     if not isinstance(content, dict):
         raise ValueError(f'it holds a {type(content).__name__}')
-    # Files of images that are not annotated have no annotations.
-    for key in ('images', 'categories', *(['annotations'] if 'annotations' in content else ())):
-        if not isinstance(content.get(key), list):
-            raise ValueError(f'no list {key}')
-        for i, entry in enumerate(content[key]):
-            if not isinstance(entry, dict):
-                raise ValueError(f'entry {i} of {key} is {str(entry)[:40]}')
+    if not isinstance(content.get(key), list):
+        raise ValueError(f'no list {key}')
+    for i, entry in enumerate(content[key]):
+        if not isinstance(entry, dict):
+            raise ValueError(f'entry {i} of {key} is {str(entry)[:40]}')
+    return content[key]
 
 
 def _mend(file: str, content: dict) -> None:
-    images, categories = (_by_id(file, content[key], key) for key in ('images', 'categories'))
+    images, categories = (_by_id(file, _entries(content, key), key) for key in ('images', 'categories'))
     for image in images.values():
         fault = _fault_of_image(image)
         if fault:
-            raise UsageError(f'{_where(file, image)}: {fault}')
+            raise UsageError(f'{file}: image {image.get("file_name", image["id"])}: {fault}')
     annotations, no_image, no_category = [], [], []
-    for annotation in content.get('annotations', ()):
+    # Files of images that are not annotated have no annotations.
+    for annotation in _entries(content, 'annotations') if 'annotations' in content else ():
         image, category = _referred(file, annotation, images, categories)
         if image is None or category is None:
             (no_image if image is None else no_category).append(annotation)
@@ -80,7 +79,7 @@ def _mend(file: str, content: dict) -> None:
         annotation.update(image_id=image['id'], category_id=category['id'])
         fault = _mend_annotation(annotation, image)
         if fault:
-            raise UsageError(f'{_where(file, image)}: {name_of(annotation)} {fault}')
+            raise UsageError(f'{file}: image {image.get("file_name", image["id"])}: {name_of(annotation)} {fault}')
         annotations.append(annotation)
     _report(file, no_image, 'image')
     _report(file, no_category, 'category')
@@ -101,10 +100,6 @@ def _report(file: str, annotations: list[dict], what: str) -> None:
             logger='current',
             level=logging.WARNING,
         )
-
-
-def _where(file: str, image: dict) -> str:
-    return f'{file}: image {image.get("file_name", image["id"])}'
 
 
 # ------------------------------------------------------------------------------------------------------------- ids

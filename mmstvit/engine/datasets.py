@@ -52,10 +52,10 @@ def build_dataset(
         UsageError: it cannot be read, or is empty.
     """
     settings = dict(trust_data=trust_data, num_classes=num_classes, skip_broken=skip_broken, classes=classes)
-    settings['ignore_index'] = ignore_index
 
     def checked(part: Any) -> Any:
-        return dict(type=build_dataset, dataset=part, **settings) if isinstance(part, dict) else part
+        inner = dict(type=build_dataset, dataset=part, ignore_index=ignore_index, **settings)
+        return inner if isinstance(part, dict) else part
 
     kind = resolve_type(dataset.get('type'), DATASETS, dataset.get('_scope_'))
     if 'dataset' in dataset and kind is not CheckedVideos:
@@ -104,15 +104,20 @@ def _read(dataset: dict, kind: type, classes: Sequence[str] | None, num_classes:
     try:
         built = DATASETS.build(dict(dataset, **lazy))
         place = built.ann_file or built.data_root or kind.__name__
-        load = built.load_data_list
+        select = built.filter_data
 
-        def load_checked() -> list[dict]:
-            entries = load()
-            check_maps(built, entries)
-            _check_labels(built, entries, num_classes)
+        def check_and_select() -> list[dict]:
+            check_maps(built, built.data_list)
+            _check_labels(built, built.data_list, num_classes)
+            entries = select()
+            if built.data_list and not entries:
+                raise UsageError(
+                    f'{place}: no image can be used; each is empty, smaller than filter_cfg allows, or has no '
+                    'annotation with an area inside it'
+                )
             return entries
 
-        checks = dict(load_data_list=load_checked, **coco_methods(built), **folder_methods(built, classes))
+        checks = dict(filter_data=check_and_select, **coco_methods(built), **folder_methods(built, classes))
         with _overridden(built, checks), counted(built):
             built.full_init()
     except (UsageError, VideoError, DataError, ImportError):
@@ -141,6 +146,7 @@ def _overridden(dataset: BaseDataset, methods: dict[str, Any]) -> Iterator[None]
 def _check_labels(dataset: BaseDataset, entries: Sequence[dict], num_classes: int | None) -> None:
     """Refuse labels that are no class of the data set or, where its classes have no names, of the model."""
     names = dataset.metainfo.get('classes')
+    names = None if isinstance(names, str) else names  # which is refused later
     number = len(names) if names else num_classes
     for entry in entries if number is not None else ():
         label = entry.get('gt_label')

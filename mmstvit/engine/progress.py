@@ -76,8 +76,7 @@ class EpochLines(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Make the line of an epoch."""
-        if not self._line:
-            self._make(runner, runner.iter)
+        self._make(runner, runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Add what the validation has found."""
@@ -90,8 +89,9 @@ class EpochLines(Hook):
         self._line += ''.join(f'  {name} {metrics[name]:.4g}' for name in told[:_METRICS])
 
     def _make(self, runner: Runner, done: int) -> None:
-        """Make the line that ends where ``done`` iterations are."""
-        self._line, self._since = self._text(runner, done), done
+        """Make the line that ends where ``done`` iterations are, unless there is one."""
+        if not self._line:
+            self._line, self._since = self._text(runner, done), done
 
     def end(self) -> None:
         """Finish the line, where one is begun."""
@@ -108,14 +108,12 @@ class EpochLines(Hook):
         passed = time.monotonic() - self._start
         left = passed / max(done - self._first, 1) * (total - done)
         if _by_epoch(runner):
-            length = len(runner.train_dataloader)
-            width = len(str(runner.max_epochs))
-            where = f'epoch {min(-(-done // length), runner.max_epochs):>{width}}/{runner.max_epochs}'
-            window = (done - 1) % length + 1
+            epoch = min(-(-done // len(runner.train_dataloader)), runner.max_epochs)
+            where = f'epoch {epoch:>{len(str(runner.max_epochs))}}/{runner.max_epochs}'
         else:
-            where, window = f'iteration {done:>{len(str(total))}}/{total}', done - self._since
+            where = f'iteration {done:>{len(str(total))}}/{total}'
         times = f'{_clock(passed)}, {_clock(left)} left' if done < total else _clock(passed)
-        return f'{where} [{bar:-<{_BAR}}] {times}{_loss(runner, window)}'
+        return f'{where} [{bar:-<{_BAR}}] {times}{_loss(runner, done - self._since)}'
 
     def _write(self, text: str) -> None:
         if is_main_process():
