@@ -1,15 +1,14 @@
 """Names of classes: of the data sets of a config, and of a checkpoint, which must agree."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from ..errors import UsageError
 from .datasets import configured
 from .folders import shown
+from .terminal import warn
 
 
 def check_configured_names(cfg: Config, loaders: Sequence[str]) -> None:
@@ -70,7 +69,7 @@ def check_checkpoint_names(meta: dict, dataset: Any, filename: str, only_warn: b
     what = _difference(theirs, ours, 'the checkpoint', 'the data')
     line = f'{filename} was trained with other classes than those of the data: {what}'
     if only_warn:
-        print_log(line, 'current', logging.WARNING)
+        warn(line)
         return
     raise UsageError(f"{line}; name the checkpoint's classes in their order in dataset.metainfo.classes")
 

@@ -1,7 +1,6 @@
 """Let mmdet's COCO metrics score what the data set holds: one checked file for both, and all that counts in it."""
 
 import inspect
-import logging
 import math
 import os.path
 import sys
@@ -11,7 +10,6 @@ from typing import Any
 
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import get_local_path
-from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
 from ..errors import UsageError, one_line
@@ -20,6 +18,7 @@ from ..registry import resolve_type
 from .coco import fill
 from .coco_file import name_of, read_coco
 from .datasets import with_inner
+from .terminal import warn
 
 
 def checked_metrics(evaluator: Any) -> Any:
@@ -66,11 +65,9 @@ def build_metric(metric: dict) -> Any:
 
 
 def _warn_unchecked(kind: Any, file: str) -> None:
-    print_log(
+    warn(
         f'{getattr(kind, "__name__", kind)} reads {file} by itself: whether it is the file of the data set is not '
-        'checked, nor are its ids, categories, crowds and boxes, as they are for CocoMetric',
-        logger='current',
-        level=logging.WARNING,
+        'checked, nor are its ids, categories, crowds and boxes, as they are for CocoMetric'
     )
 
 
@@ -164,11 +161,9 @@ def _check_scored(coco: Any, metric: Any, classes: list[str]) -> None:
             outside.append(annotation)
         scored += not annotation['iscrowd']
     if outside:
-        print_log(
+        warn(
             f'{coco.file}: {len(outside)} annotations do not count, whose boxes are outside their images: the first is '
-            f'{name_of(outside[0])}',
-            logger='current',
-            level=logging.WARNING,
+            f'{name_of(outside[0])}'
         )
     if not scored:
         raise UsageError(

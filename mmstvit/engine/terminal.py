@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 
 # The beginnings of records that go into the log file alone.
 _FILE_ONLY = (
@@ -35,6 +35,11 @@ _HARMLESS = (
 )
 _PRINTED = 'Could not import OneDL'
 _GROUPS = 6  # rows of the table of parameter groups; of more, the rates are summed up
+
+
+def warn(text: str) -> None:
+    """Log a warning, in the log of the run where there is one."""
+    print_log(text, 'current', logging.WARNING)
 
 
 class _Terminal(logging.Filter):
