@@ -144,16 +144,15 @@ def _overridden(dataset: BaseDataset, methods: dict[str, Any]) -> Iterator[None]
 
 
 def _check_labels(dataset: BaseDataset, entries: Sequence[dict], num_classes: int | None) -> None:
-    """Refuse labels that are no class of the data set or, where its classes have no names, of the model."""
+    """Refuse labels that are no class of the model, which are those of the data set where they have names there."""
     names = dataset.metainfo.get('classes')
-    names = None if isinstance(names, str) else names  # which is refused later
-    number = len(names) if names else num_classes
+    number = len(names) if names and not isinstance(names, str) else num_classes  # a text is refused later
     for entry in entries if number is not None else ():
         label = entry.get('gt_label')
         if isinstance(label, int) and not 0 <= label < number:
             raise UsageError(
-                f'{entry.get("img_path", dataset.ann_file)}: it has the label {label}, and the '
-                f"{'data' if names else 'model'}'s classes end at {number - 1}"
+                f"{entry.get('img_path', dataset.ann_file)}: it has the label {label}, and the model's classes end at "
+                f'{number - 1}'
             )
 
 
