@@ -80,11 +80,11 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Note the random numbers, and seed those of the dataloader's workers."""
         self._epoch_random = random_state()
-        seed_dataloader(runner.train_loop.dataloader, runner.seed, runner.epoch if _has_epochs(runner) else runner.iter)
+        seed_dataloader(runner.train_loop.dataloader, runner.seed, runner.epoch if has_epochs(runner) else runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save where mmengine does, and leave if a signal has come."""
-        self._batches = batch_idx + 1 if _has_epochs(runner) else 0
+        self._batches = batch_idx + 1 if has_epochs(runner) else 0
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         # Gradients that are still being accumulated are in no checkpoint.
         should_update = getattr(runner.optim_wrapper, 'should_update', None)
@@ -191,7 +191,7 @@ class SafeCheckpointHook(CheckpointHook):
         loader = runner.train_loop.dataloader
         return dict(
             batches=self._batches,
-            epoch_length=len(loader) if _has_epochs(runner) else 0,
+            epoch_length=len(loader) if has_epochs(runner) else 0,
             sampler_seed=getattr(_sampler(loader), 'seed', None),
             random=all_gather_object(random_state()),
             # With these the batches that are done come again, to be passed over.
@@ -223,7 +223,8 @@ class SafeCheckpointHook(CheckpointHook):
             remove(path)
 
 
-def _has_epochs(runner: Runner) -> bool:
+def has_epochs(runner: Runner) -> bool:
+    """Whether a training counts epochs, and not iterations alone."""
     return isinstance(runner.train_loop, EpochBasedTrainLoop)
 
 

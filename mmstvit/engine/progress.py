@@ -10,8 +10,9 @@ from typing import TextIO
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
+from .checkpoints import has_epochs
 from .terminal import warnings_alone
 
 _BAR = 20  # characters
@@ -52,7 +53,7 @@ class EpochLines(Hook):
         """Tell how long the training is, and start the clock."""
         self._start, self._first, self._since = time.monotonic(), runner.iter, runner.iter
         length = f'{runner.max_iters:,} iterations'
-        if _by_epoch(runner):
+        if has_epochs(runner):
             length = f'{runner.max_epochs} epochs of {len(runner.train_dataloader):,} iterations'
         begun = f', {runner.iter:,} of them done' if runner.iter else ''
         self._write(f'{runner.experiment_name}: {length}{begun}; log: {os.path.relpath(runner.logger.log_file)}\n')
@@ -67,7 +68,7 @@ class EpochLines(Hook):
     ) -> None:
         """Draw the line of the epoch that runs."""
         done = runner.iter + 1
-        if not (_by_epoch(runner) or runner.val_loop or done % max(runner.max_iters // _LINES, 1)):
+        if not (has_epochs(runner) or runner.val_loop or done % max(runner.max_iters // _LINES, 1)):
             self._make(runner, done)
         elif self._moves and time.monotonic() - self._drawn > _REDRAW:
             self._drawn = time.monotonic()
@@ -107,7 +108,7 @@ class EpochLines(Hook):
         bar = '#' * int(share * _BAR)
         passed = time.monotonic() - self._start
         left = passed / max(done - self._first, 1) * (total - done)
-        if _by_epoch(runner):
+        if has_epochs(runner):
             epoch = min(-(-done // len(runner.train_dataloader)), runner.max_epochs)
             where = f'epoch {epoch:>{len(str(runner.max_epochs))}}/{runner.max_epochs}'
         else:
@@ -119,10 +120,6 @@ class EpochLines(Hook):
         if is_main_process():
             self._stream.write(text)
             self._stream.flush()
-
-
-def _by_epoch(runner: Runner) -> bool:
-    return isinstance(runner.train_loop, EpochBasedTrainLoop)
 
 
 def _loss(runner: Runner, window: int) -> str:
