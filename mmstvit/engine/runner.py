@@ -154,7 +154,7 @@ class _Checks:
         self._loading['read'] = True
         training = self._purpose == 'train'
         check_checkpoint_names(
-            checkpoint.get('meta') or {}, self._loops[0].dataloader.dataset, filename, training and not self._resume
+            checkpoint.get('meta') or {}, self.loops[0].dataloader.dataset, filename, training and not self._resume
         )
         if training and not self._resume:
             # Its average is of another training, and may have other classes: a new one starts from the weights.
@@ -169,16 +169,16 @@ class _Checks:
     def check_built(self, purpose: str) -> None:
         """Check what was built: model and data of a ``'train'`` or ``'test'`` fit each other."""
         self._purpose = purpose
-        if purpose == 'train' and len(self._loops) > 1:
-            check_same_names(*(loop.dataloader.dataset for loop in self._loops))
-        check_classes(self._plain_model, self._loops, purpose == 'train')
+        if purpose == 'train' and len(self.loops) > 1:
+            check_same_names(*(loop.dataloader.dataset for loop in self.loops))
+        check_classes(self._plain_model, self.loops, purpose == 'train')
 
     def _report(self) -> None:
         """Log what will be trained, on what: a line for each data set and the groups of parameters."""
         if self.logger.log_file:
             self.logger.info(f'config, environment and hooks: {os.path.relpath(self.logger.log_file)}')
         names: list[str] = []
-        for loop in self._loops:
+        for loop in self.loops:
             dataset = loop.dataloader.dataset
             counts = counts_of(dataset)
             names = names or names_of([counts], dataset)
@@ -188,7 +188,7 @@ class _Checks:
             self.logger.info(f'parameters by group:\n{parameter_table(self.optim_wrapper)}')
 
     @property
-    def _loops(self) -> list[BaseLoop]:
+    def loops(self) -> list[BaseLoop]:
         """What runs: training and validation, or one of validation and test."""
         loops = (self._test_loop, self._val_loop) if self._purpose == 'test' else (self._train_loop, self._val_loop)
         # Loops are configs until they are run.

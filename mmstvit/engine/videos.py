@@ -54,9 +54,7 @@ def clear_crashes(runner: Runner) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Loops are configs until they are run.
-        loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if hasattr(loop, 'run')]
-        clips = [part for loop in loops for part in _checked_sets(loop.dataloader.dataset)]
+        clips = [part for loop in runner.loops for part in _checked_sets(loop.dataloader.dataset)]
         names = [name for part in clips for name in part.being_read()]
         if 'DataLoader worker' not in str(error) or not names:
             raise
