@@ -56,14 +56,13 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def check_settings(cfg: Config, loaders: Sequence[str]) -> None:
-    """Refuse numbers of wrong kinds, dataloaders without a data set, milestones out of order, and wrong mean and std.
+    """Raise :class:`UsageError`, which names the key, for a value that ``_RULES`` refuse.
+
+    A dataloader without a data set is refused too, and ``mean`` and ``std`` of different lengths.
 
     Args:
         cfg: of a training or a test.
         loaders: the keys of the dataloaders that run.
-
-    Raises:
-        UsageError: naming the key, its value and what it must be.
     """
     for key, (what, holds) in _RULES.items():
         for place, value in _values(cfg, key.split('.')):

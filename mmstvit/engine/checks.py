@@ -165,11 +165,7 @@ _NAMES = dict(IoUMetric=_iou_metric, Accuracy=_accuracy, AccMetric=_acc_metric, 
 
 # -------------------------------------------------------------------------------------------------- what was built
 def check_batches(loader: DataLoader) -> None:
-    """Refuse a dataloader that has no batches.
-
-    Raises:
-        UsageError: with the numbers that lead to it.
-    """
+    """Raise :class:`UsageError` for a dataloader that has no batches."""
     if loader.batch_sampler is None or isinstance(loader.sampler, InfiniteSampler) or len(loader):
         return
     processes = get_world_size()
@@ -181,25 +177,18 @@ def check_batches(loader: DataLoader) -> None:
 
 
 def check_trainable(model: nn.Module) -> None:
-    """Refuse to train a model without parameters that learn.
-
-    Raises:
-        UsageError: it has none.
-    """
+    """Raise :class:`UsageError` for a model without parameters that learn."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError('nothing would be trained: all parameters of the model are frozen')
 
 
 def check_classes(model: nn.Module, loops: Iterable[Any], training: bool) -> None:
-    """Refuse a model whose heads, batch augmentations or metrics have other numbers of classes than the data.
+    """Raise :class:`UsageError` where heads, augmentations or metrics have other numbers of classes than the data.
 
     Args:
         model: without its wrapper.
         loops: that are built and will run, each with a dataloader and perhaps an evaluator.
         training: whether the model is trained.
-
-    Raises:
-        UsageError: naming both.
     """
     if hasattr(model, 'language_model'):
         return  # its classes are words

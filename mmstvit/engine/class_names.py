@@ -12,11 +12,7 @@ from .terminal import warn
 
 
 def check_configured_names(cfg: Config, loaders: Sequence[str]) -> None:
-    """Refuse data sets of dataloaders whose ``metainfo.classes`` differ.
-
-    Raises:
-        UsageError: naming both.
-    """
+    """Raise :class:`UsageError` where the ``metainfo.classes`` of dataloaders' data sets differ."""
     named: dict[str, tuple[str, ...]] = {}
     for key, dataset in configured(cfg, *loaders):
         names = (dataset.get('metainfo') or {}).get('classes')
@@ -35,11 +31,7 @@ def class_names(dataset: Any) -> tuple[str, ...] | None:
 
 
 def check_same_names(train: Any, val: Any) -> None:
-    """Refuse to validate on other classes than those of the training.
-
-    Raises:
-        UsageError: naming them.
-    """
+    """Raise :class:`UsageError` for a validation on other classes than those of the training."""
     ours, theirs = class_names(train), class_names(val)
     if ours and theirs:
         _check_equal(ours, theirs, 'the training set', 'the validation set')
@@ -51,16 +43,13 @@ def _check_equal(first: tuple[str, ...], second: tuple[str, ...], one: str, othe
 
 
 def check_checkpoint_names(meta: dict, dataset: Any, filename: str, only_warn: bool) -> None:
-    """Compare the names of a data set's classes with those that a checkpoint was trained with.
+    """Raise :class:`UsageError` where a data set has other classes than those a checkpoint was trained with.
 
     Args:
         meta: of the checkpoint.
         dataset: what the model will be tested on or trained with.
         filename: of the checkpoint.
-        only_warn: whether the model will learn the new ones.
-
-    Raises:
-        UsageError: they differ.
+        only_warn: whether to warn instead, since the model will learn the new ones.
     """
     ours, theirs = class_names(dataset), (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')
     theirs = tuple(map(str, theirs)) if isinstance(theirs, (list, tuple)) else ()
