@@ -1,9 +1,9 @@
 """Make ``_base_ = ['mmstvit::...']``, ``_base_ = ['mmseg::...']`` and ``get_config('mmstvit::...')`` work.
 
 mmengine looks packages up in a table of its own and refuses others; there mmseg is under the name of the original line
-alone. It also marks what a config inherits from a
-package with that package's scope, and would look for mmpretrain's classes in mmstvit; our configs mean the toolbox of
-the config that inherits them. This can go when mmengine takes any package and leaves the scope to the config.
+alone. It also marks what a config inherits from a package with that package's scope, and would look for mmpretrain's
+classes in mmstvit; our configs mean the toolbox of the config that inherits them. This can go when mmengine takes any
+package and leaves the scope to the config.
 """
 
 import wrapt
