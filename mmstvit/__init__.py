@@ -13,6 +13,7 @@ What a training or a test needs is in its config: ``runner_type='mmstvit.Runner'
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .compat import mmaction2, mmcv_ext, mmengine_checkpoint, mmengine_packages, mmpretrain_hub, multimodal
 from .version import __version__
 
 if TYPE_CHECKING:  # the names of _LAZY, for type checkers and editors
@@ -23,9 +24,8 @@ if TYPE_CHECKING:  # the names of _LAZY, for type checkers and editors
     from .model_index import list_models
     from .models.reduction import reduce_, restore_
 
-_PATCHES = ('mmaction2', 'mmcv_ext', 'mmengine_checkpoint', 'mmengine_loading', 'mmengine_packages', 'mmpretrain_hub')
-for _patch in (*_PATCHES, 'multimodal'):
-    import_module(f'.compat.{_patch}', __name__).install()
+for _patch in (mmaction2, mmcv_ext, mmengine_checkpoint, mmengine_packages, mmpretrain_hub, multimodal):
+    _patch.install()
 
 _LAZY = {
     **dict.fromkeys(('create_model', 'get_model', 'inference_model'), 'mmstvit.apis'),

@@ -11,8 +11,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..engine.checks import HEADS
-from ..engine.class_folders import read_class_folders, write_list
-from ..engine.coco_folders import read_coco_folder
+from ..engine.data_folders import read_class_folders, read_coco_folder
 from ..engine.running import dumpable
 from ..engine.schedules import scale_minimum, shorten_warm_up
 from ..errors import UsageError
@@ -77,25 +76,23 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[s
 
 # -------------------------------------------------------------------------------------------------------- data sets
 def _class_folders(endings: Sequence[str], folder: Path, lists: Path, seed: int) -> tuple:
-    classes, parts = read_class_folders(folder, endings, seed)
+    clips = endings is VIDEOS
+    classes, parts = read_class_folders(folder, endings, lists, seed, listed=clips)
     datasets = {}
     for name, part in parts.items():
-        file = lists / f'{"val" if part is parts["val"] else name}.txt'
-        if part.listed or endings is VIDEOS:
-            write_list(part, file)
-        if endings is VIDEOS:
-            datasets[name] = dict(type='VideoDataset', ann_file=str(file), data_prefix=dict(video=str(part.root)))
-            continue
-        listed = str(file) if part.listed else ''
-        datasets[name] = dict(type='CustomDataset', data_root=str(part.root), ann_file=listed, extensions=IMAGES)
-    return classes, datasets, len(parts['train'].samples)
+        if clips:
+            data = dict(type='VideoDataset', data_prefix=dict(video=str(part.root)))
+        else:
+            data = dict(type='CustomDataset', data_root=str(part.root), extensions=IMAGES)
+        datasets[name] = dict(data, ann_file=str(part.file or ''))
+    return classes, datasets, parts['train'].number
 
 
 def _coco(folder: Path, lists: Path, seed: int) -> tuple:
     classes, parts = read_coco_folder(folder, lists, seed)
     datasets = {
         name: dict(
-            type='CocoDataset', data_root=str(folder), ann_file=str(part.file), data_prefix=dict(img=f'{part.images}/')
+            type='CocoDataset', data_root=str(folder), ann_file=str(part.file), data_prefix=dict(img=f'{part.root}/')
         )
         for name, part in parts.items()
     }

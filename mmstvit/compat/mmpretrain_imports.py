@@ -7,42 +7,31 @@ mmpretrain imports the layer where it is used.
 """
 
 import importlib
-import importlib.abc
-import importlib.machinery
 import sys
+from collections.abc import Callable
+from types import ModuleType
 
 import wrapt
 
-from .mmaction2 import WrappedLoader
+from .finders import execute_with
 
 _NAME, _DETECTORS = 'mmpretrain.models.utils.res_layer_extra_norm', 'mmdet.models'
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != _NAME:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
+def _execute(exec_module: Callable[[ModuleType], None], module: ModuleType) -> None:
+    if _DETECTORS in sys.modules:
+        exec_module(module)
+        return
+    before = {'mmdet': sys.modules['mmdet']} if 'mmdet' in sys.modules else {}
+    sys.modules['mmdet'] = None  # imports of it raise ImportError, which the module expects
+    try:
+        exec_module(module)
+    finally:
+        del sys.modules['mmdet']
+        sys.modules.update(before)
 
 
-class _Loader(WrappedLoader):
-    def exec_module(self, module) -> None:
-        if _DETECTORS in sys.modules:
-            self.loader.exec_module(module)
-            return
-        before = {'mmdet': sys.modules['mmdet']} if 'mmdet' in sys.modules else {}
-        sys.modules['mmdet'] = None  # imports of it raise ImportError, which the module expects
-        try:
-            self.loader.exec_module(module)
-        finally:
-            del sys.modules['mmdet']
-            sys.modules.update(before)
-
-
-def _complete(detectors) -> None:
+def _complete(detectors: ModuleType) -> None:
     """Register the layer with mmdet."""
     module = sys.modules.get(_NAME)
     if module is not None and module.ResLayerExtraNorm is None:
@@ -52,6 +41,5 @@ def _complete(detectors) -> None:
 
 def install() -> None:
     """Change the import of that module from now on; may be called more than once."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
-        wrapt.register_post_import_hook(_complete, _DETECTORS)
+    execute_with(_NAME, _execute)
+    wrapt.register_post_import_hook(_complete, _DETECTORS)

@@ -11,6 +11,7 @@ what reads local files for it leaves both out.
 
 import contextlib
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -82,28 +83,16 @@ class _PlainPickles(PickleHandler):
         return _load_pickle(file.read(), file, **settings)
 
 
-class _Loader(getattr(yaml, 'CSafeLoader', yaml.SafeLoader)):
-    pass
-
-
-class _PythonTag(Exception):
-    pass
-
-
-def _refuse(loader: Any, tag: str, node: Any) -> None:
-    raise _PythonTag(f'!!python/{tag}')
-
-
-_Loader.add_multi_constructor('tag:yaml.org,2002:python/', _refuse)
-
-
 class _PlainYaml(YamlHandler):
     def load_from_fileobj(self, file: Any, **settings: Any) -> Any:
         text = file.read()
         try:
-            return yaml.load(text, _Loader)
-        except _PythonTag as error:
-            raise _unsafe(_name(text, file), str(error)) from error
+            return yaml.load(text, getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
+        except yaml.constructor.ConstructorError as error:
+            tag = re.search(r"'tag:yaml.org,2002:(python/.+)'", str(error.problem))
+            if tag:
+                raise _unsafe(_name(text, file), f'!!{tag[1]}') from error
+            raise
 
 
 class _Numpy(wrapt.ObjectProxy):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.checkpoint import checkpoint
 
+from ..converters.published import unwrap
 from ..registry import HOOKS
 
 
@@ -32,7 +32,7 @@ class ActivationCheckpointingHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Replace the ``forward`` of the modules."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap(runner.model)
         for name in self.modules:
             module = attrgetter(name)(model)
             module = getattr(module, '_fsdp_wrapped_module', module)  # what FSDP gathers stays gathered meanwhile

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..errors import UsageError
-from .datasets import innermost
+from .datasets import configured
 
 # What averages the predictions of the views, where the config does not say.
 _MODELS = dict(
@@ -31,7 +31,7 @@ def augment_test(cfg: Config) -> None:
     if model is None:
         raise UsageError('--tta: mmaction2 averages the clips and crops of the test pipeline: set num_clips there')
     cfg.model = ConfigDict(**model, module=cfg.model)
-    for _, dataset in innermost(cfg.test_dataloader.dataset, 'test_dataloader.dataset'):
+    for _, dataset in configured(cfg, 'test_dataloader'):
         dataset.pipeline = cfg.get('tta_pipeline') or _flipped(dataset.pipeline, scope)
 
 

@@ -1,7 +1,7 @@
 """Refuse settings of a config whose values cannot be meant, before anything is built."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -9,101 +9,84 @@ from mmengine.config import Config
 from ..errors import UsageError
 from ..registry import entries_of
 
+_PREPROCESSORS = ('data_preprocessor', 'model.data_preprocessor')
 
-def _is_int(value: Any, least: int) -> bool:
+
+def _is_int(value: Any, least: float = -math.inf) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any, least: float = -math.inf) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= least
 
 
-# Key, what a value must be, and whether it is; keys that are not there, and None, are left to who reads them.
-_RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    *(
-        rule
-        for name in ('train', 'val', 'test')
-        for rule in (
-            (f'{name}_dataloader.batch_size', 'an integer of at least 1', lambda v: _is_int(v, 1)),
-            (f'{name}_dataloader.num_workers', 'an integer of at least 0', lambda v: _is_int(v, 0)),
-        )
-    ),
-    ('train_cfg.max_epochs', 'an integer', lambda v: _is_int(v, -math.inf)),
-    ('train_cfg.max_iters', 'an integer', lambda v: _is_int(v, -math.inf)),
-    ('train_cfg.val_interval', 'an integer', lambda v: _is_int(v, -math.inf)),
-    ('optim_wrapper.optimizer.lr', 'a number of at least 0', lambda v: _is_number(v) and v >= 0),
-    ('optim_wrapper.optimizer.weight_decay', 'a number of at least 0', lambda v: _is_number(v) and v >= 0),
-    ('optim_wrapper.accumulative_counts', 'an integer of at least 1', lambda v: _is_int(v, 1)),
-    ('optim_wrapper.clip_grad', 'a dict, e.g. dict(max_norm=1.0)', lambda v: isinstance(v, dict)),
-    ('default_hooks.checkpoint.interval', '-1 (never) or at least 1', lambda v: v == -1 or _is_int(v, 1)),
-    ('randomness.seed', 'an integer', lambda v: _is_int(v, 0)),
-    ('env_cfg.mp_cfg', 'a dict', lambda v: isinstance(v, dict)),
-    ('log_level', 'one of the levels of logging, e.g. INFO', lambda v: v in _LEVELS),
-)
+def _ascend(values: Any) -> bool:
+    return isinstance(values, (list, tuple)) and all(map(_is_int, values)) and sorted({*values}) == [*values]
+
+
+# What a value must be, and whether it is.
+_INT = 'an integer', _is_int
+_COUNT = 'an integer of at least 1', lambda v: _is_int(v, 1)
+_FROM_0 = 'an integer of at least 0', lambda v: _is_int(v, 0)
+_RATE = 'a number of at least 0', lambda v: _is_number(v, 0)
+_TOPK = 'integers of at least 1', lambda v: all(_is_int(k, 1) for k in entries_of(v))
 _LEVELS = ('CRITICAL', 'FATAL', 'ERROR', 'WARN', 'WARNING', 'INFO', 'DEBUG', 'NOTSET')
+# Preprocessors of several inputs have dicts, which are left to them.
+_MEAN = 'numbers', lambda v: isinstance(v, dict) or all(map(_is_number, entries_of(v)))
+_STD = 'numbers above 0', lambda v: isinstance(v, dict) or all(_is_number(s) and s > 0 for s in entries_of(v))
+# By key, with `*` for each of a list; keys that are not there, and None, are left to who reads them.
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys((f'{name}_dataloader.batch_size' for name in ('train', 'val', 'test')), _COUNT),
+    **dict.fromkeys((f'{name}_dataloader.num_workers' for name in ('train', 'val', 'test')), _FROM_0),
+    **dict.fromkeys((f'train_cfg.{name}' for name in ('max_epochs', 'max_iters', 'val_interval')), _INT),
+    'optim_wrapper.optimizer.lr': _RATE,
+    'optim_wrapper.optimizer.weight_decay': _RATE,
+    'optim_wrapper.accumulative_counts': _COUNT,
+    'optim_wrapper.clip_grad': ('a dict, e.g. dict(max_norm=1.0)', lambda v: isinstance(v, dict)),
+    'param_scheduler.*.milestones': ('a list of integers that ascend', _ascend),
+    'default_hooks.checkpoint.interval': ('-1 (never) or at least 1', lambda v: v == -1 or _is_int(v, 1)),
+    'randomness.seed': _FROM_0,
+    'env_cfg.mp_cfg': ('a dict', lambda v: isinstance(v, dict)),
+    'log_level': ('one of the levels of logging, e.g. INFO', lambda v: v in _LEVELS),
+    'val_evaluator.topk': _TOPK,
+    'test_evaluator.topk': _TOPK,
+    **{f'{key}.mean': _MEAN for key in _PREPROCESSORS},
+    **{f'{key}.std': _STD for key in _PREPROCESSORS},
+}
 
 
 def check_settings(cfg: Config, loaders: Sequence[str]) -> None:
-    """Refuse numbers of wrong kinds, dataloaders without a data set, milestones out of order, and wrong mean and std.
+    """Raise :class:`UsageError`, which names the key, for a value that ``_RULES`` refuse.
+
+    A dataloader without a data set is refused too, and ``mean`` and ``std`` of different lengths.
 
     Args:
         cfg: of a training or a test.
         loaders: the keys of the dataloaders that run.
-
-    Raises:
-        UsageError: naming the key, its value and what it must be.
     """
-    for key, what, holds in _RULES:
-        value = _at(cfg, key)
-        if value is not None and not holds(value):
-            raise UsageError(f'{key}={value!r} must be {what}')
+    for key, (what, holds) in _RULES.items():
+        for place, value in _values(cfg, key.split('.')):
+            if not holds(value):
+                raise UsageError(f'{place}={value!r} must be {what}')
     for loader in loaders:
         if isinstance(cfg.get(loader), dict) and not cfg[loader].get('dataset'):
             raise UsageError(f'{loader} has no dataset')
-    for i, scheduler in enumerate(entries_of(cfg.get('param_scheduler'))):
-        milestones = scheduler.get('milestones') if isinstance(scheduler, dict) else None
-        if milestones is not None:
-            _check_milestones(f'param_scheduler.{i}.milestones', milestones)
-    for key in ('data_preprocessor', 'model.data_preprocessor'):
-        _check_scaling(key, _at(cfg, key))
-    evaluators = [(key, cfg.get(key)) for key in ('val_evaluator', 'test_evaluator')]
-    for key, evaluator in evaluators:
-        topk = evaluator.get('topk') if isinstance(evaluator, dict) else None
-        if not all(_is_int(k, 1) for k in entries_of(topk)):
-            raise UsageError(f'{key}.topk={topk!r} must be integers of at least 1')
+    for key in _PREPROCESSORS:
+        given = {name: v for name in ('mean', 'std') for _, v in _values(cfg, [*key.split('.'), name])}
+        of = {name: len(entries_of(v)) for name, v in given.items() if not isinstance(v, dict)}
+        if len({*of.values()}) > 1:
+            raise UsageError(
+                f'{key}.mean has {of["mean"]} numbers and {key}.std has {of["std"]}: both are one a channel'
+            )
 
 
-def _at(cfg: Config, key: str) -> Any:
-    """The value of a dotted key, ``None`` where there is none."""
-    part: Any = cfg
-    for name in key.split('.'):
-        part = part.get(name) if hasattr(part, 'get') else None
-    return part
-
-
-def _check_milestones(key: str, milestones: Any) -> None:
-    if not isinstance(milestones, (list, tuple)) or not all(_is_int(m, 0) for m in milestones):
-        raise UsageError(f'{key}={milestones!r} must be a list of integers')
-    if any(a >= b for a, b in zip(milestones, milestones[1:])):
-        raise UsageError(f'{key}={list(milestones)} must ascend: {sorted({*milestones})}')
-
-
-def _check_scaling(key: str, settings: Any) -> None:
-    """Refuse mean and std that do not fit each other or that nothing can be divided by."""
-    if not isinstance(settings, dict):
-        return
-    lengths = {}
-    for name in ('mean', 'std'):
-        values = settings.get(name)
-        if values is None or isinstance(values, dict):
-            continue
-        values = entries_of(values)
-        if not all(map(_is_number, values)):
-            raise UsageError(f'{key}.{name}={settings[name]!r} must be numbers, one a channel')
-        if name == 'std' and not all(value > 0 for value in values):
-            raise UsageError(f'{key}.std={settings[name]!r}: images are divided by it, it must be above 0')
-        lengths[name] = len(values)
-    if len(lengths) == 2 and lengths['mean'] != lengths['std']:
-        raise UsageError(
-            f'{key}.mean has {lengths["mean"]} numbers and {key}.std has {lengths["std"]}: both are one a channel'
-        )
+def _values(part: Any, names: Sequence[str], place: str = '') -> Iterator[tuple[str, Any]]:
+    """The places and values of a dotted key, without those that are not there or None."""
+    if not names:
+        if part is not None:
+            yield place[1:], part
+    elif names[0] == '*':
+        for i, entry in enumerate(entries_of(part)):
+            yield from _values(entry, names[1:], f'{place}.{i}')
+    elif hasattr(part, 'get'):
+        yield from _values(part.get(names[0]), names[1:], f'{place}.{names[0]}')

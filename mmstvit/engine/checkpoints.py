@@ -11,12 +11,12 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_distributed, is_main_process
 from mmengine.fileio import register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from ..compat.toolbox_pickles import NamedFiles
+from ..converters.published import unwrap
 from ..io.files import remove_unfinished, write_whole
 from ..registry import HOOKS
 from .random_state import end_workers, random_state, seed_dataloader, set_random_state, shield_workers
@@ -80,11 +80,11 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Note the random numbers, and seed those of the dataloader's workers."""
         self._epoch_random = random_state()
-        seed_dataloader(runner.train_loop.dataloader, runner.seed, runner.epoch if _has_epochs(runner) else runner.iter)
+        seed_dataloader(runner.train_loop.dataloader, runner.seed, runner.epoch if has_epochs(runner) else runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Save where mmengine does, and leave if a signal has come."""
-        self._batches = batch_idx + 1 if _has_epochs(runner) else 0
+        self._batches = batch_idx + 1 if has_epochs(runner) else 0
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         # Gradients that are still being accumulated are in no checkpoint.
         should_update = getattr(runner.optim_wrapper, 'should_update', None)
@@ -191,7 +191,7 @@ class SafeCheckpointHook(CheckpointHook):
         loader = runner.train_loop.dataloader
         return dict(
             batches=self._batches,
-            epoch_length=len(loader) if _has_epochs(runner) else 0,
+            epoch_length=len(loader) if has_epochs(runner) else 0,
             sampler_seed=getattr(_sampler(loader), 'seed', None),
             random=all_gather_object(random_state()),
             # With these the batches that are done come again, to be passed over.
@@ -200,8 +200,6 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _is_to_stop(self) -> bool:
         """Whether a signal has come, to any of the processes: all must leave after the same iteration."""
-        if not is_distributed():
-            return self.signals.received is not None
         come = torch.tensor(float(self.signals.received is not None))
         all_reduce(come, op='max')
         return bool(come)
@@ -225,7 +223,8 @@ class SafeCheckpointHook(CheckpointHook):
             remove(path)
 
 
-def _has_epochs(runner: Runner) -> bool:
+def has_epochs(runner: Runner) -> bool:
+    """Whether a training counts epochs, and not iterations alone."""
     return isinstance(runner.train_loop, EpochBasedTrainLoop)
 
 
@@ -273,8 +272,7 @@ def _pass_over(loop: EpochBasedTrainLoop, batches: int, state: dict | None) -> N
 
 def _refuse_nonfinite(runner: Runner, checkpoint: dict) -> None:
     """Weights are spoilt where a gradient was not finite; the loss tells it one iteration later only."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    buffers = {name for name, _ in model.named_buffers()}  # some have infinities on purpose
+    buffers = {name for name, _ in unwrap(runner.model).named_buffers()}  # some have infinities on purpose
     for name, value in checkpoint['state_dict'].items():
         if name not in buffers and isinstance(value, Tensor) and not value.isfinite().all():
             raise TrainingStopped(

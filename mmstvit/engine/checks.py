@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from ..errors import UsageError, suggest, unknown_type
 from ..registry import entries_of, resolve_type
 from .class_names import check_configured_names, class_names
-from .datasets import innermost
+from .datasets import configured
 from .folders import shown
 
 # Heads with a class of the data for each output, as the toolboxes' models name them. Others have classes of their own:
@@ -48,8 +48,7 @@ def check_training(cfg: Config) -> None:
 def _check_pipelines(cfg: Config, loaders: Iterable[str]) -> None:
     """Refuse a data set of a toolbox whose samples nothing would load and pack."""
     toolboxes = ('mmpretrain.', 'mmdet.', 'mmseg.', 'mmaction.', 'mmstvit.')
-    parts = [part for name in loaders for part in innermost((cfg.get(name) or {}).get('dataset'), f'{name}.dataset')]
-    for key, dataset in parts:
+    for key, dataset in configured(cfg, *loaders):
         kind = resolve_type(dataset.get('type'), DATASETS, cfg.get('default_scope'))
         if getattr(kind, '__module__', '').startswith(toolboxes) and 'pipeline' not in dataset:
             raise UsageError(f'{key} has no pipeline, so nothing would load its samples: name the steps in it')
@@ -166,11 +165,7 @@ _NAMES = dict(IoUMetric=_iou_metric, Accuracy=_accuracy, AccMetric=_acc_metric, 
 
 # -------------------------------------------------------------------------------------------------- what was built
 def check_batches(loader: DataLoader) -> None:
-    """Refuse a dataloader that has no batches.
-
-    Raises:
-        UsageError: with the numbers that lead to it.
-    """
+    """Raise :class:`UsageError` for a dataloader that has no batches."""
     if loader.batch_sampler is None or isinstance(loader.sampler, InfiniteSampler) or len(loader):
         return
     processes = get_world_size()
@@ -182,25 +177,18 @@ def check_batches(loader: DataLoader) -> None:
 
 
 def check_trainable(model: nn.Module) -> None:
-    """Refuse to train a model without parameters that learn.
-
-    Raises:
-        UsageError: it has none.
-    """
+    """Raise :class:`UsageError` for a model without parameters that learn."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError('nothing would be trained: all parameters of the model are frozen')
 
 
 def check_classes(model: nn.Module, loops: Iterable[Any], training: bool) -> None:
-    """Refuse a model whose heads, batch augmentations or metrics have other numbers of classes than the data.
+    """Raise :class:`UsageError` where heads, augmentations or metrics have other numbers of classes than the data.
 
     Args:
         model: without its wrapper.
         loops: that are built and will run, each with a dataloader and perhaps an evaluator.
         training: whether the model is trained.
-
-    Raises:
-        UsageError: naming both.
     """
     if hasattr(model, 'language_model'):
         return  # its classes are words

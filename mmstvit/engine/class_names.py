@@ -1,33 +1,25 @@
 """Names of classes: of the data sets of a config, and of a checkpoint, which must agree."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from ..errors import UsageError
-from .datasets import innermost
+from .datasets import configured
 from .folders import shown
+from .terminal import warn
 
 
 def check_configured_names(cfg: Config, loaders: Sequence[str]) -> None:
-    """Refuse data sets of dataloaders whose ``metainfo.classes`` differ.
-
-    Raises:
-        UsageError: naming both.
-    """
-    first = None
-    for loader in loaders:
-        for key, dataset in innermost((cfg.get(loader) or {}).get('dataset'), f'{loader}.dataset'):
-            names = (dataset.get('metainfo') or {}).get('classes')
-            if isinstance(names, str):
-                continue  # a file, or told when the data set is built
-            if first and names and tuple(names) != first[1]:
-                raise UsageError(f'metainfo.classes differ: {_difference(first[1], names, first[0], key)}')
-            if names and not first:
-                first = key, tuple(names)
+    """Raise :class:`UsageError` where the ``metainfo.classes`` of dataloaders' data sets differ."""
+    named: dict[str, tuple[str, ...]] = {}
+    for key, dataset in configured(cfg, *loaders):
+        names = (dataset.get('metainfo') or {}).get('classes')
+        if names and not isinstance(names, str):  # that is a file, or refused when the data set is built
+            named[key] = tuple(names)
+    for key, names in named.items():
+        _check_equal(next(iter(named.values())), names, next(iter(named)), key)
 
 
 def class_names(dataset: Any) -> tuple[str, ...] | None:
@@ -39,29 +31,25 @@ def class_names(dataset: Any) -> tuple[str, ...] | None:
 
 
 def check_same_names(train: Any, val: Any) -> None:
-    """Refuse to validate on other classes than those of the training.
-
-    Raises:
-        UsageError: naming them.
-    """
+    """Raise :class:`UsageError` for a validation on other classes than those of the training."""
     ours, theirs = class_names(train), class_names(val)
-    if ours and theirs and ours != theirs:
-        raise UsageError(
-            f'metainfo.classes differ: {_difference(ours, theirs, "the training set", "the validation set")}'
-        )
+    if ours and theirs:
+        _check_equal(ours, theirs, 'the training set', 'the validation set')
+
+
+def _check_equal(first: tuple[str, ...], second: tuple[str, ...], one: str, other: str) -> None:
+    if first != second:
+        raise UsageError(f'metainfo.classes differ: {_difference(first, second, one, other)}')
 
 
 def check_checkpoint_names(meta: dict, dataset: Any, filename: str, only_warn: bool) -> None:
-    """Compare the names of a data set's classes with those that a checkpoint was trained with.
+    """Raise :class:`UsageError` where a data set has other classes than those a checkpoint was trained with.
 
     Args:
         meta: of the checkpoint.
         dataset: what the model will be tested on or trained with.
         filename: of the checkpoint.
-        only_warn: whether the model will learn the new ones.
-
-    Raises:
-        UsageError: they differ.
+        only_warn: whether to warn instead, since the model will learn the new ones.
     """
     ours, theirs = class_names(dataset), (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')
     theirs = tuple(map(str, theirs)) if isinstance(theirs, (list, tuple)) else ()
@@ -70,7 +58,7 @@ def check_checkpoint_names(meta: dict, dataset: Any, filename: str, only_warn: b
     what = _difference(theirs, ours, 'the checkpoint', 'the data')
     line = f'{filename} was trained with other classes than those of the data: {what}'
     if only_warn:
-        print_log(line, 'current', logging.WARNING)
+        warn(line)
         return
     raise UsageError(f"{line}; name the checkpoint's classes in their order in dataset.metainfo.classes")
 

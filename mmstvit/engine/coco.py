@@ -7,7 +7,7 @@ that follow, and an annotation without a mask ends training with ``KeyError: 'ma
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,7 +29,7 @@ def _reader(base: type) -> type:
     class CheckedCOCO(base):
         def __init__(self, annotation_file: str, test_mode: bool = False) -> None:
             super().__init__()
-            fill(self, annotation_file, read_coco(annotation_file, keep=test_mode))
+            fill(self, annotation_file, read_coco(annotation_file))
             if not (test_mode or 'annotations' in self.dataset):
                 raise UsageError(f'{annotation_file} is no annotation file in the format of COCO: no list annotations')
 
@@ -75,52 +75,17 @@ def _checked_image(parse: Callable, dataset: Any, raw: dict) -> dict:
     return info
 
 
-def _checked_file(load: Callable, dataset: Any) -> list[dict]:
-    """Load an annotation file, and refuse what mmdet stumbles over."""
-    try:
-        return load()
-    except UsageError:
-        raise
-    except OSError as error:
-        raise UsageError(f'{dataset.ann_file}: the data set cannot be read: {one_line(error)}') from error
-    except (ValueError, AssertionError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UsageError(
-            f'{dataset.ann_file} is no annotation file in the format of COCO: {one_line(error)}'
-        ) from error
-
-
-def _checked_list(select: Callable, dataset: Any) -> list[dict]:
-    """The images that are used, which must be some."""
-    images = select()
-    if not images:
-        raise UsageError(
-            f'{dataset.ann_file}: no image can be used; each is empty, smaller than filter_cfg allows, or has no '
-            'annotation with an area inside it'
-        )
-    return images
-
-
-@contextlib.contextmanager
-def checked_coco(dataset: Any) -> Iterator[None]:
-    """While it is open, a fault in the COCO file that a data set reads raises :class:`UsageError` with the file's name.
+def coco_methods(dataset: Any) -> dict[str, Callable]:
+    """Methods with which mmdet's ``CocoDataset`` raises :class:`UsageError`, with the file's name, for faults of it.
 
     Args:
-        dataset: nothing is done where it is no ``CocoDataset`` of mmdet, or with what a class derived from it has of
-            its own.
+        dataset: that is to be read; there are none for other kinds, nor for what a derived class has of its own.
     """
     base = getattr(sys.modules.get('mmdet.datasets.coco'), 'CocoDataset', ())
-    checks = {}
-    if isinstance(dataset, base):
-        checks = dict(
-            COCOAPI=partial(_reader(dataset.COCOAPI), test_mode=dataset.test_mode),
-            load_data_list=partial(_checked_file, dataset.load_data_list, dataset),
-            parse_data_info=partial(_checked_image, dataset.parse_data_info, dataset),
-            filter_data=partial(_checked_list, dataset.filter_data, dataset),
-        )
-    checks = {name: check for name, check in checks.items() if getattr(type(dataset), name) is getattr(base, name)}
-    vars(dataset).update(checks)
-    try:
-        yield
-    finally:  # workers need none of it
-        for name in checks:
-            delattr(dataset, name)
+    if not isinstance(dataset, base):
+        return {}
+    methods = dict(
+        COCOAPI=partial(_reader(dataset.COCOAPI), test_mode=dataset.test_mode),
+        parse_data_info=partial(_checked_image, dataset.parse_data_info, dataset),
+    )
+    return {name: method for name, method in methods.items() if getattr(type(dataset), name) is getattr(base, name)}

@@ -4,56 +4,47 @@ pycocotools takes a file as it is: an annotation of the id 0 counts as missed, o
 ``KeyError``, and a polygon of two points is read as a box.
 """
 
+import functools
 import json
-import logging
 import os
 from typing import Any
 
 import numpy as np
-from mmengine.logging import print_log
 
 from ..errors import UsageError, one_line
 from ..io.image_check import max_pixels
+from .terminal import warn
 
 _HUGE = 1e9  # NaN is not below it either
 _CROWD = {0: 0, 1: 1, '0': 0, '1': 1, None: 0}  # True and False are 1 and 0
 _MANY = 8  # boxes, of which a coincidence is not to be expected
-_shared: dict[tuple, dict] = {}  # the test file that was read last, until its evaluator takes it
 
 
-def read_coco(file: str, keep: bool = False, take: bool = False) -> dict:
-    """Read, check and mend a COCO file.
-
-    Args:
-        file: its path.
-        keep: whether its evaluator will ask for it too.
-        take: whether it is taken from there, if it was not changed meanwhile, rather than read again.
+def read_coco(file: str) -> dict:
+    """Read, check and mend a COCO file; the last one is kept for its evaluator until :func:`forget_coco`.
 
     Raises:
         OSError: it cannot be opened.
         UsageError: with file and entry, where it cannot be meant as it is.
     """
     status = os.stat(file)
-    key = os.path.realpath(file), status.st_mtime_ns, status.st_size
-    content = _shared.pop(key, None) if take else None
-    if content is None:
-        try:
-            with open(file, encoding='utf-8-sig') as stream:
-                content = json.load(stream)
-            _check_lists(content)
-            _mend(file, content)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            line = f'{file} is no annotation file in the format of COCO: {one_line(error)}'
-            raise UsageError(line) from error
-    if keep:
-        forget_shared()
-        _shared[key] = content
+    return _read(str(file), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(file: str, *version: int) -> dict:
+    try:
+        with open(file, encoding='utf-8-sig') as stream:
+            content = json.load(stream)
+        _mend(file, content)
+    except UsageError as error:
+        raise UsageError(f'{file}: {error}') from error
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise UsageError(f'{file} is no annotation file in the format of COCO: {one_line(error)}') from error
     return content
 
 
-def forget_shared() -> None:
-    """Drop the file that is kept for an evaluator."""
-    _shared.clear()
+forget_coco = _read.cache_clear
 
 
 def name_of(annotation: dict) -> str:
@@ -61,27 +52,27 @@ def name_of(annotation: dict) -> str:
     return f'annotation {annotation.get("id_in_file", annotation.get("id"))}'
 
 
-def _check_lists(content: Any) -> None:
+def _entries(content: Any, key: str) -> list[dict]:
     if not isinstance(content, dict):
         raise ValueError(f'it holds a {type(content).__name__}')
-    # Files of images that are not annotated have no annotations.
-    for key in ('images', 'categories', *(['annotations'] if 'annotations' in content else ())):
-        if not isinstance(content.get(key), list):
-            raise ValueError(f'no list {key}')
-        for i, entry in enumerate(content[key]):
-            if not isinstance(entry, dict):
-                raise ValueError(f'entry {i} of {key} is {str(entry)[:40]}')
+    if not isinstance(content.get(key), list):
+        raise ValueError(f'no list {key}')
+    for i, entry in enumerate(content[key]):
+        if not isinstance(entry, dict):
+            raise ValueError(f'entry {i} of {key} is {str(entry)[:40]}')
+    return content[key]
 
 
 def _mend(file: str, content: dict) -> None:
-    images, categories = (_by_id(file, content[key], key) for key in ('images', 'categories'))
+    images, categories = (_by_id(_entries(content, key), key) for key in ('images', 'categories'))
     for image in images.values():
         fault = _fault_of_image(image)
         if fault:
-            raise UsageError(f'{_where(file, image)}: {fault}')
+            raise UsageError(f'image {image.get("file_name", image["id"])}: {fault}')
     annotations, no_image, no_category = [], [], []
-    for annotation in content.get('annotations', ()):
-        image, category = _referred(file, annotation, images, categories)
+    # Files of images that are not annotated have no annotations.
+    for annotation in _entries(content, 'annotations') if 'annotations' in content else ():
+        image, category = _referred(annotation, images, categories)
         if image is None or category is None:
             (no_image if image is None else no_category).append(annotation)
             continue
@@ -89,31 +80,25 @@ def _mend(file: str, content: dict) -> None:
         annotation.update(image_id=image['id'], category_id=category['id'])
         fault = _mend_annotation(annotation, image)
         if fault:
-            raise UsageError(f'{_where(file, image)}: {name_of(annotation)} {fault}')
+            raise UsageError(f'image {image.get("file_name", image["id"])}: {name_of(annotation)} {fault}')
         annotations.append(annotation)
     _report(file, no_image, 'image')
     _report(file, no_category, 'category')
     if no_category:
-        _check_shift(file, {str(a['category_id']) for a in (*annotations, *no_category)}, categories)
+        _check_shift({str(a['category_id']) for a in (*annotations, *no_category)}, categories)
     if 'annotations' in content:
         content['annotations'] = annotations
-    _renumber(file, annotations)
-    _check_unit(file, [(a['bbox'], images[str(a['image_id'])]) for a in annotations if 'bbox' in a])
+    _renumber(annotations)
+    _check_unit([(a['bbox'], images[str(a['image_id'])]) for a in annotations if 'bbox' in a])
 
 
 def _report(file: str, annotations: list[dict], what: str) -> None:
     if annotations:
         first = annotations[0]
-        print_log(
+        warn(
             f'{file}: {len(annotations)} annotations are left out, whose {what}_id is not in the file; the first is '
-            f'{name_of(first)}, with {first[f"{what}_id"]}',
-            logger='current',
-            level=logging.WARNING,
+            f'{name_of(first)}, with {first[f"{what}_id"]}'
         )
-
-
-def _where(file: str, image: dict) -> str:
-    return f'{file}: image {image.get("file_name", image["id"])}'
 
 
 # ------------------------------------------------------------------------------------------------------------- ids
@@ -121,45 +106,43 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _by_id(file: str, entries: list[dict], key: str) -> dict[str, dict]:
+def _by_id(entries: list[dict], key: str) -> dict[str, dict]:
     """Images or categories by the texts of their ids, which are numbers, or texts, and unique."""
     by_id = {}
     for entry in entries:
         number = entry['id'] = _whole(entry['id'])
         # numpy compares them as texts or as 64 bits.
         if type(number) is not str and not (type(number) is int and abs(number) < 2**63):
-            raise UsageError(f'{file}: one of its {key} has the id {str(number)[:40]}, which is no whole number')
+            raise UsageError(f'one of its {key} has the id {str(number)[:40]}, which is no whole number')
         if str(number) in by_id:
-            raise UsageError(
-                f'{file}: several of its {key} have the id {number}: number them anew, and what refers to them'
-            )
+            raise UsageError(f'several of its {key} have the id {number}: number them anew, and what refers to them')
         by_id[str(number)] = entry
     if len({type(entry['id']) for entry in entries}) > 1:
-        raise UsageError(f'{file}: the ids of its {key} are numbers and texts: let all be numbers')
+        raise UsageError(f'the ids of its {key} are numbers and texts: let all be numbers')
     return by_id
 
 
-def _referred(file: str, annotation: dict, images: dict, categories: dict) -> list[dict | None]:
+def _referred(annotation: dict, images: dict, categories: dict) -> list[dict | None]:
     """Image and category of an annotation, where they are in the file."""
     for key in ('image_id', 'category_id'):
         if annotation.get(key) is None:
-            raise UsageError(f'{file}: {name_of(annotation)} has no {key}')
+            raise UsageError(f'{name_of(annotation)} has no {key}')
     return [
         by_id.get(str(_whole(annotation[key]))) for key, by_id in (('image_id', images), ('category_id', categories))
     ]
 
 
-def _check_shift(file: str, used: set[str], categories: dict) -> None:
+def _check_shift(used: set[str], categories: dict) -> None:
     """Refuse annotations that count categories from 1 where the file counts them from 0, or the other way round."""
     for shift in (-1, 1):
         if all(number.isdecimal() and str(int(number) + shift) in categories for number in used):
             raise UsageError(
-                f'{file}: its annotations name categories by ids that are all {-shift:+d} to those of its categories: '
+                f'its annotations name categories by ids that are all {-shift:+d} to those of its categories: '
                 'labels would be exchanged'
             )
 
 
-def _renumber(file: str, annotations: list[dict]) -> None:
+def _renumber(annotations: list[dict]) -> None:
     """Number annotations from 1, where their ids are not unique or not above 0: pycocotools takes 0 for no match."""
     ids = [annotation.get('id') for annotation in annotations]
     if all(type(i) is int and 0 < i < 2**53 for i in ids) and len(set(ids)) == len(ids):
@@ -168,7 +151,7 @@ def _renumber(file: str, annotations: list[dict]) -> None:
     for annotation in annotations:
         known = first.setdefault(str(annotation.get('id')), [])
         if 'id' in annotation and annotation in known:
-            raise UsageError(f'{file}: {name_of(annotation)} is in it twice: leave one out')
+            raise UsageError(f'{name_of(annotation)} is in it twice: leave one out')
         known.append(annotation)
     for number, annotation in enumerate(annotations, 1):
         annotation.update(id=number, id_in_file=annotation.get('id', f'no. {number}, which has no id,'))
@@ -253,7 +236,7 @@ def _numbers(values: Any, count: int | None = None) -> bool:
     )
 
 
-def _check_unit(file: str, boxes: list[tuple[list, dict]]) -> None:
+def _check_unit(boxes: list[tuple[list, dict]]) -> None:
     """Refuse boxes that are given by two corners, or in fractions of the image: COCO has x, y, width and height."""
     boxes = [(box, image) for box, image in boxes if {'height', 'width'} <= set(image)]
     if len(boxes) < _MANY:
@@ -262,9 +245,7 @@ def _check_unit(file: str, boxes: list[tuple[list, dict]]) -> None:
     size = np.array([(image['width'], image['height']) for _, image in boxes], float)
     start, end = values[:, :2], values[:, 2:]
     if values.max() <= 1 and values.min() >= 0 and size.min() > 4 and (values % 1).any():
-        raise UsageError(f'{file}: its boxes are fractions of the image: give x, y, width and height in pixels')
+        raise UsageError('its boxes are fractions of the image: give x, y, width and height in pixels')
     beyond = (start + end > size + 2).any(1).mean()
     if beyond > 0.1 and (end > start).all() and (start >= -1).all() and (end <= size + 1).all():
-        raise UsageError(
-            f'{file}: its boxes are two corners, as which all lie in their images: give x, y, width and height'
-        )
+        raise UsageError('its boxes are two corners, as which all lie in their images: give x, y, width and height')

@@ -1,7 +1,6 @@
 """Let mmdet's COCO metrics score what the data set holds: one checked file for both, and all that counts in it."""
 
 import inspect
-import logging
 import math
 import os.path
 import sys
@@ -11,15 +10,15 @@ from typing import Any
 
 from mmengine.evaluator import Evaluator
 from mmengine.fileio import get_local_path
-from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
 from ..errors import UsageError, one_line
 from ..paths import is_address
 from ..registry import resolve_type
 from .coco import fill
-from .coco_file import forget_shared, name_of, read_coco
+from .coco_file import name_of, read_coco
 from .datasets import with_inner
+from .terminal import warn
 
 
 def checked_metrics(evaluator: Any) -> Any:
@@ -51,26 +50,24 @@ def build_metric(metric: dict) -> Any:
     if type(built._coco_api) not in (type(None), module.COCO) or hasattr(built, '_lvis_api'):
         _warn_unchecked(kind, file)
     else:
-        built._coco_api = module.COCO()
         try:
             with get_local_path(file, backend_args=built.backend_args) as path:
-                fill(built._coco_api, file, read_coco(path, take=True))
+                content = read_coco(path)
         except OSError as error:
             raise UsageError(f'{file}: the file of the evaluator cannot be read: {one_line(error)}') from error
         if metric.get('sort_categories'):
-            built._coco_api.dataset['categories'].sort(key=lambda category: category['id'])
+            content = dict(content, categories=sorted(content['categories'], key=lambda category: category['id']))
+        built._coco_api = module.COCO()
+        fill(built._coco_api, file, content)
     if getattr(built, 'classwise', False):
         built.compute_metrics = partial(_by_kind, built, built.compute_metrics)
-    forget_shared()
     return built
 
 
 def _warn_unchecked(kind: Any, file: str) -> None:
-    print_log(
+    warn(
         f'{getattr(kind, "__name__", kind)} reads {file} by itself: whether it is the file of the data set is not '
-        'checked, nor are its ids, categories, crowds and boxes, as they are for CocoMetric',
-        logger='current',
-        level=logging.WARNING,
+        'checked, nor are its ids, categories, crowds and boxes, as they are for CocoMetric'
     )
 
 
@@ -126,7 +123,7 @@ def _coco_sets(dataset: Any) -> Iterator[Any]:
 
 
 def _check_file(file: str, files: list[str], key: str) -> None:
-    same = [_same(file, other) for other in files]
+    same = [_real(file) == _real(other) for other in files]
     if len(files) == 1 and not all(same):
         raise UsageError(
             f'the evaluator would score against {file} what is predicted for {files[0]}: give both the same file, '
@@ -139,10 +136,8 @@ def _check_file(file: str, files: list[str], key: str) -> None:
         )
 
 
-def _same(one: str, other: str) -> bool:
-    if is_address(one) or is_address(other):
-        return one == other
-    return os.path.realpath(one) == os.path.realpath(other)
+def _real(file: str) -> str:
+    return file if is_address(file) else os.path.realpath(file)
 
 
 def _check_scored(coco: Any, metric: Any, classes: list[str]) -> None:
@@ -166,11 +161,9 @@ def _check_scored(coco: Any, metric: Any, classes: list[str]) -> None:
             outside.append(annotation)
         scored += not annotation['iscrowd']
     if outside:
-        print_log(
+        warn(
             f'{coco.file}: {len(outside)} annotations do not count, whose boxes are outside their images: the first is '
-            f'{name_of(outside[0])}',
-            logger='current',
-            level=logging.WARNING,
+            f'{name_of(outside[0])}'
         )
     if not scored:
         raise UsageError(

@@ -1,7 +1,7 @@
 """Check the data of a config before any training: each split read, compared with the others, one batch of it made."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +15,10 @@ from .checks import check_training
 from .class_names import check_configured_names
 from .data_files import Files, files_of, shared_files, unused_files
 from .data_report import counts_of, lacking, names_of
-from .datasets import clear_data_errors, with_inner
+from .datasets import clear_data_errors
 from .folders import shown
 from .running import build_runner, check_data
 from .strategy import drop_strategy
-from .videos import clear_crashes
 
 SPLITS = ('train', 'val', 'test')
 
@@ -33,15 +32,13 @@ class Split:
         dataset: that was built.
         counts: of its classes and objects.
         files: of its samples.
-        batch: its first one, as the dataloader gives it; ``None`` where that failed.
-        inputs: the same as the model gets it, from its data preprocessor.
+        inputs: its first batch as the model gets it, from its data preprocessor; ``None`` where that failed.
     """
 
     name: str
     dataset: Any
     counts: Counts
     files: Files
-    batch: dict | None = None
     inputs: dict | None = None
 
 
@@ -63,6 +60,16 @@ class DataCheck:
     notes: list[str] = field(default_factory=list)
     preprocessor: Any = None
 
+    @contextlib.contextmanager
+    def collecting(self, where: str = 'the config') -> Iterator[None]:
+        """While it is open, what is raised is a problem, after which the rest can be looked at."""
+        try:
+            yield
+        except Exception as error:  # a pipeline may raise anything
+            line = one_line(error) if isinstance(error, UsageError) else f'{where}: {describe(error)}'
+            if line not in self.problems:
+                self.problems.append(line)
+
 
 def check_config(cfg: Config, trust_data: bool = False) -> DataCheck:
     """Build the data sets of a config as training and testing would, and look at them.
@@ -80,33 +87,31 @@ def check_config(cfg: Config, trust_data: bool = False) -> DataCheck:
         splits.remove('test')
     if not splits:
         raise UsageError('the config has no dataloader: there is nothing to check')
-    if 'train' in splits:
-        _tried(check, lambda: check_training(cfg))
-    _tried(check, lambda: check_configured_names(cfg, [f'{name}_dataloader' for name in splits]))
-    splits = [name for name in splits if _tried(check, lambda name=name: check_data(cfg, (f'{name}_dataloader',)))]
-    runner = _runner(cfg, splits, trust_data)
-    check.preprocessor = runner.model.data_preprocessor
+    with check.collecting():
+        if 'train' in splits:
+            check_training(cfg)
+    with check.collecting():
+        check_configured_names(cfg, [f'{name}_dataloader' for name in splits])
+    there = []
     for name in splits:
-        _tried(check, lambda name=name: check.splits.append(_read(runner, name, trust_data)))
+        with check.collecting():
+            check_data(cfg, (f'{name}_dataloader',))
+            there.append(name)
+    runner = _runner(cfg, there, trust_data)
+    check.preprocessor = runner.model.data_preprocessor
+    for name in there:
+        with check.collecting(f'{name}_dataloader'), clear_data_errors(trust_data):
+            check.splits.append(_read(runner, name))
     read = {split.name for split in check.splits}
     for purpose, needed in (('train', 'train'), ('test', 'test' if 'test' in read else 'val')):
         if needed in read:
-            _tried(check, lambda purpose=purpose: runner.check_built(purpose))
+            with check.collecting():
+                runner.check_built(purpose)
     for split in check.splits:
-        _tried(check, lambda split=split: _take_batch(runner, split, trust_data))
+        with check.collecting(f'{split.name}_dataloader: no batch'), clear_data_errors(trust_data):
+            _take_batch(runner, split)
     _compare(check)
     return check
-
-
-def _tried(check: DataCheck, step: Callable[[], Any]) -> bool:
-    """Do a step; where it fails, that is a problem, and the rest can be looked at."""
-    try:
-        step()
-    except UsageError as error:
-        if one_line(error) not in check.problems:
-            check.problems.append(one_line(error))
-        return False
-    return True
 
 
 def _runner(cfg: Config, splits: Sequence[str], trust_data: bool) -> Runner:
@@ -127,31 +132,17 @@ def _runner(cfg: Config, splits: Sequence[str], trust_data: bool) -> Runner:
     return build_runner(cfg, trust_data)
 
 
-def _read(runner: Runner, name: str, trust_data: bool) -> Split:
-    with _in_one_line(f'{name}_dataloader'), clear_data_errors(trust_data):
-        dataset = runner.build_split(name).dataloader.dataset
-        split = Split(name, dataset, counts_of(dataset), files_of(dataset))
-        split.counts.labels.update(split.files.labels)
-        return split
+def _read(runner: Runner, name: str) -> Split:
+    dataset = getattr(runner, f'{name}_loop').dataloader.dataset
+    split = Split(name, dataset, counts_of(dataset), files_of(dataset))
+    split.counts.labels.update(split.files.labels)
+    return split
 
 
-def _take_batch(runner: Runner, split: Split, trust_data: bool) -> None:
-    """Make the first batch of a split, and what the model would get of it."""
-    loader = getattr(runner, f'{split.name}_loop').dataloader
-    with _in_one_line(f'{split.name}_dataloader: no batch'), clear_data_errors(trust_data), clear_crashes(runner):
-        split.batch = next(iter(loader))
-        split.inputs = runner.model.data_preprocessor(split.batch, split.name == 'train')
-
-
-@contextlib.contextmanager
-def _in_one_line(where: str) -> Iterator[None]:
-    """While it is open, whatever a pipeline raises is a :class:`UsageError`."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except Exception as error:  # a pipeline may raise anything
-        raise UsageError(f'{where}: {describe(error)}') from error
+def _take_batch(runner: Runner, split: Split) -> None:
+    """Make the inputs of the model of the first batch of a split."""
+    batch = next(iter(getattr(runner, f'{split.name}_loop').dataloader))
+    split.inputs = runner.model.data_preprocessor(batch, split.name == 'train')
 
 
 # ------------------------------------------------------------------------------------------------------- comparison
@@ -193,17 +184,12 @@ def objects_to_find(split: Split) -> dict[int, tuple[np.ndarray, list[int]]]:
     Returns:
         Boxes (n, 4), two corners in pixels of the inputs, and labels, by the sample's number in the batch.
     """
-    samples = split.inputs['data_samples']
-    wanted = {sample.img_id: i for i, sample in enumerate(samples) if 'img_id' in sample.metainfo_keys()}
     found = {}
-    for part in with_inner(split.dataset):
-        for i in range(len(part) if wanted and hasattr(part, 'get_data_info') else 0):
-            if len(found) == len(wanted):
-                return found
-            info = part.get_data_info(i)
-            number = wanted.get(info.get('img_id'))
-            if number is not None and 'instances' in info:
-                boxes = np.array([one['bbox'] for one in info['instances']], float).reshape(-1, 4)
-                scale = samples[number].metainfo.get('scale_factor', (1, 1))
-                found[number] = boxes * np.tile(scale, 2), [one['bbox_label'] for one in info['instances']]
+    for i, sample in enumerate(split.inputs['data_samples']):
+        # Tests go through a data set in its order.
+        info = split.dataset.get_data_info(i) if 'img_id' in sample.metainfo_keys() else {}
+        if 'instances' in info and info['img_id'] == sample.img_id:
+            boxes = np.array([one['bbox'] for one in info['instances']], float).reshape(-1, 4)
+            scale = sample.metainfo.get('scale_factor', (1, 1))
+            found[i] = boxes * np.tile(scale, 2), [one['bbox_label'] for one in info['instances']]
     return found

@@ -1,9 +1,10 @@
 """Look at the files of splits: sizes and faults in their headers, files that are in two splits, files in none."""
 
+import functools
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,17 +63,13 @@ def files_of(dataset: Any) -> Files:
             files.faults += faults
         files.folders |= {os.path.realpath(place) for place in places if os.path.isdir(place)}
     videos = any(isinstance(part, CheckedVideos) for part in with_inner(dataset))
-    _read_headers(files, videos)
-    return files
-
-
-def _read_headers(files: Files, videos: bool) -> None:
     for path in _spaced(files.paths, _VIDEOS if videos else _IMAGES):
         files.looked_at += 1
         try:
             files.sizes.add(len(Video(path)) if videos else check_image_file(path))
         except (ImageError, VideoError) as error:
             files.faults.append(str(error))
+    return files
 
 
 def _spaced(items: Sequence, most: int) -> Sequence:
@@ -101,24 +98,18 @@ def shared_files(one: Files, other: Files) -> list[tuple[str, str]] | None:
     if len(one.paths) + len(other.paths) > _COMPARED:
         return None
     by_length = defaultdict(list)
-    for path, length in _lengths(one):
-        by_length[length].append(path)
-    pairs, known = [], {}
-    for path, length in _lengths(other):
-        for candidate in by_length.get(length, ()):
-            for name in (candidate, path):
-                if name not in known:
-                    known[name] = _digest(name)
-            if known[candidate] == known[path]:
-                pairs.append((candidate, path))
-                break
+    for path in filter(os.path.isfile, one.paths):
+        by_length[os.path.getsize(path)].append(path)
+    pairs = []
+    for path in filter(os.path.isfile, other.paths):
+        alike = by_length.get(os.path.getsize(path), ())
+        same = next((candidate for candidate in alike if _digest(candidate) == _digest(path)), None)
+        if same is not None:
+            pairs.append((same, path))
     return pairs
 
 
-def _lengths(files: Files) -> Iterator[tuple[str, int]]:
-    return ((path, os.path.getsize(path)) for path in files.paths if os.path.isfile(path))
-
-
+@functools.lru_cache(maxsize=_COMPARED)
 def _digest(path: str) -> bytes:
     with open(path, 'rb') as file:
         return hashlib.blake2b(file.read(_START), digest_size=16).digest()

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import DATASETS
 
@@ -22,9 +23,11 @@ from ..io.image_transforms import guard_images
 from ..io.roots import roots_of
 from ..io.videos import VideoError
 from ..registry import resolve_type
-from .coco import checked_coco
-from .folders import numbered_folders
-from .label_maps import checked_maps
+from .coco import coco_methods
+from .folders import folder_methods
+from .label_maps import check_maps
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def build_dataset(
@@ -49,10 +52,10 @@ def build_dataset(
         UsageError: it cannot be read, or is empty.
     """
     settings = dict(trust_data=trust_data, num_classes=num_classes, skip_broken=skip_broken, classes=classes)
-    settings['ignore_index'] = ignore_index
 
     def checked(part: Any) -> Any:
-        return dict(type=build_dataset, dataset=part, **settings) if isinstance(part, dict) else part
+        inner = dict(type=build_dataset, dataset=part, ignore_index=ignore_index, **settings)
+        return inner if isinstance(part, dict) else part
 
     kind = resolve_type(dataset.get('type'), DATASETS, dataset.get('_scope_'))
     if 'dataset' in dataset and kind is not CheckedVideos:
@@ -74,9 +77,7 @@ def build_dataset(
 
 
 def _check_classes(dataset: dict) -> None:
-    """Refuse a file of class names with a blank line among them, since labels are numbers of lines, and a palette of
-    another number of colours than there are names.
-    """
+    """Refuse a palette that does not fit the class names, and a file of names with a blank line: lines are labels."""
     names, colours = ((dataset.get('metainfo') or {}).get(key) for key in ('classes', 'palette'))
     if isinstance(names, (list, tuple)) and isinstance(colours, (list, tuple)) and len(names) != len(colours):
         raise UsageError(
@@ -103,11 +104,21 @@ def _read(dataset: dict, kind: type, classes: Sequence[str] | None, num_classes:
     try:
         built = DATASETS.build(dict(dataset, **lazy))
         place = built.ann_file or built.data_root or kind.__name__
-        checks = checked_coco(built), numbered_folders(built, classes), checked_maps(built)
-        checks += (_checked_labels(built, num_classes),)
-        with contextlib.ExitStack() as stack:
-            for check in (*checks, counted(built)):
-                stack.enter_context(check)
+        select = built.filter_data
+
+        def check_and_select() -> list[dict]:
+            check_maps(built, built.data_list)
+            _check_labels(built, built.data_list, num_classes)
+            entries = select()
+            if built.data_list and not entries:
+                raise UsageError(
+                    f'{place}: no image can be used; each is empty, smaller than filter_cfg allows, or has no '
+                    'annotation with an area inside it'
+                )
+            return entries
+
+        checks = dict(filter_data=check_and_select, **coco_methods(built), **folder_methods(built, classes))
+        with _overridden(built, checks), counted(built):
             built.full_init()
     except (UsageError, VideoError, DataError, ImportError):
         raise
@@ -122,29 +133,27 @@ def _read(dataset: dict, kind: type, classes: Sequence[str] | None, num_classes:
 
 
 @contextlib.contextmanager
-def _checked_labels(dataset: BaseDataset, num_classes: int | None) -> Iterator[None]:
-    """While it is open, labels that are read must be classes of the model; where classes have names, those tell."""
-    if num_classes is None or dataset.metainfo.get('classes'):
-        yield
-        return
-    load = dataset.load_data_list
-
-    def load_checked() -> list:
-        entries = load()
-        for entry in entries if not dataset.metainfo.get('classes') else ():
-            label = entry.get('gt_label')
-            if isinstance(label, int) and not 0 <= label < num_classes:
-                raise UsageError(
-                    f"{entry.get('img_path', dataset.ann_file)}: it has the label {label}, and the model's classes end "
-                    f'at {num_classes - 1}'
-                )
-        return entries
-
-    dataset.load_data_list = load_checked
+def _overridden(dataset: BaseDataset, methods: dict[str, Any]) -> Iterator[None]:
+    """While it is open, a data set has other methods, which would be copied into each worker."""
+    vars(dataset).update(methods)
     try:
         yield
     finally:
-        del dataset.load_data_list
+        for name in methods:
+            delattr(dataset, name)
+
+
+def _check_labels(dataset: BaseDataset, entries: Sequence[dict], num_classes: int | None) -> None:
+    """Refuse labels that are no class of the model, which are those of the data set where they have names there."""
+    names = dataset.metainfo.get('classes')
+    number = len(names) if names and not isinstance(names, str) else num_classes  # a text is refused later
+    for entry in entries if number is not None else ():
+        label = entry.get('gt_label')
+        if isinstance(label, int) and not 0 <= label < number:
+            raise UsageError(
+                f"{entry.get('img_path', dataset.ann_file)}: it has the label {label}, and the model's classes end at "
+                f'{number - 1}'
+            )
 
 
 def innermost(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
@@ -158,6 +167,12 @@ def innermost(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
             yield from innermost(part, f'{key}.datasets.{i}')
     else:
         yield key, dataset
+
+
+def configured(cfg: Config, *loaders: str) -> Iterator[tuple[str, dict]]:
+    """The innermost data sets of dataloaders of a config, with their places in it."""
+    for loader in loaders:
+        yield from innermost((cfg.get(loader) or {}).get('dataset'), f'{loader}.dataset')
 
 
 def with_inner(dataset: Any) -> Iterator[Any]:

@@ -6,7 +6,7 @@ mmpretrain numbers the folders of each split on its own, so that a class that on
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import PurePath
 from typing import Any
@@ -63,17 +63,9 @@ def training_classes(parts: Sequence[dict]) -> tuple[str, ...] | None:
     return tuple(sorted(names)) or None
 
 
-@contextlib.contextmanager
-def numbered_folders(dataset: BaseDataset, classes: Sequence[str] | None) -> Iterator[None]:
-    """While it is open, a folder data set reads what :func:`_find_samples` finds."""
-    if not is_folder_set(dataset):
-        yield
-        return
-    dataset._find_samples = partial(_find_samples, dataset, classes)
-    try:
-        yield
-    finally:
-        del dataset._find_samples  # it would be copied into each worker
+def folder_methods(dataset: BaseDataset, classes: Sequence[str] | None) -> dict[str, Callable]:
+    """The method by which a folder data set finds its files, numbered by ``classes``; of others nothing."""
+    return dict(_find_samples=partial(_find_samples, dataset, classes)) if is_folder_set(dataset) else {}
 
 
 def _find_samples(dataset: Any, classes: Sequence[str] | None) -> list:

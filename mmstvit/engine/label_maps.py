@@ -1,10 +1,9 @@
 """Data sets of mmseg: an image without its label map is reported before training, and maps are looked through."""
 
-import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -23,27 +22,10 @@ def is_map_set(dataset: Any) -> bool:
     return isinstance(dataset, getattr(sys.modules.get('mmseg.datasets.basesegdataset'), 'BaseSegDataset', ()))
 
 
-@contextlib.contextmanager
-def checked_maps(dataset: BaseDataset) -> Iterator[None]:
-    """While it is open, a data set of mmseg that is read must have images, and a map for each where it has maps."""
+def check_maps(dataset: BaseDataset, entries: Sequence[dict]) -> None:
+    """Refuse a data set of mmseg without images, or with images that have no map where others have."""
     if not is_map_set(dataset) or dataset.backend_args:
-        yield
         return
-    load = dataset.load_data_list
-
-    def load_checked() -> list[dict]:
-        entries = load()
-        _check_there(dataset, entries)
-        return entries
-
-    dataset.load_data_list = load_checked
-    try:
-        yield
-    finally:
-        del dataset.load_data_list  # it would be copied into each worker
-
-
-def _check_there(dataset: BaseDataset, entries: Sequence[dict]) -> None:
     folder = dataset.data_prefix.get('img_path')
     if not entries and folder and os.path.isdir(folder):
         endings = Counter(PurePath(name).suffix for name in files_in(folder))

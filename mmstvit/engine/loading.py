@@ -24,11 +24,7 @@ _LEAST = {'train': 0.1, 'test': 0.5}
 
 
 def read_checkpoint(filename: str, map_location: Any = None) -> dict:
-    """Read a checkpoint with mmengine's loader. Whatever a broken file raises, it is the file's fault.
-
-    Raises:
-        UsageError: it cannot be read, with its name.
-    """
+    """Read a checkpoint with mmengine's loader; whatever a broken file raises becomes a :class:`UsageError`."""
     try:
         checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
     except Exception as error:
@@ -38,11 +34,7 @@ def read_checkpoint(filename: str, map_location: Any = None) -> dict:
 
 
 def check_content(checkpoint: Any, filename: str, resume: bool = False) -> None:
-    """Refuse what holds no weights, or, to ``resume`` from, no state of training; log which of several are taken.
-
-    Raises:
-        UsageError: naming the file.
-    """
+    """Raise :class:`UsageError` for what holds no weights, or no state to resume; log which of several are taken."""
     if not isinstance(checkpoint, dict):
         raise UsageError(f'{filename} is no checkpoint: it holds a {type(checkpoint).__name__} and no weights')
     if resume and not ({'epoch', 'iter'} <= set(checkpoint.get('meta') or ()) and 'message_hub' in checkpoint):

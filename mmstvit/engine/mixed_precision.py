@@ -11,14 +11,11 @@ from ..errors import UsageError
 
 
 def check_dtype(dtype: torch.dtype, device: str) -> None:
-    """Refuse a data type that inference on a device cannot compute in.
+    """Raise :class:`UsageError` for a data type that inference on a device cannot compute in.
 
     Args:
         dtype: float32 or that of autocast.
         device: its type, ``'cpu'`` or ``'cuda'``.
-
-    Raises:
-        UsageError: naming those that it can.
     """
     name = str(dtype).removeprefix('torch.')
     known = ('float32', 'bfloat16') if device == 'cpu' else ('float32', 'bfloat16', 'float16')

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.utils._pytree import tree_leaves
 
+from ..converters.published import unwrap
 from ..registry import HOOKS
 from .random_state import random_state, set_random_state
 from .stopping import TrainingStopped, what_is_left
@@ -78,10 +78,10 @@ def _origin(runner: Runner, wrapper: Any, data_batch: Any, state: dict) -> str:
     """Where the loss of a batch ceases to be finite, in words."""
     if any(isinstance(module, FullyShardedDataParallel) for module in runner.model.modules()):
         return 'with FSDP the layer is not looked for'
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap(runner.model)
     set_random_state(state)
     try:
-        with first_nonfinite(model) as found, _uncompiled(), torch.no_grad(), wrapper.optim_context(model):
+        with first_nonfinite(model) as found, torch.no_grad(), wrapper.optim_context(model):
             model._run_forward(model.data_preprocessor(data_batch, True), mode='loss')
     except Exception as error:  # the answer must not hide what it is about
         return f'computed again, the batch fails ({type(error).__name__})'
@@ -112,16 +112,11 @@ def first_nonfinite(model: nn.Module) -> Iterator[list[str]]:
         for name, module in model.named_modules()
     ]
     try:
-        yield found
+        with torch.compiler.set_stance('force_eager'):  # compiled code passes over hooks that are newer
+            yield found
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _uncompiled() -> contextlib.AbstractContextManager:
-    """Compiled code passes over hooks that were registered after it was made."""
-    stance = getattr(torch.compiler, 'set_stance', None)  # PyTorch 2.6
-    return stance('force_eager') if stance else contextlib.nullcontext()
 
 
 def _sample_names(runner: Runner, batch_idx: int, data_batch: Any) -> list[str]:

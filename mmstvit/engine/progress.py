@@ -10,8 +10,9 @@ from typing import TextIO
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
+from .checkpoints import has_epochs
 from .terminal import warnings_alone
 
 _BAR = 20  # characters
@@ -52,7 +53,7 @@ class EpochLines(Hook):
         """Tell how long the training is, and start the clock."""
         self._start, self._first, self._since = time.monotonic(), runner.iter, runner.iter
         length = f'{runner.max_iters:,} iterations'
-        if _by_epoch(runner):
+        if has_epochs(runner):
             length = f'{runner.max_epochs} epochs of {len(runner.train_dataloader):,} iterations'
         begun = f', {runner.iter:,} of them done' if runner.iter else ''
         self._write(f'{runner.experiment_name}: {length}{begun}; log: {os.path.relpath(runner.logger.log_file)}\n')
@@ -67,8 +68,8 @@ class EpochLines(Hook):
     ) -> None:
         """Draw the line of the epoch that runs."""
         done = runner.iter + 1
-        if not (_by_epoch(runner) or runner.val_loop or done % max(runner.max_iters // _LINES, 1)):
-            self._finish(runner, done)
+        if not (has_epochs(runner) or runner.val_loop or done % max(runner.max_iters // _LINES, 1)):
+            self._make(runner, done)
         elif self._moves and time.monotonic() - self._drawn > _REDRAW:
             self._drawn = time.monotonic()
             text = self._text(runner, done)
@@ -76,23 +77,22 @@ class EpochLines(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Make the line of an epoch."""
-        if not self._line:
-            self._finish(runner, runner.iter)
+        self._make(runner, runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Add what the validation has found."""
-        numbers: dict[str, float] = {}
+        self._make(runner, runner.iter)
+        told: list[str] = []
         for name, value in (metrics or {}).items():
             # Of bbox_mAP and bbox_mAP_50 the first is told.
-            if isinstance(value, (int, float)) and not any(name.startswith(f'{known}_') for known in numbers):
-                numbers[name] = value
-        told = ''.join(f'  {name} {value:.4g}' for name, value in list(numbers.items())[:_METRICS])
-        self._finish(runner, runner.iter)
-        self._line += told
+            if isinstance(value, (int, float)) and not any(name.startswith(f'{known}_') for known in told):
+                told.append(name)
+        self._line += ''.join(f'  {name} {metrics[name]:.4g}' for name in told[:_METRICS])
 
-    def _finish(self, runner: Runner, done: int) -> None:
-        """Make the line that ends where ``done`` iterations are."""
-        self._line, self._since = self._text(runner, done), done
+    def _make(self, runner: Runner, done: int) -> None:
+        """Make the line that ends where ``done`` iterations are, unless there is one."""
+        if not self._line:
+            self._line, self._since = self._text(runner, done), done
 
     def end(self) -> None:
         """Finish the line, where one is begun."""
@@ -108,24 +108,18 @@ class EpochLines(Hook):
         bar = '#' * int(share * _BAR)
         passed = time.monotonic() - self._start
         left = passed / max(done - self._first, 1) * (total - done)
-        if _by_epoch(runner):
-            length = len(runner.train_dataloader)
-            width = len(str(runner.max_epochs))
-            where = f'epoch {min(-(-done // length), runner.max_epochs):>{width}}/{runner.max_epochs}'
-            window = (done - 1) % length + 1
+        if has_epochs(runner):
+            epoch = min(-(-done // len(runner.train_dataloader)), runner.max_epochs)
+            where = f'epoch {epoch:>{len(str(runner.max_epochs))}}/{runner.max_epochs}'
         else:
-            where, window = f'iteration {done:>{len(str(total))}}/{total}', done - self._since
+            where = f'iteration {done:>{len(str(total))}}/{total}'
         times = f'{_clock(passed)}, {_clock(left)} left' if done < total else _clock(passed)
-        return f'{where} [{bar:-<{_BAR}}] {times}{_loss(runner, window)}'
+        return f'{where} [{bar:-<{_BAR}}] {times}{_loss(runner, done - self._since)}'
 
     def _write(self, text: str) -> None:
         if is_main_process():
             self._stream.write(text)
             self._stream.flush()
-
-
-def _by_epoch(runner: Runner) -> bool:
-    return isinstance(runner.train_loop, EpochBasedTrainLoop)
 
 
 def _loss(runner: Runner, window: int) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 from mmengine._strategy import BaseStrategy
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, find_latest_checkpoint
 from mmengine.runner import FlexibleRunner as _FlexibleRunner
 from mmengine.runner import Runner as _Runner
@@ -31,9 +30,10 @@ from ..registry import RUNNERS, entries_of
 from ..visualization.fonts import choose_fonts
 from .checks import check_batches, check_classes, check_schedules, check_trainable
 from .class_names import check_checkpoint_names, check_same_names
+from .coco_file import forget_coco
 from .coco_metric import check_evaluation, checked_metrics
 from .data_report import counts_of, describe_split, names_of
-from .datasets import build_dataset, clear_data_errors, innermost
+from .datasets import build_dataset, clear_data_errors, configured
 from .folders import training_classes
 from .loading import check_content, must_fit, skip_pretrained
 from .schedules import follow_config, whole_batch
@@ -121,8 +121,7 @@ class _Checks:
     @cached_property
     def _training_classes(self) -> tuple[str, ...] | None:
         """The names by which data sets of folders are numbered."""
-        parts = innermost((self.cfg.get('train_dataloader') or {}).get('dataset'), '')
-        return training_classes([part for _, part in parts])
+        return training_classes([part for _, part in configured(self.cfg, 'train_dataloader')])
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Build the loop, into which the schedule must fit, for a model that can learn."""
@@ -134,14 +133,12 @@ class _Checks:
 
     def load_or_resume(self) -> None:
         """Load the checkpoint of the config, which must fit the model, after a check of what was built."""
-        # Where the weights are sharded, they are loaded by way of a plain model.
-        model = getattr(getattr(self, 'strategy', None), 'plain', None)
-        model = unwrap(self.model) if model is None else model
-        self._check_built(model)
+        self.check_built(self._purpose)
         self._report()
+        forget_coco()
         if self._has_loaded or not (self._load_from or self._resume):
             return
-        with must_fit(model, self._load_from or self.work_dir, self._purpose) as self._loading:
+        with must_fit(self._plain_model, self._load_from or self.work_dir, self._purpose) as self._loading:
             super().load_or_resume()
         self._loading = None
 
@@ -157,23 +154,31 @@ class _Checks:
         self._loading['read'] = True
         training = self._purpose == 'train'
         check_checkpoint_names(
-            checkpoint.get('meta') or {}, self._loops[0].dataloader.dataset, filename, training and not self._resume
+            checkpoint.get('meta') or {}, self.loops[0].dataloader.dataset, filename, training and not self._resume
         )
         if training and not self._resume:
             # Its average is of another training, and may have other classes: a new one starts from the weights.
             checkpoint.pop('ema_state_dict', None)
 
-    def _check_built(self, model: nn.Module) -> None:
-        if self._purpose == 'train' and len(self._loops) > 1:
-            check_same_names(*(loop.dataloader.dataset for loop in self._loops))
-        check_classes(model, self._loops, self._purpose == 'train')
+    @property
+    def _plain_model(self) -> nn.Module:
+        """The model without wrappers; where its weights are sharded, the one by way of which they are loaded."""
+        plain = getattr(getattr(self, 'strategy', None), 'plain', None)
+        return unwrap(self.model) if plain is None else plain
+
+    def check_built(self, purpose: str) -> None:
+        """Check what was built: model and data of a ``'train'`` or ``'test'`` fit each other."""
+        self._purpose = purpose
+        if purpose == 'train' and len(self.loops) > 1:
+            check_same_names(*(loop.dataloader.dataset for loop in self.loops))
+        check_classes(self._plain_model, self.loops, purpose == 'train')
 
     def _report(self) -> None:
         """Log what will be trained, on what: a line for each data set and the groups of parameters."""
         if self.logger.log_file:
             self.logger.info(f'config, environment and hooks: {os.path.relpath(self.logger.log_file)}')
         names: list[str] = []
-        for loop in self._loops:
+        for loop in self.loops:
             dataset = loop.dataloader.dataset
             counts = counts_of(dataset)
             names = names or names_of([counts], dataset)
@@ -182,19 +187,8 @@ class _Checks:
         if self._purpose == 'train':
             self.logger.info(f'parameters by group:\n{parameter_table(self.optim_wrapper)}')
 
-    def build_split(self, split: str) -> BaseLoop:
-        """Build the loop of ``'train'``, ``'val'`` or ``'test'`` without running it, with the checks of its data."""
-        loop = getattr(self, f'build_{split}_loop')(getattr(self, f'_{split}_loop'))
-        setattr(self, f'_{split}_loop', loop)
-        return loop
-
-    def check_built(self, purpose: str) -> None:
-        """Check what :meth:`build_split` has built: model and data of a ``'train'`` or ``'test'`` fit each other."""
-        self._purpose = purpose
-        self._check_built(unwrap(self.model))
-
     @property
-    def _loops(self) -> list[BaseLoop]:
+    def loops(self) -> list[BaseLoop]:
         """What runs: training and validation, or one of validation and test."""
         loops = (self._test_loop, self._val_loop) if self._purpose == 'test' else (self._train_loop, self._val_loop)
         # Loops are configs until they are run.
@@ -221,8 +215,7 @@ class Runner(_Checks, _Runner):
     def _maybe_compile(self, target: str) -> None:
         chosen = self.cfg.get('compile')
         if isinstance(chosen, dict) and chosen.get('target') == 'backbone':
-            model = self.model.module if is_model_wrapper(self.model) else self.model
-            model.backbone.compile(**{key: value for key, value in chosen.items() if key != 'target'})
+            unwrap(self.model).backbone.compile(**{key: value for key, value in chosen.items() if key != 'target'})
             return
         # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
         super()._maybe_compile('forward')

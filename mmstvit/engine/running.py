@@ -17,8 +17,9 @@ from mmengine.runner import Runner
 from mmengine.utils import get_object_from_string
 
 from ..errors import UsageError
+from ..paths import is_address
 from ..registry import is_type, resolve_type, type_name
-from .datasets import innermost
+from .datasets import LOADERS, configured
 from .strategy import choose_strategy
 
 # What draws predictions on images.
@@ -47,7 +48,6 @@ READ_KEYS = {
     'tta_pipeline',
 } - {'self', 'cfg'}
 _RUNNER = 'mmstvit.Runner'
-_SYNC_BN = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 
 
 def prepare_cpu(cfg: Config) -> None:
@@ -66,7 +66,7 @@ def prepare_cpu(cfg: Config) -> None:
 
 def fill_dataloaders(cfg: Config) -> None:
     """The settings that mmpretrain's own commands add to its configs, and those configs count on."""
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+    for name in LOADERS:
         dataloader = cfg.get(name)
         if isinstance(dataloader, dict):
             dataloader.setdefault('collate_fn', ConfigDict(type='default_collate'))
@@ -76,25 +76,25 @@ def fill_dataloaders(cfg: Config) -> None:
 
 def check_data(cfg: Config, names: Sequence[str]) -> None:
     """Refuse to start where the data set of one of the dataloaders ``names`` is not there."""
-    for name in names:
-        for key, dataset in innermost((cfg.get(name) or {}).get('dataset'), f'{name}.dataset'):
-            # mmaction2's configs have no data_root, their annotation files lie below the working folder.
-            what = 'data_root' if dataset.get('data_root') else 'ann_file'
-            place = dataset.get(what)
-            if place and isinstance(place, str) and '://' not in place and _is_absent(Path(place)):
-                get = f'make it with {cfg.prepare_data}' if 'prepare_data' in cfg else 'put or link it there'
-                raise UsageError(
-                    f'there is no data set at {place}: {get}, or name its place with --cfg-options {key}.{what}=PATH'
-                )
+    for key, dataset in configured(cfg, *names):
+        # mmaction2's configs have no data_root, their annotation files lie below the working folder.
+        what = 'data_root' if dataset.get('data_root') else 'ann_file'
+        place = dataset.get(what)
+        if not isinstance(place, str) or not place or is_address(place):
+            continue
+        if not Path(place).exists() or (Path(place).is_dir() and not any(Path(place).iterdir())):
+            get = f'make it with {cfg.prepare_data}' if 'prepare_data' in cfg else 'put or link it there'
+            raise UsageError(
+                f'there is no data set at {place}: {get}, or name its place with --cfg-options {key}.{what}=PATH'
+            )
 
 
 def move_data(cfg: Config, before: Config) -> None:
     """Let data sets in the ``data_root`` at the top of a config follow it, where it differs from ``before``."""
     old, new = before.get('data_root'), cfg.get('data_root')
-    for name in ('train', 'val', 'test') if old != new else ():
-        for _, dataset in innermost((cfg.get(f'{name}_dataloader') or {}).get('dataset'), ''):
-            if dataset.get('data_root') == old:
-                dataset.data_root = new
+    for _, dataset in configured(cfg, *LOADERS) if old != new else ():
+        if dataset.get('data_root') == old:
+            dataset.data_root = new
 
 
 def move_evaluators(cfg: Config, before: Config) -> None:
@@ -105,7 +105,7 @@ def move_evaluators(cfg: Config, before: Config) -> None:
     """
     for name in ('val', 'test'):
         key = f'{name}_evaluator'
-        sets, others = (innermost((c.get(f'{name}_dataloader') or {}).get('dataset'), '') for c in (cfg, before))
+        sets, others = (configured(c, f'{name}_dataloader') for c in (cfg, before))
         for (_, dataset), (_, other) in zip(sets, others, strict=False):
             old, new = other.get('data_root'), dataset.get('data_root')
             if old and new and old != new and cfg.get(key) == before.get(key):
@@ -122,10 +122,6 @@ def _moved(part: Any, old: str, new: str) -> Any:
     if isinstance(file, str) and file.startswith(old):
         moved['ann_file'] = os.path.join(new, file.removeprefix(old))
     return ConfigDict(part, **moved)
-
-
-def _is_absent(place: Path) -> bool:
-    return not place.exists() or (place.is_dir() and not any(place.iterdir()))
 
 
 def add_hook(cfg: Config, kind: str, **settings: Any) -> None:
@@ -147,15 +143,15 @@ def add_curves(cfg: Config, tensorboard: bool = False, wandb: str | None = None)
     Raises:
         UsageError: the package is not installed.
     """
-    wanted = []
+    wanted = {}
     if tensorboard:
-        wanted.append(('--tensorboard', 'tensorboard', ConfigDict(type='mmengine.TensorboardVisBackend')))
+        wanted['tensorboard'] = ConfigDict(type='mmengine.TensorboardVisBackend')
     if wandb is not None:
         settings = dict(init_kwargs=dict(project=wandb)) if wandb else {}
-        wanted.append(('--wandb', 'wandb', ConfigDict(type='mmengine.WandbVisBackend', **settings)))
-    for option, package, backend in wanted:
+        wanted['wandb'] = ConfigDict(type='mmengine.WandbVisBackend', **settings)
+    for package, backend in wanted.items():
         if find_spec(package) is None:
-            raise UsageError(f'{option} needs the package {package}: pip install {package}')
+            raise UsageError(f'--{package} needs the package {package}: pip install {package}')
         visualizer = cfg.get('visualizer') or ConfigDict(type='mmengine.Visualizer')
         backends = visualizer.get('vis_backends') or [ConfigDict(type='mmengine.LocalVisBackend')]
         others = [one for one in backends if type_name(one) != type_name(backend)]
@@ -178,7 +174,8 @@ def build_runner(cfg: Config, trust_data: bool = False) -> Runner:
         kind = resolve_type(cfg.setdefault('runner_type', _RUNNER), RUNNERS)
         if kind is Runner:
             cfg.runner_type = _RUNNER
-        elif not (checks.trust_data or _checks_files(kind)):
+        # What is unknown is told by the registry.
+        elif not (checks.trust_data or kind is None or issubclass(kind, RUNNERS.get(_RUNNER))):
             raise UsageError(
                 f'runner_type={cfg.runner_type} does not check the files of data sets: derive it from mmstvit.Runner, '
                 'or give --trust-data if you know who made them'
@@ -214,14 +211,10 @@ def _name_types(part: Any) -> None:
         part['type'] = name
 
 
-def _checks_files(kind: type | None) -> bool:
-    return kind is None or issubclass(kind, RUNNERS.get(_RUNNER))  # what is unknown is told by the registry
-
-
 def _replace_sync_bn(part: Any) -> bool:
     """Replace synchronised batch norm, which needs a GPU, in a config or a part of it; whether there was any."""
     if isinstance(part, dict):
-        found = type_name(part) in _SYNC_BN
+        found = type_name(part) in ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
         if found:
             part['type'] = 'BN'
         return any([found, *map(_replace_sync_bn, part.values())])

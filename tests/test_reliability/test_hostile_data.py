@@ -34,7 +34,7 @@ from mmstvit.engine.datasets import build_dataset, clear_data_errors
 from mmstvit.errors import UsageError
 from mmstvit.io.image_check import ImageError
 from mmstvit.io.pickles import loads
-from mmstvit.io.roots import leads_outside, real_folders
+from mmstvit.io.roots import leads_outside, real_paths
 
 # Two runs of one second share mmengine's log.
 pytestmark = pytest.mark.filterwarnings('ignore:.*has been created')
@@ -292,7 +292,7 @@ def test_proposals_and_label_trees(mark, tmp_path):
     ],
 )
 def test_addresses_are_no_way_out(path, outside, tmp_path):
-    roots = real_folders([str(tmp_path), 's3://bucket/data/'])
+    roots = real_paths([str(tmp_path), 's3://bucket/data/'])
     path = path.replace('{root}', str(tmp_path))
     assert (leads_outside(path, roots) is not None) is outside
 
@@ -301,7 +301,7 @@ def test_the_same_name_in_another_working_folder(tmp_path, monkeypatch):
     for folder in ('first', 'second'):
         (tmp_path / folder / 'data').mkdir(parents=True)
         monkeypatch.chdir(tmp_path / folder)
-        assert leads_outside('data/image.png', real_folders(['data'])) is None
+        assert leads_outside('data/image.png', real_paths(['data'])) is None
 
 
 def test_folder_named_like_a_scheme_is_no_way_out(tmp_path):
