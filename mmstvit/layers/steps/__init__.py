@@ -11,6 +11,8 @@ from .ats import ats
 from .base import Network, ReducingStep, SelfAttention, Step
 from .controls import grid_pool, random
 from .dpcknn import dpcknn
+from .dtem import dtem
+from .dynamicvit import dynamicvit
 from .evit import evit, topk
 from .expedite import expedite
 from .pitome import pitome
@@ -33,7 +35,11 @@ METHODS: dict[str, Callable[..., list[Step]]] = {
     'RepresentationShift': representation_shift,
     'Random': random,
     'GridPool': grid_pool,
+    'DTEM': dtem,
+    'DynamicViT': dynamicvit,
 }
+# Those with weights of their own, which need training.
+TRAINED = ('STGM', 'DTEM', 'DynamicViT')
 
 
 def build_steps(reduce: dict | None, network: Network) -> list[Step]:

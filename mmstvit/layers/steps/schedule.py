@@ -66,6 +66,7 @@ def plan(
     unit: str = 'keep_rate',
     last: Step | None = None,
     to: int | None = None,
+    weights: bool = False,
 ) -> list[Step]:
     """Return one step for each block, from the amount that is given in one of three ways.
 
@@ -82,6 +83,8 @@ def plan(
             ones removing more, or one ``'keep_rate'``.
         last: the step of the last block, where it is another.
         to: ``r`` changes linearly from the first block to this in the last.
+        weights: whether the steps have weights: with one number they stay where nothing is reduced, so that the
+            weights are the same whatever it is.
 
     Raises:
         ValueError: none is given or more than one, or one that cannot be.
@@ -99,7 +102,11 @@ def plan(
         amounts = [Amount(**{name: number}) for number in numbers]
         if last is not None and amounts[-1] != idle:
             raise ValueError(f'{name}={value} reduces in the last block, where the tokens are put back')
-        steps = [SelfAttention() if amount == idle else make(i, amounts) for i, amount in enumerate(amounts)]
+        stay = used if weights and isinstance(value, (int, float)) else ()
+        steps = [
+            SelfAttention() if amount == idle and i not in stay else make(i, amounts)
+            for i, amount in enumerate(amounts)
+        ]
         return steps if last is None else [*steps[:-1], last]
 
     if name != 'budget':
