@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .matching import bipartite_soft_matching, interleave
-from .reduction import Reduction
+from .reduction import Reduction, one_hot
 
 
 def relaxed_matching(metric: Tensor, r: int, num_prefix: int = 0, temperature: float = 0.1) -> Reduction:
@@ -41,7 +41,11 @@ def relaxed_matching(metric: Tensor, r: int, num_prefix: int = 0, temperature: f
     part = ((best - threshold) / temperature).sigmoid().masked_fill(merged, 1)
     shared = F.pad((similarity / temperature).softmax(dim=-1), (num_kept - odd.shape[1], 0))
     own = (1 - part) * own + part * shared
-    share = torch.cat((prefix, interleave(*((own, odd_rows) if even_first else (odd_rows, own)))), dim=1)
+    return sharing(torch.cat((prefix, interleave(*((own, odd_rows) if even_first else (odd_rows, own)))), dim=1))
+
+
+def sharing(share: Tensor) -> Reduction:
+    """Return the reduction of a token map (B, N, M): how much of each token goes to each of those after it."""
 
     def merge(x: Tensor) -> Tensor:
         return share.transpose(1, 2).to(x.dtype) @ x
@@ -50,3 +54,43 @@ def relaxed_matching(metric: Tensor, r: int, num_prefix: int = 0, temperature: f
         return share.to(x.dtype) @ x
 
     return Reduction(merge, unmerge)
+
+
+def above(score: Tensor, threshold: Tensor, temperature: float) -> Tensor:
+    """Return 1 where a score is above a threshold and 0 elsewhere, with the gradients of a sigmoid (straight through).
+
+    Args:
+        score: of any shape.
+        threshold: broadcast to it.
+        temperature: of the sigmoid.
+    """
+    soft = ((score - threshold) / temperature).sigmoid()
+    return soft - soft.detach() + (score > threshold)  # in this order it is exactly 0 or 1
+
+
+def threshold_matching(
+    metric: Tensor, threshold: Tensor, there: Tensor, num_prefix: int = 0, temperature: float = 0.1
+) -> Tensor:
+    """Merge each token at an even place whose match at an odd place is similar enough, while all stay in their places.
+
+    "Learned Thresholds Token Merging and Pruning for Vision Transformers" (LTMP), arXiv 2307.10780: pairs are those of
+    :func:`.bipartite_soft_matching`, merged where their similarity is above a threshold, see :func:`above`.
+
+    Args:
+        metric: (B, N, D), what similarity (the cosine) is taken of.
+        threshold: (1,).
+        there: (B, N), which tokens count; the others are never merged.
+        num_prefix: tokens at the front that are never merged.
+        temperature: of the gradients.
+
+    Returns:
+        The token map (B, N, N), with gradients: in its diagonal, 0 for tokens that were merged.
+    """
+    metric = F.normalize(metric.float(), dim=-1)
+    places = torch.arange(metric.shape[1], device=metric.device)
+    even, odd = (places >= num_prefix) & (places % 2 == 0), (places >= num_prefix) & (places % 2 == 1)
+    similarity = metric @ metric.transpose(1, 2)
+    pairs = (even[:, None] & odd) & (there[..., None] & there[:, None])  # (B, N, N)
+    best, match = similarity.masked_fill(~pairs, -torch.inf).max(dim=-1)
+    merged = above(best, threshold, temperature)[..., None]
+    return (1 - merged) * one_hot(places, len(places)) + merged * one_hot(match, len(places))

@@ -22,8 +22,8 @@ class Tokens(NamedTuple):
         proportional: whether a token that stands for several patches weighs as those do in attention.
         dropped: the last values of tokens that were dropped, at the places of their patches and zeros elsewhere, where
             they are to be put back; else ``None``.
-        kept: of a method that learns how many tokens it keeps, in training: the share of the image's tokens that is
-            there after each layer that reduces, (B,) each, with gradients.
+        kept: of a method that learns how many tokens it keeps, in training: after each layer that reduces, 1 for each
+            token that is there and 0 for one that is hidden, (B, N) without prefix tokens, with gradients.
     """
 
     x: Tensor

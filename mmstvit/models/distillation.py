@@ -14,9 +14,11 @@ from torch import Tensor
 from ..functional.reduction import compose
 from ..layers.adapters import transformer_of
 from ..layers.encoder import Encoder
-from ..layers.steps.base import Amount
+from ..layers.steps.base import Amount, Counts, Network, ReducingStep, SelfAttention, Step
 from ..layers.steps.dtem import MatchingEmbedding
 from ..layers.steps.dynamicvit import Predictor
+from ..layers.steps.ltmp import LTMP, Thresholds
+from ..layers.steps.schedule import block_multiply_adds, multiply_add_share
 from ..layers.tokens import Tokens
 from ..registry import MODELS
 from .reduction import TokenReduction
@@ -26,6 +28,7 @@ _PARTS = {
     'norms': ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm), 'norm layers'),
     'embedding': ((MatchingEmbedding,), 'embedding of reduce=dict(type="DTEM")'),
     'predictors': ((Predictor,), 'predictors of reduce=dict(type="DynamicViT")'),
+    'thresholds': ((Thresholds,), 'thresholds of reduce=dict(type="LTMP")'),
 }
 LEARN = ('all', *_PARTS)
 
@@ -87,26 +90,42 @@ def token_error(student: Tokens, teacher: Tensor) -> Tensor:
 
 def learns_amount(reduction: TokenReduction) -> bool:
     """Return whether a reduction learns how many tokens it keeps."""
-    return any(step.learns_amount for step in reduction.transformer.steps)
+    return any(step.learns_amount for step in reduction.steps)
 
 
 def amount_error(reduction: TokenReduction, kept: Sequence[Tensor]) -> Tensor:
     """Return how far a reduction that learns how many tokens it keeps is from the amount of its options.
 
-    "DynamicViT", arXiv 2106.02034, section 3.4: ``sum_l mean_b (kept_bl - planned_l)^2``, shares of the image's tokens
-    after each layer l that reduces.
+    Of thresholds, ``(cost - target)^2`` with the shares of the multiply-adds that the images cost, on average, and that
+    the options say ("Learned Thresholds Token Merging and Pruning", arXiv 2307.10780, section 3.4). Of predictors,
+    ``sum_l mean_b (kept_bl - planned_l)^2``, in shares of the image's tokens after each layer l that reduces
+    ("DynamicViT", arXiv 2106.02034, section 3.4).
 
     Args:
         reduction: of the student.
         kept: its :attr:`.Tokens.kept`.
     """
-    steps, first = reduction.transformer.steps, math.prod(reduction.transformer.network.grid)
+    network, shares = reduction.transformer.network, [there.mean(dim=1) for there in kept]  # (B,) each
+    reducing = [step for step in reduction.steps if step.learns_amount and step.amount != Amount()]
+    if any(isinstance(step, LTMP) for step in reducing):
+        plan = [ReducingStep(step.amount) if step in reducing else SelfAttention() for step in reduction.steps]
+        return (_cost(network, reduction.steps, reducing, shares) - multiply_add_share(network, plan)).square()
     planned = [
-        count / first
-        for step, count in zip(steps, reduction.tokens, strict=True)
-        if step.learns_amount and step.amount != Amount()
+        count / math.prod(network.grid)
+        for step, count in zip(reduction.steps, reduction.tokens, strict=True)
+        if step in reducing
     ]
-    return sum((share - plan).square().mean() for share, plan in zip(kept, planned, strict=True))
+    return sum((share - plan).square().mean() for share, plan in zip(shares, planned, strict=True))
+
+
+def _cost(network: Network, steps: Sequence[Step], reducing: Sequence[Step], shares: Sequence[Tensor]) -> Tensor:
+    """Return the share of the multiply-adds, the mean over images, from the tokens after each layer that reduces."""
+    total, left = math.prod(network.grid), iter(shares)
+    dense, cost, count = block_multiply_adds(network, Counts(total, total, total)), 0, total
+    for step in steps:
+        after = total * next(left) if step in reducing else count
+        cost, count = cost + block_multiply_adds(network, Counts(count, after, after)), after
+    return (cost / (dense * len(steps))).mean()
 
 
 @contextmanager
@@ -157,7 +176,7 @@ def freeze_but(model: nn.Module, learn: str) -> None:
     Args:
         model: changed in place.
         learn: ``'all'``, which freezes none; ``'norms'``, weights and biases of norm layers; or the weights of a method
-            of reducing tokens: ``'embedding'`` or ``'predictors'``.
+            of reducing tokens: ``'embedding'``, ``'predictors'`` or ``'thresholds'``.
 
     Raises:
         ValueError: an unknown name, or the model has no such parameters.

@@ -48,7 +48,8 @@ class DistilledClassifier(ImageClassifier):
         budget: (least, most) share of the multiply-adds of the dense layers, of which one is drawn for each training
             step, so that one checkpoint serves all of them; ``None`` for the amount of the config throughout.
         learn: what is learnt: ``'all'``; ``'norms'``, weights and biases of the norm layers alone; or, of methods that
-            have weights, those alone: ``'embedding'`` of DTEM, ``'predictors'`` of DynamicViT.
+            have weights, those alone: ``'embedding'`` of DTEM, ``'predictors'`` of DynamicViT, ``'thresholds'`` of
+            LTMP.
         logit_weight: of the divergence of the logits.
         temperature: of both softmaxes in it.
         token_weight: of the error of the last layer's tokens.

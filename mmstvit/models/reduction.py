@@ -12,7 +12,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from ..layers.adapters import OwnTransformer, Transformer, transformer_of
 from ..layers.steps import METHODS, TRAINED, SelfAttention, Step, build_steps
-from ..layers.steps.schedule import AMOUNTS, multiply_adds, tokens_per_block
+from ..layers.steps.schedule import AMOUNTS, multiply_add_share, tokens_per_block
 from ..registry import MODELS
 
 
@@ -159,15 +159,12 @@ class TokenReduction:
         options: of the method.
 
     Attributes:
-        tokens: that leave each block at the image size that the model is made for, without prefix tokens.
-        share: the multiply-adds of its blocks, in those without reduction.
+        steps: one for each block.
         weights: of the method, parts of a step by their names, by the number of the block.
     """
 
     def __init__(self, transformer: Transformer | OwnTransformer, method: str, options: dict[str, Any]) -> None:
-        vars(self).update(
-            transformer=transformer, method=method, options=dict(options), tokens=[], share=1.0, weights={}
-        )
+        vars(self).update(transformer=transformer, method=method, options=dict(options), steps=[], weights={})
 
     def apply(self, **options: Any) -> None:
         """Change options, one of ``r``, ``keep_rate`` and ``budget`` taking the place of another.
@@ -183,12 +180,7 @@ class TokenReduction:
             steps = build_steps(dict(type=self.method, **chosen), transformer.network)
         transformer.check(steps)
         weights = self._take_over(steps)
-        vars(self).update(
-            options=chosen,
-            tokens=tokens_per_block(transformer.network, steps),
-            share=_share(transformer, steps),
-            weights=weights,
-        )
+        vars(self).update(options=chosen, steps=steps, weights=weights)
         transformer.restore()
         if not all(type(step) is SelfAttention for step in steps):  # else the blocks run as they are
             transformer.run(steps)
@@ -196,7 +188,7 @@ class TokenReduction:
     def _take_over(self, steps: Sequence[Step]) -> dict[int, dict[str, nn.Module]]:
         """Give new steps the weights of those before them, and return them."""
         weights = {i: parts for i, step in enumerate(steps) if (parts := dict(step.named_children()))}
-        if self.weights and _shapes(self.weights) != _shapes(weights):
+        if self.weights and str(self.weights) != str(weights):  # by sizes
             raise ValueError(
                 f'{self.method} has weights for the blocks {[*self.weights]}, which do not fit these options: build '
                 'the network with them'
@@ -216,6 +208,16 @@ class TokenReduction:
         self.apply(**{name: value})
 
     @property
+    def tokens(self) -> list[int]:
+        """Tokens that leave each block at the image size that the model is made for, without prefix tokens."""
+        return tokens_per_block(self.transformer.network, self.steps)
+
+    @property
+    def share(self) -> float:
+        """The multiply-adds of the blocks, in those without reduction."""
+        return multiply_add_share(self.transformer.network, self.steps)
+
+    @property
     def summary(self) -> str:
         """What is reduced, in a line."""
         options = ', '.join(f'{name}={value!r}' for name, value in self.options.items())
@@ -224,17 +226,3 @@ class TokenReduction:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.summary})'
-
-
-def _shapes(weights: dict[int, dict[str, nn.Module]]) -> dict[int, list]:
-    return {
-        i: [(name, value.shape) for part in parts.values() for name, value in part.state_dict().items()]
-        for i, parts in weights.items()
-    }
-
-
-def _share(transformer: Transformer | OwnTransformer, steps: Sequence[Step]) -> float:
-    """Return the multiply-adds of the blocks, in those of the plain transformer."""
-    network = transformer.network
-    plain = multiply_adds(network, [SelfAttention() for _ in steps])
-    return sum(multiply_adds(network, steps)) / sum(plain)

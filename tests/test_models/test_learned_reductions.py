@@ -9,7 +9,12 @@ from test_distillation import IMAGES, OWN, THEIRS, config, losses
 from mmstvit import get_model, reduce_
 from mmstvit.functional.matching import bipartite_soft_matching
 from mmstvit.functional.soft_matching import relaxed_matching
+from mmstvit.layers.block import TransformerBlock
+from mmstvit.layers.layout import WholeImage
 from mmstvit.layers.steps import Network, build_steps
+from mmstvit.layers.steps.base import Amount
+from mmstvit.layers.steps.ltmp import LTMP
+from mmstvit.layers.tokens import Tokens
 from mmstvit.models.distillation import last_tokens
 from mmstvit.models.reduction import reduction_of, restore_
 
@@ -19,8 +24,9 @@ pytest.importorskip('mmpretrain')
 LEARNED = {
     'DTEM': (dict(r=3), 'embedding', 'embedding'),
     'DynamicViT': (dict(keep_rate=0.6), 'predictors', 'predictor'),
+    'LTMP': (dict(keep_rate=0.8), 'thresholds', 'thresholds'),
 }
-BLOCKS = {'DTEM': {0, 1, 2, 3}, 'DynamicViT': {1, 2, 3}}
+BLOCKS = {'DTEM': {0, 1, 2, 3}, 'DynamicViT': {1, 2, 3}, 'LTMP': {0, 1, 2, 3}}
 CLASS_TOKEN = dict(OWN, with_cls_token=True, out_type='cls_token')
 BACKBONES = dict(mmstvit=CLASS_TOKEN, mmpretrain=THEIRS)
 
@@ -90,8 +96,6 @@ def test_network_of_another_library_is_ours(dense, method):
         for name, module in part.items():
             getattr(own.encoder.steps[int(number)], name).load_state_dict(module.state_dict())
     tokens = torch.randn(2, 17, 16, generator=torch.Generator().manual_seed(1))
-    from mmstvit.layers.layout import WholeImage
-
     for training in (False, True):
         outs = []
         for model, run in ((own, own.encoder), (other, None)):
@@ -115,10 +119,13 @@ def test_only_what_learn_says_is_learnt(dense, method, library):
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     sum(value for name, value in losses(model).items() if 'loss' in name).backward()
     learnt = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert learnt == step_names(model, method)
+    buffers = {name for name, _ in model.named_buffers() if '.thresholds.removed' in name}  # a mean, as of batch norm
+    assert learnt == step_names(model, method) & {name for name, _ in model.named_parameters()}
     assert all(parameter.grad.any() for parameter in model.parameters() if parameter.requires_grad)
     optimizer.step()
-    assert {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])} == learnt
+    assert {
+        name for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+    } == learnt | buffers
 
 
 # ------------------------------------------------------------------------------------------------------------ DTEM
@@ -198,7 +205,8 @@ def reducing(model):
 
 
 @pytest.mark.parametrize('pooled', [False, True])
-def test_hidden_tokens_are_as_if_dropped(dense, pooled):
+def test_hidden_tokens_are_as_if_dropped(dense, pooled, monkeypatch):
+    monkeypatch.setattr('mmstvit.layers.steps.hiding.FLOOR', 1e-6)
     model = student(dense, 'DynamicViT')
     model.backbone.out_type = 'avg_featmap' if pooled else 'cls_token'
     for step, kept in zip(reducing(model), (10, 6, 4), strict=True):
@@ -207,7 +215,7 @@ def test_hidden_tokens_are_as_if_dropped(dense, pooled):
         hidden, dropped = (model.train(mode).extract_feat(IMAGES / 255)[0] for mode in (True, False))
     assert torch.allclose(hidden, dropped, atol=1e-4)
     soft, hard = outputs
-    assert [float(share[0]) for share in soft.kept] == pytest.approx([10 / 16, 6 / 16, 4 / 16], abs=1e-5)
+    assert [there[0].sum() for there in soft.kept] == [10, 6, 4]
     ones = [tokens._replace(x=torch.ones_like(tokens.x)).unmerge() for tokens in outputs]
     assert torch.equal(*ones) and ones[0].sum() == len(IMAGES) * 5 * 16  # the class token and four patches
 
@@ -237,8 +245,8 @@ def test_error_of_the_amount(dense):
     with last_tokens(model) as outputs:
         model.extract_feat(data['inputs'])
     expected = 0.0
-    for share, planned in zip(outputs[0].kept, (10, 6, 4), strict=True):
-        expected += 2 * sum((s.item() - planned / 16) ** 2 for s in share) / len(share)
+    for there, planned in zip(outputs[0].kept, (10, 6, 4), strict=True):
+        expected += 2 * sum((row.sum().item() / 16 - planned / 16) ** 2 for row in there) / len(there)
     assert found['loss_cost'].item() == pytest.approx(expected, rel=1e-4) and expected > 1e-3
     found['loss_cost'].backward()
     assert all(p.grad.any() for step in reducing(model) for p in step.predictor.parameters())
@@ -273,6 +281,89 @@ def test_resumed_training_goes_on(dense):
         assert any(not torch.equal(value, kept[0][name]) for name, value in model.state_dict().items())
 
 
+# ------------------------------------------------------------------------------------------------------------ LTMP
+def test_thresholds_in_training_are_the_numbers_of_the_test():
+    """A step that hides what is over its thresholds, and one that removes as many, of the equations."""
+    torch.manual_seed(0)
+    block, step = TransformerBlock(12, 3, 24), LTMP(Amount(keep_rate=0.5), 0.1)
+    size = torch.randint(1, 3, (1, 25, 1)).float()
+    tokens = Tokens(torch.randn(1, 25, 12), WholeImage((4, 6), torch.device('cpu'), 1), size=size)
+    step.thresholds.merge.data.fill_(0.6)
+    step.thresholds.prune.data.fill_(0.9)
+    counted = []
+    step.thresholds.count = lambda *masks: counted.extend(int(mask.sum()) for mask in masks)
+    soft = step.train()(block, tokens)
+    before, merged, after = counted
+    assert before == 24 > merged > after > 0 and after == soft.kept[0].sum()
+    step.eval().thresholds.shares = (1 - merged / 24, 1 - after / merged)
+    hard = step(block, tokens)
+    there = torch.cat((torch.zeros(1), soft.kept[0][0])) > 0.5
+    places = [0, *(i for i in range(2, 25, 2) if there[i]), *(i for i in range(1, 25, 2) if there[i])]
+    assert torch.allclose(hard.x, soft.x[:, places], atol=1e-5) and torch.equal(hard.size, soft.size[:, places])
+    ones = [t._replace(x=torch.ones_like(t.x)).unmerge() for t in (hard, soft)]
+    assert torch.equal(*ones) and not ones[0].all()  # the same patches are lost
+
+    q, k, _ = block.attn.qkv(block.norm1(tokens.x)).unflatten(-1, (3, 3, 4)).permute(2, 0, 3, 1, 4)
+    logits = q @ k.transpose(-1, -2) / 2 + size.log()[..., 0]
+    score, unit = logits.softmax(-1).mean(dim=(0, 1)).sum(dim=0), k.mean(dim=1)[0]
+    unit = unit / unit.norm(dim=-1, keepdim=True)
+    members = {i: [i] for i in range(1, 25)}
+    for i in range(2, 25, 2):
+        similar = {j: float(unit[i] @ unit[j]) for j in range(1, 25, 2)}
+        match = max(similar, key=similar.get)
+        if similar[match] > 0.6:
+            members[match] += members.pop(i)
+    mean = {j: sum(size[0, i, 0] * score[i] for i in m) / sum(size[0, i, 0] for i in m) for j, m in members.items()}
+    assert sorted(places[1:]) == sorted(j for j, value in mean.items() if value > 0.9)
+
+
+def test_cost_is_that_of_the_tokens(dense):
+    """(cost - target)^2: 4 n C^2 + 2 n^2 C + 4 m C^2 of each block over the same with all 17 tokens, the mean."""
+    model = student(dense, 'LTMP', reduce=dict(temperature=0.2))
+    for step in model.backbone.encoder.steps:
+        step.thresholds.merge.data.fill_(0.7)
+    found = losses(model)
+    data = model.data_preprocessor(dict(inputs=IMAGES), False)
+    with last_tokens(model) as outputs:
+        model.extract_feat(data['inputs'])
+    cost = []
+    for b in range(len(IMAGES)):
+        counts = [16, *(int(there[b].sum()) for there in outputs[0].kept)]
+        both = [(1 + n, 1 + m) for n, m in zip(counts, counts[1:], strict=False)]
+        cost.append(sum(4 * n * 16**2 + 2 * n**2 * 16 + 4 * m * 16**2 for n, m in both))
+    dense_cost = 4 * (4 * 17 * 16**2 + 2 * 17**2 * 16 + 4 * 17 * 16**2)
+    pairs = ((16, 13), (13, 11), (11, 9), (9, 8))  # planned
+    target = sum(4 * (1 + n) * 16**2 + 2 * (1 + n) ** 2 * 16 + 4 * (1 + m) * 16**2 for n, m in pairs)
+    expected = 2 * (sum(cost) / len(cost) / dense_cost - target / dense_cost) ** 2
+    assert found['loss_cost'].item() == pytest.approx(expected, rel=1e-3) and expected > 1e-4
+    found['loss_cost'].backward()
+    too_dear = 1 if sum(cost) / len(cost) > target else -1
+    for step in model.backbone.encoder.steps:
+        assert too_dear * step.thresholds.merge.grad > 0 > too_dear * step.thresholds.prune.grad
+
+
+def test_amounts_that_were_learnt_are_those_of_the_test(dense):
+    model = student(dense, 'LTMP')
+    thresholds = model.backbone.encoder.steps[0].thresholds
+    before = thresholds.removed.clone()
+    masks = [torch.tensor([[1.0] * 16]), torch.tensor([[1.0] * 8 + [0.0] * 8]), torch.tensor([[1.0] * 6 + [0.0] * 10])]
+    for _ in range(300):
+        thresholds.count(*masks)
+    assert torch.allclose(thresholds.removed, torch.tensor([0.5, 0.25]), atol=0.01)
+    assert not torch.allclose(before, thresholds.removed, atol=0.1)
+    planned = reduction_of(model).share
+    model.eval()
+    assert reduction_of(model).tokens[0] == 6 and reduction_of(model).share < planned
+    other = student(dense, 'LTMP')
+    other.load_state_dict(model.state_dict())
+    assert reduction_of(other).tokens == reduction_of(model).tokens
+    wrong = get_model(config(CLASS_TOKEN, dict(type='LTMP', keep_rate=0.7), teacher_ckpt='x.pth', cost_weight=1.0))
+    with pytest.raises(RuntimeError, match=r'steps.0.thresholds were learnt to keep 0.800 of the tokens, and the opt'):
+        wrong.load_state_dict(model.state_dict())
+    with pytest.raises(ValueError, match='LTMP has weights for the blocks'):
+        reduction_of(model).keep_rate = 0.7
+
+
 # --------------------------------------------------------------------------------------------------------- refusals
 @every_method
 def test_reduce_says_that_it_needs_training(method):
@@ -297,13 +388,16 @@ def test_reduce_says_that_it_needs_training(method):
         ('DTEM', dict(cost_weight=1.0), 'cost_weight=1.0 has no effect: no method'),
         ('DynamicViT', dict(cost_weight=-1.0), 'cost_weight=-1.0 must be at least 0'),
         ('DynamicViT', dict(budget=(0.5, 1.0)), 'DynamicViT learns one amount, that of its options: leave it out'),
+        ('LTMP', dict(learn='predictors'), "learn='predictors': the model has no predictors"),
+        ('LTMP', dict(reduce=dict(temperature=0)), 'temperature=0 must be above 0'),
+        ('LTMP', dict(budget=(0.5, 1.0)), 'LTMP learns one amount'),
         ('DTEM', dict(reduce=dict(dims=0)), 'dims=0 and temperature=0.1 must be above 0'),
     ],
 )
 def test_refused_in_a_line(method, options, line):
     options = dict(options)
     reduce = dict(type=method, **LEARNED.get(method, (dict(r=2),))[0], **options.pop('reduce', {}))
-    weight = {} if 'cost_weight' in options or method != 'DynamicViT' else dict(cost_weight=2.0)
+    weight = {} if 'cost_weight' in options or method in ('ToMe', 'DTEM') else dict(cost_weight=2.0)
     with pytest.raises(ValueError, match=line) as error:
         get_model(config(CLASS_TOKEN, reduce, teacher_ckpt='dense.pth', **weight, **options))
     assert '\n' not in str(error.value)

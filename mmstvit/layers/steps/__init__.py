@@ -15,6 +15,7 @@ from .dtem import dtem
 from .dynamicvit import dynamicvit
 from .evit import evit, topk
 from .expedite import expedite
+from .ltmp import ltmp
 from .pitome import pitome
 from .representation_shift import representation_shift
 from .stgm import Generation, Recovery, Refinement, TokenMapStep, stgm
@@ -37,9 +38,10 @@ METHODS: dict[str, Callable[..., list[Step]]] = {
     'GridPool': grid_pool,
     'DTEM': dtem,
     'DynamicViT': dynamicvit,
+    'LTMP': ltmp,
 }
 # Those with weights of their own, which need training.
-TRAINED = ('STGM', 'DTEM', 'DynamicViT')
+TRAINED = ('STGM', 'DTEM', 'DynamicViT', 'LTMP')
 
 
 def build_steps(reduce: dict | None, network: Network) -> list[Step]:

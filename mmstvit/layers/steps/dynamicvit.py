@@ -8,14 +8,13 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...functional.reduction import Reduction, selection_of
+from ...functional.reduction import selection_of
 from ...functional.windows import Size
 from ..tokens import Tokens
 from .base import Amount, Counts, Network, ReducingStep, Step
 from .drop import best
+from .hiding import hide
 from .schedule import plan
-
-_FLOOR = 1e-6  # what a dropped token weighs in training: its gradient is that of the weight, and log 0 has none
 
 
 class Predictor(nn.Module):
@@ -93,16 +92,10 @@ class DynamicViT(ReducingStep):
     def _hide(self, tokens: Tokens, logits: Tensor) -> Tokens:
         """Draw which tokens are kept, and give the others a size near 0."""
         prefix = tokens.layout.num_prefix
-        size = F.pad(F.gumbel_softmax(logits, hard=True)[..., :1], (0, 0, prefix, 0), value=1)
-        size = size if tokens.size is None else size * tokens.size
-        there = (size > 0.5).detach()
-        size = size.where(there, size - size.detach() + _FLOOR)
-
-        def mask(x: Tensor) -> Tensor:
-            return x * there
-
-        share = size[:, prefix:, 0].mean(dim=1)
-        return tokens._replace(size=size, trace=(*tokens.trace, Reduction(mask, mask)), kept=(*tokens.kept, share))
+        kept = F.gumbel_softmax(logits, hard=True)[..., 0]
+        kept = kept * tokens.kept[-1] if tokens.kept else kept
+        size = F.pad(kept, (prefix, 0), value=1)[..., None]
+        return hide(tokens._replace(kept=(*tokens.kept, kept)), size)
 
 
 def dynamicvit(network: Network, blocks: Sequence[int] | None = None, **amount: Any) -> list[Step]:

@@ -41,6 +41,11 @@ def multiply_adds(network: Network, steps: Sequence[Step], grid: Size | None = N
     return [block_multiply_adds(network, counts) for counts in _counts(network, steps, grid)]
 
 
+def multiply_add_share(network: Network, steps: Sequence[Step]) -> float:
+    """Return the multiply-adds of all blocks, in those of the plain transformer, at the network's own image size."""
+    return sum(multiply_adds(network, steps)) / sum(multiply_adds(network, [SelfAttention()] * network.num_layers))
+
+
 def block_multiply_adds(network: Network, counts: Counts) -> int:
     """Return the multiply-adds of one block for one image with so many tokens in it, see :func:`multiply_adds`."""
     width, hidden = network.embed_dims, round(network.mlp_ratio * network.embed_dims)
