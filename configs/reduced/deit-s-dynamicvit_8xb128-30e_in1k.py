@@ -6,6 +6,5 @@ model = dict(
     backbone=dict(reduce=dict(_delete_=True, type='DynamicViT', keep_rate=0.7)),
     budget=None,
     logit_weight=0.5,
-    token_weight=0.5,
     cost_weight=2.0,
 )
