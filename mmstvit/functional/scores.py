@@ -19,6 +19,23 @@ def class_attention(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
     return (logits if bias is None else logits + bias).softmax(dim=-1)
 
 
+def attention_received(q: Tensor, k: Tensor, bias: Tensor | None = None, there: Tensor | None = None) -> Tensor:
+    """Return the attention that each token gets from the others, the mean over heads and queries, times their number.
+
+    Args:
+        q: queries (B, heads, N, D).
+        k: keys (B, heads, N, D).
+        bias: added to the logits, broadcast to (B, heads, N, N).
+        there: (B, N), which queries count; ``None`` for all.
+
+    Returns:
+        (B, N) in float32, 1 on average.
+    """
+    logits = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
+    weights = (logits if bias is None else logits + bias).softmax(dim=-1).mean(dim=1)
+    return weights.sum(dim=1) if there is None else (weights * there[..., None]).sum(dim=1)
+
+
 def sample_inverse(score: Tensor, num_samples: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sample tokens evenly in the cumulative sum of their scores, as in "Adaptive Token Sampling".
 

@@ -22,6 +22,8 @@ class Tokens(NamedTuple):
         proportional: whether a token that stands for several patches weighs as those do in attention.
         dropped: the last values of tokens that were dropped, at the places of their patches and zeros elsewhere, where
             they are to be put back; else ``None``.
+        kept: of a method that learns how many tokens it keeps, in training: after each layer that reduces, 1 for each
+            token that is there and 0 for one that is hidden, (B, N) without prefix tokens, with gradients.
     """
 
     x: Tensor
@@ -31,6 +33,7 @@ class Tokens(NamedTuple):
     trace: tuple[Reduction, ...] = ()
     proportional: bool = True
     dropped: Tensor | None = None
+    kept: tuple[Tensor, ...] = ()
 
     @property
     def key_bias(self) -> Tensor | None:

@@ -1,5 +1,6 @@
 """Knowledge distillation of a network with fewer tokens from the dense one: losses, budgets, and what is learnt."""
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +14,23 @@ from torch import Tensor
 from ..functional.reduction import compose
 from ..layers.adapters import transformer_of
 from ..layers.encoder import Encoder
+from ..layers.steps.base import Amount, Counts, Network, ReducingStep, SelfAttention, Step
+from ..layers.steps.dtem import MatchingEmbedding
+from ..layers.steps.dynamicvit import Predictor
+from ..layers.steps.ltmp import LTMP, Thresholds
+from ..layers.steps.schedule import block_multiply_adds, multiply_add_share
 from ..layers.tokens import Tokens
 from ..registry import MODELS
+from .reduction import TokenReduction
 
-LEARN = ('all', 'norms')
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+# What is learnt, the modules that it is of, and where those come from.
+_PARTS = {
+    'norms': ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm), 'norm layers'),
+    'embedding': ((MatchingEmbedding,), 'embedding of reduce=dict(type="DTEM")'),
+    'predictors': ((Predictor,), 'predictors of reduce=dict(type="DynamicViT")'),
+    'thresholds': ((Thresholds,), 'thresholds of reduce=dict(type="LTMP")'),
+}
+LEARN = ('all', *_PARTS)
 
 
 @MODELS.register_module()
@@ -75,6 +88,46 @@ def token_error(student: Tokens, teacher: Tensor) -> Tensor:
     return (error * there).sum() / there.sum()
 
 
+def learns_amount(reduction: TokenReduction) -> bool:
+    """Return whether a reduction learns how many tokens it keeps."""
+    return any(step.learns_amount for step in reduction.steps)
+
+
+def amount_error(reduction: TokenReduction, kept: Sequence[Tensor]) -> Tensor:
+    """Return how far a reduction that learns how many tokens it keeps is from the amount of its options.
+
+    Of thresholds, ``(cost - target)^2`` with the shares of the multiply-adds that the images cost, on average, and that
+    the options say ("Learned Thresholds Token Merging and Pruning", arXiv 2307.10780, section 3.4). Of predictors,
+    ``sum_l mean_b (kept_bl - planned_l)^2``, in shares of the image's tokens after each layer l that reduces
+    ("DynamicViT", arXiv 2106.02034, section 3.4).
+
+    Args:
+        reduction: of the student.
+        kept: its :attr:`.Tokens.kept`.
+    """
+    network, shares = reduction.transformer.network, [there.mean(dim=1) for there in kept]  # (B,) each
+    reducing = [step for step in reduction.steps if step.learns_amount and step.amount != Amount()]
+    if any(isinstance(step, LTMP) for step in reducing):
+        plan = [ReducingStep(step.amount) if step in reducing else SelfAttention() for step in reduction.steps]
+        return (_cost(network, reduction.steps, reducing, shares) - multiply_add_share(network, plan)).square()
+    planned = [
+        count / math.prod(network.grid)
+        for step, count in zip(reduction.steps, reduction.tokens, strict=True)
+        if step in reducing
+    ]
+    return sum((share - plan).square().mean() for share, plan in zip(shares, planned, strict=True))
+
+
+def _cost(network: Network, steps: Sequence[Step], reducing: Sequence[Step], shares: Sequence[Tensor]) -> Tensor:
+    """Return the share of the multiply-adds, the mean over images, from the tokens after each layer that reduces."""
+    total, left = math.prod(network.grid), iter(shares)
+    dense, cost, count = block_multiply_adds(network, Counts(total, total, total)), 0, total
+    for step in steps:
+        after = total * next(left) if step in reducing else count
+        cost, count = cost + block_multiply_adds(network, Counts(count, after, after)), after
+    return (cost / (dense * len(steps))).mean()
+
+
 @contextmanager
 def last_tokens(model: nn.Module) -> Iterator[list[Tokens | Tensor]]:
     """While it is open, the tokens that leave the last layer of a plain transformer are appended to a list.
@@ -122,7 +175,8 @@ def freeze_but(model: nn.Module, learn: str) -> None:
 
     Args:
         model: changed in place.
-        learn: ``'all'``, which freezes none, or ``'norms'``, weights and biases of norm layers.
+        learn: ``'all'``, which freezes none; ``'norms'``, weights and biases of norm layers; or the weights of a method
+            of reducing tokens: ``'embedding'``, ``'predictors'`` or ``'thresholds'``.
 
     Raises:
         ValueError: an unknown name, or the model has no such parameters.
@@ -131,8 +185,9 @@ def freeze_but(model: nn.Module, learn: str) -> None:
         raise ValueError(f'learn={learn!r} is unknown, choose from {LEARN}')
     if learn == 'all':
         return
-    learnt = {id(p) for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters()}
+    kinds, what = _PARTS[learn]
+    learnt = {id(p) for module in model.modules() if isinstance(module, kinds) for p in module.parameters()}
     if not learnt:
-        raise ValueError(f'learn={learn!r}: the model has no norm layers')
+        raise ValueError(f'learn={learn!r}: the model has no {what}')
     for parameter in model.parameters():
         parameter.requires_grad = parameter.requires_grad and id(parameter) in learnt

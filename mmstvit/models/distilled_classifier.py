@@ -14,7 +14,15 @@ from torch import Tensor
 from ..errors import UsageError
 from ..layers.options import check_idle
 from ..layers.tokens import Tokens
-from .distillation import drawn_budget, freeze_but, last_tokens, logit_divergence, token_error
+from .distillation import (
+    amount_error,
+    drawn_budget,
+    freeze_but,
+    last_tokens,
+    learns_amount,
+    logit_divergence,
+    token_error,
+)
 from .reduction import TokenReduction, reduction_of, restore_
 
 
@@ -22,7 +30,8 @@ class DistilledClassifier(ImageClassifier):
     """An ``ImageClassifier`` that learns from a teacher, the dense network, while a budget of tokens is drawn anew.
 
     The loss is the head's own plus ``logit_weight`` times :func:`.logit_divergence` plus ``token_weight`` times
-    :func:`.token_error`. Batch augmentations go on as usual: the teacher gets the mixed images.
+    :func:`.token_error`, plus ``cost_weight`` times :func:`.amount_error` for a method that learns how many tokens it
+    keeps. Batch augmentations go on as usual: the teacher gets the mixed images.
 
     The teacher is no part of the model: it is in evaluation mode, has no gradients, and is in no checkpoint, and is
     read when training starts, so that testing does not need its file. Checkpoints are those of the same config with
@@ -38,10 +47,13 @@ class DistilledClassifier(ImageClassifier):
             ``None`` for this very network without its reduction.
         budget: (least, most) share of the multiply-adds of the dense layers, of which one is drawn for each training
             step, so that one checkpoint serves all of them; ``None`` for the amount of the config throughout.
-        learn: what is learnt: ``'all'``, or ``'norms'``, weights and biases of the norm layers alone.
+        learn: what is learnt: ``'all'``; ``'norms'``, weights and biases of the norm layers alone; or, of methods that
+            have weights, those alone: ``'embedding'`` of DTEM, ``'predictors'`` of DynamicViT, ``'thresholds'`` of
+            LTMP.
         logit_weight: of the divergence of the logits.
         temperature: of both softmaxes in it.
         token_weight: of the error of the last layer's tokens.
+        cost_weight: of the error of the amount; a method that learns it needs one, and others take none.
         seed: of the budgets.
         **options: further ones of ``ImageClassifier``.
 
@@ -61,12 +73,13 @@ class DistilledClassifier(ImageClassifier):
         logit_weight: float = 1.0,
         temperature: float = 1.0,
         token_weight: float = 0.0,
+        cost_weight: float = 0.0,
         seed: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(backbone, neck, head, **options)
         weights = dict(logit_weight=logit_weight, token_weight=token_weight)
-        for name, weight in weights.items():
+        for name, weight in dict(weights, cost_weight=cost_weight).items():
             if not weight >= 0:
                 raise ValueError(f'{name}={weight} must be at least 0')
         if not temperature > 0:
@@ -83,6 +96,7 @@ class DistilledClassifier(ImageClassifier):
             raise ValueError('teacher_ckpt must name the checkpoint of the dense network')
         self.teacher_ckpt, self.teacher_config = teacher_ckpt, teacher_config
         self.logit_weight, self.temperature, self.token_weight = logit_weight, temperature, token_weight
+        self.cost_weight = self._checked_cost(cost_weight, budget)
         self.seed, self.budget = seed, None if budget is None else self._checked(budget)
         if teacher_ckpt and teacher_config is None and reduction_of(self) is None:
             raise ValueError('teacher_config must name the dense network: this one cannot do without its reduction')
@@ -92,6 +106,21 @@ class DistilledClassifier(ImageClassifier):
         freeze_but(self, learn)
         self._configured: dict[str, Any] | None = None  # options of the reduction, while a drawn budget is in place
         self._teacher: tuple[nn.Module, ...] = ()  # in a tuple: no submodule
+
+    def _checked_cost(self, weight: float, budget: Sequence[float] | None) -> float:
+        """Return the weight, which is above 0 where the amount is learnt and 0 where it is not."""
+        reduction = reduction_of(self)
+        learns = reduction is not None and learns_amount(reduction)
+        if learns and budget is not None:
+            raise ValueError(
+                f'budget={budget!r}: {reduction.method} learns one amount, that of its options: leave it out'
+            )
+        if learns != (weight > 0):
+            must = (
+                'must be above 0: the method learns how many tokens it keeps' if learns else 'has no effect: no method'
+            )
+            raise ValueError(f'cost_weight={weight} {must}')
+        return weight
 
     def _checked(self, budget: Sequence[float]) -> tuple[float, float]:
         """Return bounds that both can be kept."""
@@ -166,15 +195,18 @@ class DistilledClassifier(ImageClassifier):
             data_samples: with their labels, or scores of mixed ones.
 
         Returns:
-            The head's ``loss``; beside a teacher it is called ``loss_cls``, and ``loss_logits`` and ``loss_tokens``,
-            with their weights, come to it. For the log, the drawn ``budget``.
+            The head's ``loss``; beside other terms it is called ``loss_cls``, and ``loss_logits``, ``loss_tokens`` and
+            ``loss_cost``, with their weights, come to it. For the log, the drawn ``budget``.
         """
         drawn = {} if self.budget is None else dict(budget=inputs.new_tensor(self._draw_budget()))
         logits, tokens, feats = self._run(self, inputs)
         losses = {**self.head.loss(feats, data_samples), **drawn}
+        if self.teacher_ckpt or self.cost_weight:
+            losses['loss_cls'] = losses.pop('loss')  # mmengine's log has the sum under this name
+        if self.cost_weight:
+            losses['loss_cost'] = self.cost_weight * amount_error(reduction_of(self), tokens.kept)
         if not self.teacher_ckpt:
             return losses
-        losses['loss_cls'] = losses.pop('loss')  # mmengine's log has the sum under this name
         with torch.no_grad():
             dense_logits, dense_tokens, _ = self._run(self.teacher(), inputs)
         if self.logit_weight:
@@ -189,7 +221,7 @@ class DistilledClassifier(ImageClassifier):
 
     def _run(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor | None, Tokens | Tensor | None, tuple]:
         """Return logits and last tokens, each where it is needed, and what the head gets."""
-        if not self.token_weight:
+        if not (self.token_weight or self.cost_weight):
             feats, tokens = model.extract_feat(inputs), None
         else:
             with last_tokens(model) as outputs:

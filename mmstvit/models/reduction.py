@@ -3,18 +3,17 @@
 import ast
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 import torch.nn as nn
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
 from ..layers.adapters import OwnTransformer, Transformer, transformer_of
-from ..layers.steps import METHODS, SelfAttention, Step, build_steps
-from ..layers.steps.schedule import AMOUNTS, multiply_adds, tokens_per_block
+from ..layers.steps import METHODS, TRAINED, SelfAttention, Step, build_steps
+from ..layers.steps.schedule import AMOUNTS, multiply_add_share, tokens_per_block
 from ..registry import MODELS
-
-# Methods with parameters of their own: a state dict from before would not fit.
-_TRAINED = ('STGM',)
 
 
 def reduction_of(model: nn.Module) -> 'TokenReduction | None':
@@ -31,7 +30,7 @@ def methods_for(model: nn.Module) -> tuple[str, ...]:
         return ()
     names = []
     for name in METHODS:
-        if name in _TRAINED:
+        if name in TRAINED:
             continue
         try:
             transformer.check(build_steps(dict(type=name, keep_rate=0.5), transformer.network))
@@ -61,12 +60,34 @@ def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
     """
     if isinstance(getattr(model, 'reduction', None), TokenReduction):
         raise ValueError('the model is reduced already: change model.reduction, or call restore_(model) first')
-    names = {name.lower(): name for name in METHODS if name not in _TRAINED}
-    if method.lower() not in names:
-        raise ValueError(f'method={method!r} is unknown, choose from {tuple(names)}')
-    reduction = TokenReduction(transformer_of(model), names[method.lower()], options)
+    names = _names()
+    name = names.get(method.lower())
+    if name in TRAINED:
+        raise ValueError(
+            f'{name} has weights of its own, which need training: give it in a config, '
+            f'backbone=dict(type="mmstvit.Reduced", backbone=..., reduce=dict(type={name!r}, ...))'
+        )
+    if name is None:
+        raise ValueError(
+            f'method={method!r} is unknown, choose from {tuple(low for low in names if names[low] not in TRAINED)}'
+        )
+    return _reduce(model, name, options)
+
+
+def _names() -> dict[str, str]:
+    """Return the names of the methods for transformers that exist, by their lower case."""
+    return {name.lower(): name for name in METHODS if name != 'STGM'}
+
+
+def _reduce(model: nn.Module, method: str, options: dict[str, Any]) -> nn.Module:
+    """Reduce the tokens of a model; weights of the method become a part of it."""
+    reduction = TokenReduction(transformer_of(model), method, options)
     reduction.apply()
     model.reduction = reduction  # type: ignore[assignment]  # plain attribute of a module
+    known = {id(module) for module in model.modules()}  # the steps of an STViT are
+    weights = {str(i): nn.ModuleDict(parts) for i, parts in reduction.weights.items()}
+    if not all(id(part) in known for parts in weights.values() for part in parts.values()):
+        model.reduction_steps = nn.ModuleDict(weights)
     return model
 
 
@@ -81,6 +102,7 @@ def restore_(model: nn.Module) -> nn.Module:
         raise ValueError('the model is not reduced')
     reduction.transformer.restore()
     del model.reduction
+    model._modules.pop('reduction_steps', None)
     return model
 
 
@@ -115,13 +137,17 @@ def Reduced(backbone: dict, reduce: dict) -> nn.Module:
     Args:
         backbone: its config, e.g. ``dict(type='VisionTransformer', ...)`` of the default scope mmpretrain, or in mmdet
             ``dict(type='mmpretrain.VisionTransformer', out_type='featmap', ...)``.
-        reduce: the method and its options, e.g. ``dict(type='ToMe', r=8)``.
+        reduce: the method and its options, e.g. ``dict(type='ToMe', r=8)``. Methods with weights of their own can be
+            trained and tested so: they are under ``reduction_steps``, of an :class:`.STViT` under ``encoder.steps``.
 
     Raises:
         ValueError: see :func:`mmstvit.reduce_`.
     """
     options = dict(reduce)
-    return reduce_(MMENGINE_MODELS.build(backbone), options.pop('type', ''), **options)
+    method, model = options.pop('type', ''), MMENGINE_MODELS.build(backbone)
+    if (name := _names().get(method.lower())) in TRAINED:
+        return _reduce(model, name, options)
+    return reduce_(model, method, **options)
 
 
 class TokenReduction:
@@ -133,12 +159,12 @@ class TokenReduction:
         options: of the method.
 
     Attributes:
-        tokens: that leave each block at the image size that the model is made for, without prefix tokens.
-        share: the multiply-adds of its blocks, in those without reduction.
+        steps: one for each block.
+        weights: of the method, parts of a step by their names, by the number of the block.
     """
 
     def __init__(self, transformer: Transformer | OwnTransformer, method: str, options: dict[str, Any]) -> None:
-        vars(self).update(transformer=transformer, method=method, options=dict(options), tokens=[], share=1.0)
+        vars(self).update(transformer=transformer, method=method, options=dict(options), steps=[], weights={})
 
     def apply(self, **options: Any) -> None:
         """Change options, one of ``r``, ``keep_rate`` and ``budget`` taking the place of another.
@@ -149,14 +175,28 @@ class TokenReduction:
         amounts = AMOUNTS if any(name in AMOUNTS for name in options) else ()
         chosen = {name: value for name, value in self.options.items() if name not in amounts} | options
         transformer = self.transformer
-        steps = build_steps(dict(type=self.method, **chosen), transformer.network)
+        # Weights that are there already take the place of the new ones, which need no numbers then.
+        with torch.device('meta') if self.weights else nullcontext():
+            steps = build_steps(dict(type=self.method, **chosen), transformer.network)
         transformer.check(steps)
-        vars(self).update(
-            options=chosen, tokens=tokens_per_block(transformer.network, steps), share=_share(transformer, steps)
-        )
+        weights = self._take_over(steps)
+        vars(self).update(options=chosen, steps=steps, weights=weights)
         transformer.restore()
         if not all(type(step) is SelfAttention for step in steps):  # else the blocks run as they are
             transformer.run(steps)
+
+    def _take_over(self, steps: Sequence[Step]) -> dict[int, dict[str, nn.Module]]:
+        """Give new steps the weights of those before them, and return them."""
+        weights = {i: parts for i, step in enumerate(steps) if (parts := dict(step.named_children()))}
+        if self.weights and str(self.weights) != str(weights):  # by sizes
+            raise ValueError(
+                f'{self.method} has weights for the blocks {[*self.weights]}, which do not fit these options: build '
+                'the network with them'
+            )
+        for i, parts in self.weights.items():
+            for name, part in parts.items():
+                setattr(steps[i], name, part)
+        return self.weights or weights
 
     def __getattr__(self, name: str) -> Any:
         options = vars(self).get('options', {})  # absent while an instance is being copied
@@ -168,6 +208,16 @@ class TokenReduction:
         self.apply(**{name: value})
 
     @property
+    def tokens(self) -> list[int]:
+        """Tokens that leave each block at the image size that the model is made for, without prefix tokens."""
+        return tokens_per_block(self.transformer.network, self.steps)
+
+    @property
+    def share(self) -> float:
+        """The multiply-adds of the blocks, in those without reduction."""
+        return multiply_add_share(self.transformer.network, self.steps)
+
+    @property
     def summary(self) -> str:
         """What is reduced, in a line."""
         options = ', '.join(f'{name}={value!r}' for name, value in self.options.items())
@@ -176,10 +226,3 @@ class TokenReduction:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.summary})'
-
-
-def _share(transformer: Transformer | OwnTransformer, steps: Sequence[Step]) -> float:
-    """Return the multiply-adds of the blocks, in those of the plain transformer."""
-    network = transformer.network
-    plain = multiply_adds(network, [SelfAttention() for _ in steps])
-    return sum(multiply_adds(network, steps)) / sum(plain)

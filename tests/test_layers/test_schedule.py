@@ -24,6 +24,9 @@ COUNTS = {
     'TopK': (dict(keep_rate=0.7), [80, 80, 56, 56, 40, 40, 28, 28]),
     'EViT': (dict(keep_rate=0.7), [80, 80, 57, 57, 41, 41, 30, 30]),
     'ATS': (dict(r=20), [80, 80, 60, 60, 40, 40, 20, 20]),
+    'DTEM': (dict(r=3), [77, 74, 71, 68, 65, 62, 59, 56]),
+    'DynamicViT': (dict(keep_rate=0.7), [80, 80, 56, 56, 40, 40, 28, 28]),
+    'LTMP': (dict(keep_rate=0.9), [72, 64, 58, 52, 46, 42, 38, 34]),
     'RepresentationShift': (dict(keep_rate=0.8), [64, 64, 52, 52, 42, 42, 42, 42]),
     'Random': (dict(keep_rate=0.5, fuse_last=True, blocks=[1]), [80, *[40] * 6, 80]),
 }

@@ -237,7 +237,10 @@ def test_norms_alone_are_learnt(dense):
 @pytest.mark.parametrize(
     'options, line',
     [
-        (dict(learn='everything'), r"learn='everything' is unknown, choose from \('all', 'norms'\)"),
+        (
+            dict(learn='everything'),
+            r"learn='everything' is unknown, choose from \('all', 'norms', 'embedding', 'predictors', 'thresholds'",
+        ),
         (dict(budget=0.5), r'budget=0.5 must be \(least, most\), above 0 and at most 1'),
         (dict(budget=(0.7, 0.4)), r'budget=\(0.7, 0.4\) must be'),
         (dict(budget=(0.01, 1.0)), 'budget=0.01 cannot be kept'),

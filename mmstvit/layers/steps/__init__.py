@@ -11,8 +11,11 @@ from .ats import ats
 from .base import Network, ReducingStep, SelfAttention, Step
 from .controls import grid_pool, random
 from .dpcknn import dpcknn
+from .dtem import dtem
+from .dynamicvit import dynamicvit
 from .evit import evit, topk
 from .expedite import expedite
+from .ltmp import ltmp
 from .pitome import pitome
 from .representation_shift import representation_shift
 from .stgm import Generation, Recovery, Refinement, TokenMapStep, stgm
@@ -33,7 +36,12 @@ METHODS: dict[str, Callable[..., list[Step]]] = {
     'RepresentationShift': representation_shift,
     'Random': random,
     'GridPool': grid_pool,
+    'DTEM': dtem,
+    'DynamicViT': dynamicvit,
+    'LTMP': ltmp,
 }
+# Those with weights of their own, which need training.
+TRAINED = ('STGM', 'DTEM', 'DynamicViT', 'LTMP')
 
 
 def build_steps(reduce: dict | None, network: Network) -> list[Step]:

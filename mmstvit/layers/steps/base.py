@@ -68,9 +68,11 @@ class Step(nn.Module):
 
     Attributes:
         loses_patches: whether patches are lost that no later token stands for.
+        learns_amount: whether it learns how many tokens it keeps; in training it appends to :attr:`.Tokens.kept` then.
     """
 
     loses_patches = False
+    learns_amount = False
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
         """Run the block on the tokens.

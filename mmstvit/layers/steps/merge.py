@@ -1,6 +1,5 @@
 """Merging steps: tokens become their mean, weighted by the patches that each stands for."""
 
-import torch
 from torch import Tensor
 
 from ...functional.reduction import Reduction, merge_weighted
@@ -25,7 +24,7 @@ class Merge(ReducingStep):
         """Return which tokens become one.
 
         Args:
-            tokens: as they leave the attention.
+            tokens: as they leave the attention, without gradients.
             k: keys of the attention (B, N, C / heads), the mean over heads.
         """
         raise NotImplementedError
@@ -37,8 +36,7 @@ class Merge(ReducingStep):
     def reduce(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tokens:
         if self.removed_of(tokens) == 0:
             return tokens
-        with torch.no_grad():
-            reduction = self.match(tokens, k.mean(dim=1))
+        reduction = self.match(tokens._replace(x=tokens.x.detach()), k.detach().mean(dim=1))
         x, size = self.combine(reduction, tokens.x, tokens.size)
         trace = (*tokens.trace, reduction)
         return tokens._replace(x=x, size=size, trace=trace, proportional=self.proportional)

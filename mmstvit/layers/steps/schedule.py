@@ -41,6 +41,11 @@ def multiply_adds(network: Network, steps: Sequence[Step], grid: Size | None = N
     return [block_multiply_adds(network, counts) for counts in _counts(network, steps, grid)]
 
 
+def multiply_add_share(network: Network, steps: Sequence[Step]) -> float:
+    """Return the multiply-adds of all blocks, in those of the plain transformer, at the network's own image size."""
+    return sum(multiply_adds(network, steps)) / sum(multiply_adds(network, [SelfAttention()] * network.num_layers))
+
+
 def block_multiply_adds(network: Network, counts: Counts) -> int:
     """Return the multiply-adds of one block for one image with so many tokens in it, see :func:`multiply_adds`."""
     width, hidden = network.embed_dims, round(network.mlp_ratio * network.embed_dims)
@@ -66,6 +71,7 @@ def plan(
     unit: str = 'keep_rate',
     last: Step | None = None,
     to: int | None = None,
+    weights: bool = False,
 ) -> list[Step]:
     """Return one step for each block, from the amount that is given in one of three ways.
 
@@ -82,6 +88,8 @@ def plan(
             ones removing more, or one ``'keep_rate'``.
         last: the step of the last block, where it is another.
         to: ``r`` changes linearly from the first block to this in the last.
+        weights: whether the steps have weights: with one number they stay where nothing is reduced, so that the
+            weights are the same whatever it is.
 
     Raises:
         ValueError: none is given or more than one, or one that cannot be.
@@ -99,7 +107,11 @@ def plan(
         amounts = [Amount(**{name: number}) for number in numbers]
         if last is not None and amounts[-1] != idle:
             raise ValueError(f'{name}={value} reduces in the last block, where the tokens are put back')
-        steps = [SelfAttention() if amount == idle else make(i, amounts) for i, amount in enumerate(amounts)]
+        stay = used if weights and isinstance(value, (int, float)) else ()
+        steps = [
+            SelfAttention() if amount == idle and i not in stay else make(i, amounts)
+            for i, amount in enumerate(amounts)
+        ]
         return steps if last is None else [*steps[:-1], last]
 
     if name != 'budget':
