@@ -68,10 +68,10 @@ def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Redu
 
 
 def interleave(first: Tensor, second: Tensor) -> Tensor:
-    """Take numbers of two sequences in turn: (B, A) and (B, A) or (B, A - 1) -> (B, N)."""
+    """Take rows of two sequences in turn: (B, A, ...) and (B, A, ...) or (B, A - 1, ...) -> (B, N, ...)."""
     total = first.shape[1] + second.shape[1]
-    second = F.pad(second, (0, first.shape[1] - second.shape[1]))
-    return torch.stack((first, second), dim=2).flatten(1)[:, :total]
+    second = F.pad(second, [0, 0] * (second.dim() - 2) + [0, first.shape[1] - second.shape[1]])
+    return torch.stack((first, second), dim=2).flatten(1, 2)[:, :total]
 
 
 def cell_matching(metric: Tensor, grid: Size, r: int, num_prefix: int = 0) -> Reduction:
