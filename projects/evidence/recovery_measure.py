@@ -21,7 +21,7 @@ from mmstvit.models.reduction import methods_for
 
 from .store import read_json, write_json
 
-BUDGETS = (1.0, 0.85, 0.7, 0.5, 0.35)
+BUDGETS = (1.0, 0.85, 0.7, 0.5, 0.35, 0.25, 0.2)
 CONTROLS = ('Random', 'GridPool')
 _KEEPS_ALL = ('ToMeSD',)  # it shortens attention and leaves the number of tokens
 _MODES = {'ToMe, mlerp': dict(mode='mlerp'), 'ToFu': dict(mode='tofu')}

@@ -119,6 +119,24 @@ def _stvit_table(data: dict[str, Any]) -> str:
     return table(['network', 'seeds', 'top-1, %'], rows)
 
 
+def _limits(data: dict[str, Any]) -> str:
+    """Say down to which budget the control that pools by the grid keeps the accuracy, so that nothing is shown."""
+    dense = [100 * seed['dense'] for seed in data['untrained'].values()]
+    differ = statistics.stdev(dense) if len(dense) > 1 else 0.0
+    kept = []
+    for budget in budgets_of(data):
+        points = untrained(data, 'GridPool', budget)
+        if points and statistics.mean(dense) - 100 * statistics.mean(p['top1'] for p in points) <= differ:
+            kept.append(budget)
+    if not kept:
+        return ''
+    return (
+        f'Down to a budget of {min(kept)} the control GridPool, which merges neighbours without a look at them, loses no '
+        f'more than the seeds differ by ({differ:.1f} points): there these images are **no evidence** that one way of '
+        'merging is better than another, and there is nothing to win back.'
+    )
+
+
 def write_page(data: dict[str, Any], path: Path) -> None:
     """Write the page and its plots, which go into ``images`` beside it."""
     seeds, images = data['untrained'], next(iter(data['untrained'].values()))['images']
@@ -128,7 +146,7 @@ def write_page(data: dict[str, Any], path: Path) -> None:
         f'Written by `python -m projects.evidence.recovery`. The dense network has a top-1 of {dense} % on {images:,} '
         f'test images, the mean and the standard deviation of {len(seeds)} seeds. A budget is the share of the '
         'multiply-adds of its layers; what a method reaches of it is beside its name.',
-        f'## Untrained\n\nTop-1 in %, nothing trained.\n\n{_untrained_table(data)}',
+        f'## Untrained\n\nTop-1 in %, nothing trained.\n\n{_untrained_table(data)}\n\n{_limits(data)}'.rstrip(),
     ]
     images_of = path.parent / 'images'
     parts.append(f'![Top-1 over multiply-adds and time](images/{_plot_untrained(data, images_of)})')

@@ -104,6 +104,17 @@ def test_page_has_the_figures(tmp_path):
         assert f'images/{name}' in page and (tmp_path / 'images' / name).stat().st_size > 5000
 
 
+def test_where_the_control_loses_nothing_there_is_no_evidence(tmp_path):
+    data, path = made_up(), tmp_path / 'recovery.md'
+    recovery_report.write_page(data, path)
+    assert 'no evidence' not in path.read_text()
+    for seed, (near, far) in zip(data['untrained'].values(), ((0.9, 0.85), (0.9, 0.84))):  # seeds differ by 1.4 points
+        points = [dict(budget=b, share=b, top1=top1, tokens=[1]) for b, top1 in ((0.7, near), (0.5, far))]
+        seed['methods']['GridPool'] = points
+    recovery_report.write_page(data, path)
+    assert 'Down to a budget of 0.7 the control GridPool' in path.read_text()
+
+
 def test_bad_arguments_are_told(capsys):
     for words, line in (([], '--teachers must name'), (['--page-only'], '--page-only needs --page')):
         with pytest.raises(SystemExit):
