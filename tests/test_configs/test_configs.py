@@ -266,7 +266,8 @@ def test_inference_pipeline_is_the_one_of_the_test(config):
     """Testing and validation read the same data in the same way, without augmentation."""
     cfg = config_of(config)
     if '_clothing' in config:  # has a split for the test
-        assert [cfg[f'{name}_dataloader'].dataset.pop('data_prefix') for name in ('val', 'test')] == ['validation', 'test']
+        folders = [cfg[f'{split}_dataloader'].dataset.pop('data_prefix') for split in ('val', 'test')]
+        assert folders == ['validation', 'test']
     assert cfg.test_dataloader.dataset == cfg.val_dataloader.dataset
     kinds = [str(step['type']) for step in cfg.test_dataloader.dataset.pipeline]
     assert not any('Random' in kind or 'Erasing' in kind for kind in kinds)

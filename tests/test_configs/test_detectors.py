@@ -80,7 +80,8 @@ def write_cells(root):
     """Three blood cells with boxes in VOC's form, in each split the same, and one box without area beside the first."""
     for name in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
         (root / name).mkdir(parents=True)
-    cell = '<object><name>{}</name><bndbox><xmin>11</xmin><ymin>21</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
+    box = '<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>'
+    cell = f'<object><name>{{}}</name>{box}</object>'
     for i, name in enumerate(('RBC', 'WBC', 'Platelets')):
         cv2.imwrite(str(root / 'JPEGImages' / f'{i}.jpg'), np.full((120, 160, 3), 180, np.uint8))
         cells = cell.format(name, 61, 81) + cell.format(name, 11, 21) * (i == 0)

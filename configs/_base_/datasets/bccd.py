@@ -1,8 +1,9 @@
-# Blood cells with boxes (github.com/Shenggan/BCCD_Dataset, MIT licence): 205, 87 and 72 images of 640 x 480 in VOC's form,
-# here at 320 x 240.
+# Blood cells with boxes (github.com/Shenggan/BCCD_Dataset, MIT licence), in VOC's form: 205, 87 and 72 images of
+# 640 x 480 pixels, here halved.
 #   git clone --depth 1 https://github.com/Shenggan/BCCD_Dataset data/BCCD_Dataset
 data_root = 'data/BCCD_Dataset/BCCD/'
-prepare_data = 'git clone --depth 1 https://github.com/Shenggan/BCCD_Dataset data/BCCD_Dataset'  # told where it is missing
+# Told where the data is missing.
+prepare_data = 'git clone --depth 1 https://github.com/Shenggan/BCCD_Dataset data/BCCD_Dataset'
 cells = dict(
     type='XMLDataset',
     metainfo=dict(classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 20, 60), (60, 60, 200), (250, 170, 30)]),

@@ -1,7 +1,8 @@
 # Photographs of clothes in ten classes, 3,068, 341 and 372 of them, free for any use.
 #   git clone --depth 1 https://github.com/alexeygrigorev/clothing-dataset-small data/clothing
 data_root = 'data/clothing'
-prepare_data = 'git clone --depth 1 https://github.com/alexeygrigorev/clothing-dataset-small data/clothing'  # if missing
+# Told where the data is missing.
+prepare_data = 'git clone --depth 1 https://github.com/alexeygrigorev/clothing-dataset-small data/clothing'
 data_preprocessor = dict(num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 clothes = dict(type='CustomDataset', data_root=data_root)
 
