@@ -33,19 +33,23 @@ def checked_metrics(evaluator: Any) -> Any:
 
 
 def build_metric(metric: dict) -> Any:
-    """Build a metric; a ``CocoMetric`` of mmdet reads its annotation file with the checks of the data sets.
+    """Build a metric; a ``CocoMetric`` of mmdet reads its annotation file, if any, with the checks of the data sets.
 
     Raises:
         UsageError: as :func:`.read_coco`.
     """
     kind, file = resolve_type(metric.get('type'), METRICS, metric.get('_scope_')), metric.get('ann_file')
     module = sys.modules.get('mmdet.evaluation.metrics.coco_metric')
-    if not (file and module and inspect.isclass(kind) and issubclass(kind, module.CocoMetric)):
+    if not (module and inspect.isclass(kind) and issubclass(kind, module.CocoMetric)):
         if file:
             _warn_unchecked(kind, file)
         return METRICS.build(metric)
     # A class derived from it may do more with its file than read it.
     built = METRICS.build(dict(metric, ann_file=None) if kind is module.CocoMetric else metric)
+    if getattr(built, 'classwise', False):
+        built.compute_metrics = partial(_by_kind, built, built.compute_metrics)
+    if not file:  # what is true comes with the samples
+        return built
     # That of LVIS has a reader beside it.
     if type(built._coco_api) not in (type(None), module.COCO) or hasattr(built, '_lvis_api'):
         _warn_unchecked(kind, file)
@@ -59,8 +63,6 @@ def build_metric(metric: dict) -> Any:
             content = dict(content, categories=sorted(content['categories'], key=lambda category: category['id']))
         built._coco_api = module.COCO()
         fill(built._coco_api, file, content)
-    if getattr(built, 'classwise', False):
-        built.compute_metrics = partial(_by_kind, built, built.compute_metrics)
     return built
 
 

@@ -39,9 +39,10 @@ def data(tmp_path_factory):
             place = folder / 'data' / 'imagenet' / split / f'n{i:08d}'
             place.mkdir(parents=True)
             (place / 'picture.JPEG').symlink_to(picture)
-    for split in ('train', 'test'):
+    small = {'cifar10': ('train', 'test'), 'clothing': ('train', 'validation', 'test')}
+    for name, split in ((name, split) for name, splits in small.items() for split in splits):
         for i in range(10):
-            place = folder / 'data' / 'cifar10' / split / str(i)
+            place = folder / 'data' / name / split / str(i)
             place.mkdir(parents=True)
             (place / 'picture.jpg').symlink_to(picture)
     return folder
@@ -268,6 +269,9 @@ def test_training_step(config, data, tmp_path, monkeypatch):
 def test_inference_pipeline_is_the_one_of_the_test(config):
     """Testing and validation read the same data in the same way, without augmentation."""
     cfg = config_of(config)
+    if '_clothing' in config:  # has a split for the test
+        folders = [cfg[f'{split}_dataloader'].dataset.pop('data_prefix') for split in ('val', 'test')]
+        assert folders == ['validation', 'test']
     assert cfg.test_dataloader.dataset == cfg.val_dataloader.dataset
     kinds = [str(step['type']) for step in cfg.test_dataloader.dataset.pipeline]
     assert not any('Random' in kind or 'Erasing' in kind for kind in kinds)
@@ -276,7 +280,7 @@ def test_inference_pipeline_is_the_one_of_the_test(config):
 
 def test_images_that_are_kept_in_memory_are_the_same_each_time():
     """Chance belongs behind the cache."""
-    for cfg in map(config_of, (config for config in CLASSIFIERS if '_cifar10' in config)):
+    for cfg in map(config_of, (config for config in CLASSIFIERS if '_cifar10' in config or '-32px' in config)):
         steps = [str(step['type']) for step in cfg.train_dataloader.dataset.dataset.pipeline]
         assert steps and not any('Rand' in step for step in steps)
 

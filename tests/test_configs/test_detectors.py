@@ -50,7 +50,7 @@ def inputs(cfg, sizes, classes):
 
 @pytest.fixture(scope='module')
 def working_folder(tmp_path_factory):
-    """A folder in which COCO and the scenes of digits have three pictures each."""
+    """A folder in which COCO, the scenes of digits and the blood cells have three pictures each."""
     folder = tmp_path_factory.mktemp('detection_data')
     rng = np.random.default_rng(0)
     for place, splits, classes in (
@@ -73,7 +73,22 @@ def working_folder(tmp_path_factory):
             categories = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
             content = dict(images=images, annotations=annotations, categories=categories)
             (root / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+    write_cells(folder / 'data' / 'BCCD_Dataset' / 'BCCD')
     return folder
+
+
+def write_cells(root):
+    """Three blood cells with boxes in VOC's form, in each split the same, and one box without area beside the first."""
+    for name in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+        (root / name).mkdir(parents=True)
+    box = '<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>'
+    cell = f'<object><name>{{}}</name>{box}</object>'
+    for i, name in enumerate(('RBC', 'WBC', 'Platelets')):
+        cv2.imwrite(str(root / 'JPEGImages' / f'{i}.jpg'), np.full((120, 160, 3), 180, np.uint8))
+        cells = cell.format(name, 61, 81) + cell.format(name, 11, 21) * (i == 0)
+        (root / 'Annotations' / f'{i}.xml').write_text(f'<annotation>{cells}</annotation>')
+    for split in ('train', 'val', 'test'):
+        (root / 'ImageSets' / 'Main' / f'{split}.txt').write_text('0\n1\n2\n')
 
 
 def coco_classes():
@@ -113,7 +128,7 @@ def test_training_step_and_forward(config):
         elif name.endswith('weight') and parameter.dim() > 1:
             assert decay[id(parameter)] == pytest.approx(0.05), name
 
-    classes = 10 if 'digits' in config else 80
+    classes = cfg.model.roi_head.bbox_head.num_classes if 'bccd' in config else 10 if 'digits' in config else 80
     batch = inputs(cfg, [(64, 96), (75, 61)], classes)
     for group in wrapper.optimizer.param_groups:
         group['lr'], group['eps'] = 1e-3, 1e-20  # no step is lost in rounding
@@ -156,6 +171,9 @@ def test_data_as_the_config_reads_it(config, working_folder, monkeypatch):
             if split == 'train':
                 assert sample['inputs'].shape[0] == 3 and 'bboxes' in instances
                 assert ('masks' in instances) == ('mask-rcnn' in config)
+                assert len(instances) == 1  # a box without area is left out of the loss
+    if 'bccd' in config:  # has a split for the test
+        assert cfg.test_dataloader.dataset.pop('ann_file') != cfg.val_dataloader.dataset.pop('ann_file')
     assert cfg.test_dataloader.dataset == cfg.val_dataloader.dataset
     assert ('segm' in cfg.val_evaluator.metric) == ('mask-rcnn' in config)
 
@@ -196,9 +214,10 @@ def test_published_detectors_load_in_full(tmp_path):
         assert torch.equal(model.state_dict()[name], value), name
 
 
-def test_digits_baseline_differs_in_the_tokens_alone():
+@pytest.mark.parametrize('name', ['digits/mask-rcnn_{}_digits', 'bccd/faster-rcnn_{}_bccd'])
+def test_baseline_differs_in_the_tokens_alone(name):
     ours, baseline = (
-        Config.fromfile(ROOT / f'configs/digits/mask-rcnn_{name}_digits.py').to_dict() for name in ('stvit-r', 'swin')
+        Config.fromfile(ROOT / f'configs/{name.format(kind)}.py').to_dict() for kind in ('stvit-r', 'swin')
     )
     for option in ('type', 'semantic_size', 'dense', 'stem', 'layer_scale_init_value'):
         for cfg in (ours, baseline):

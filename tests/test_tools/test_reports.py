@@ -216,6 +216,28 @@ def test_boxes_and_masks_are_told_apart(tmp_path):
     assert np.isnan(disc[1:]).all()
 
 
+def test_classes_of_boxes_that_come_with_the_samples():
+    """As of VOC's form, which has no file of all annotations."""
+    from mmdet.evaluation import CocoMetric
+    from mmengine.registry import DefaultScope
+
+    from mmstvit.apis.testing import average_precisions
+    from mmstvit.engine.coco_metric import build_metric
+
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        metric = build_metric(dict(type=CocoMetric, classwise=True))
+    metric.dataset_meta = dict(classes=('square', 'disc'))
+    boxes = [[8, 8, 40, 40], [20, 20, 50, 60]]
+    true = [dict(bbox=box, bbox_label=label, ignore_flag=0) for label, box in enumerate(boxes)]
+    found = dict(bboxes=torch.tensor(boxes[:1]).float(), scores=torch.tensor([0.9]), labels=torch.tensor([0]))
+    metric.process({}, [dict(img_id=0, ori_shape=(64, 64), instances=true, pred_instances=found)])
+    assert average_precisions(metric.evaluate(1), ('square', 'disc'))[:3] == [
+        ['class', 'bbox_AP'],
+        ['square', 1],
+        ['disc', 0],
+    ]
+
+
 def test_wrong_options(trained, detection, tmp_path, fails):
     command = (trained.config, trained.checkpoint, '--work-dir', tmp_path)
     head = 'model.head.type=MultiLabelLinearClsHead'

@@ -1,0 +1,8 @@
+# The counterpart of faster-rcnn_swin_bccd.py whose third stage goes from 5 x 5 image tokens a window to 2 x 2 semantic
+# ones and back.
+#   python tools/train.py configs/bccd/faster-rcnn_stvit-r_bccd.py
+_base_ = ['./faster-rcnn_swin_bccd.py']
+
+model = dict(
+    backbone=dict(type='mmstvit.STViTR', dense=True, semantic_size=2, stem='patch', layer_scale_init_value=0.1)
+)
