@@ -132,8 +132,8 @@ def _limits(data: dict[str, Any]) -> str:
         return ''
     return (
         f'Down to a budget of {min(kept)} the control GridPool, which merges neighbours without a look at them, loses '
-        f'no more than the seeds differ by ({differ:.1f} points): there these images are **no evidence** that one way of '
-        'merging is better than another, and there is nothing to win back.'
+        f'no more than the seeds differ by, {differ:.1f} points: there these images are **no evidence** that one way '
+        'of merging is better than another, and there is nothing to win back.'
     )
 
 
