@@ -38,7 +38,7 @@ def caches(tmp_path_factory):
 
 
 @pytest.fixture(scope='session', autouse=True)
-def quick():
+def quick_everywhere():
     gc.collect()
     gc.freeze()
     with quick_runs():

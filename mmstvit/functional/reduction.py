@@ -98,7 +98,7 @@ def compose(reductions: Sequence[Reduction]) -> Reduction:
         return reduce(lambda x, reduction: reduction.merge(x), reductions, x)
 
     def unmerge(x: Tensor) -> Tensor:
-        if reductions and all(reduction.destination for reduction in reductions):
+        if reductions and all(reduction.destination is not None for reduction in reductions):
             # Numbers are followed through the layers, and wide tokens are copied once.
             destinations = [reduction.destination() for reduction in reductions]
             return take(x, reduce(lambda first, then: then.gather(1, first), destinations))

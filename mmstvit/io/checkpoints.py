@@ -1,7 +1,7 @@
 """Safe reading, downloading and writing of checkpoints: no code in a file runs.
 
 Unpickling is PyTorch's weights-only one with a narrow list of further types: mmengine's has ``getattr``, and numpy's
-``dtype``, whose state can break memory. :mod:`mmstvit.compat.mmengine_checkpoint` puts what is here in the place of
+``dtype``, whose state can break memory. ``mmstvit.compat.mmengine_checkpoint`` puts what is here in the place of
 mmengine's, so that ``load_from``, ``init_cfg``, resuming, inference and the converters all end here.
 """
 

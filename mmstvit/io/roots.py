@@ -32,7 +32,10 @@ def leads_outside(path: str, roots: Sequence[str]) -> str | None:
     """
     if not roots:
         return None
-    (real,) = real_paths([path])
+    try:
+        (real,) = real_paths([path])
+    except ValueError:  # a null byte: no file has such a name, and reading it says so
+        return None
     return None if any(real.startswith(os.path.join(root, '')) for root in roots) else real
 
 

@@ -103,7 +103,7 @@ def amount_error(reduction: TokenReduction, kept: Sequence[Tensor]) -> Tensor:
 
     Args:
         reduction: of the student.
-        kept: its :attr:`.Tokens.kept`.
+        kept: its ``Tokens.kept``.
     """
     network, shares = reduction.transformer.network, [there.mean(dim=1) for there in kept]  # (B,) each
     reducing = [step for step in reduction.steps if step.learns_amount and step.amount != Amount()]

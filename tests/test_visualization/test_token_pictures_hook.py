@@ -26,7 +26,8 @@ def train(monkeypatch, folder, more=''):
     text = TINY.replace('dataset=dict(indices=600)', 'dataset=dict(indices=60)')
     text = text.replace('val_dataloader = dict(batch_size=50, dataset=dict(indices=150))', VAL)
     text = text.replace('max_epochs=4', 'max_epochs=3')
-    config.write_text(text + 'randomness = dict(seed=1)\n' + more)
+    # Two runs of one second would have one name, and one history of losses.
+    config.write_text(text + f'randomness = dict(seed=1)\nexperiment_name = {folder.name!r}\n' + more)
     run_here(monkeypatch, 'train.py', str(config), '--work-dir', str(folder / 'run'))
     return folder / 'run', torch.load(folder / 'run' / 'epoch_3.pth', weights_only=False)
 

@@ -68,7 +68,7 @@ class Step(nn.Module):
 
     Attributes:
         loses_patches: whether patches are lost that no later token stands for.
-        learns_amount: whether it learns how many tokens it keeps; in training it appends to :attr:`.Tokens.kept` then.
+        learns_amount: whether it learns how many tokens it keeps; in training it appends to ``Tokens.kept`` then.
     """
 
     loses_patches = False
