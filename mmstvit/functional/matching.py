@@ -22,11 +22,11 @@ def best_matches(sources: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         targets: (B, T, D), the same of the targets.
 
     Returns:
-        The rank of each source by how close it is to its match, 0 for the closest (B, A), and the place of that match
-        in ``targets`` (B, A).
+        The sources by how close they are to their match, the closest first (B, A), and the place of each one's match in
+        ``targets`` (B, A).
     """
     best, match = (sources @ targets.transpose(1, 2)).max(dim=-1)
-    return best.argsort(dim=-1, descending=True).argsort(dim=-1), match
+    return best.argsort(dim=-1, descending=True), match
 
 
 def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Reduction:
@@ -49,18 +49,20 @@ def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Redu
         raise ValueError(f'r={r} must be between 0 and half of the {total - num_prefix} tokens that can be merged')
     metric = F.normalize(metric, dim=-1)
     first_even, first_odd = num_prefix + num_prefix % 2, num_prefix + 1 - num_prefix % 2
-    rank, match = best_matches(metric[:, first_even::2], metric[:, first_odd::2])
-    stays, kept, targets = rank >= r, rank.shape[1] - r, total - num_prefix - rank.shape[1]
-    even = torch.where(stays, stays.cumsum(dim=1) - 1, kept + match)
+    order, match = best_matches(metric[:, first_even::2], metric[:, first_odd::2])
+    merged, kept = order[:, :r], order[:, r:].sort(dim=-1).values
+    into, num_kept = match.gather(1, merged), kept.shape[1]
 
     def merge(x: Tensor) -> Tensor:
-        # A product for one side alone: for both it would cost a twentieth of a block.
-        sums = one_hot(even, kept + targets).to(x.dtype).transpose(1, 2) @ x[:, first_even::2]
-        odd = x[:, first_odd::2] + sums[:, kept:]
-        return torch.cat((x[:, :num_prefix], sums[:, :kept], odd), dim=1)
+        # A product for the merged tokens alone: of many tokens one for all would take longer than what it saves.
+        even, odd = x[:, first_even::2], x[:, first_odd::2]
+        sums = odd + one_hot(into, odd.shape[1]).to(x.dtype).transpose(1, 2) @ take(even, merged)
+        return torch.cat((x[:, :num_prefix], take(even, kept), sums), dim=1)
 
     def destination() -> Tensor:
-        odd = torch.arange(kept, kept + targets, device=metric.device).expand(metric.shape[0], -1)
+        stays = order.argsort(dim=-1) >= r
+        even = torch.where(stays, stays.cumsum(dim=1) - 1, num_kept + match)
+        odd = torch.arange(num_kept, total - num_prefix - r, device=even.device).expand(even.shape[0], -1)
         sides = (even, odd) if first_even == num_prefix else (odd, even)
         return _with_prefix(interleave(*sides), num_prefix)
 
@@ -270,8 +272,8 @@ def _merge_into_first(metric: Tensor, order: Tensor, num_targets: int, r: int, n
     """Merge r tokens of the last ones in an order (B, N) into their most similar one of the first ``num_targets``."""
     targets, sources = order[:, :num_targets], order[:, num_targets:]
     metric = F.normalize(metric[:, num_prefix:], dim=-1)
-    rank, match = best_matches(take(metric, sources), take(metric, targets))
-    into = torch.where(rank < r, targets.gather(1, match), sources)
+    closest, match = best_matches(take(metric, sources), take(metric, targets))
+    into = torch.where(closest.argsort(dim=-1) < r, targets.gather(1, match), sources)
     target = torch.cat((targets, into), dim=1).gather(1, order.argsort(dim=-1))
     return reduction_into(_with_prefix(target, num_prefix), num_prefix + order.shape[1] - r)
 
