@@ -164,6 +164,7 @@ def measure(args: argparse.Namespace, report: Callable[[str], None]) -> tuple[di
     device = chosen_device(None)
     measured = Measured(args.out / 'recovery.json', folder / 'dense.py', device, args.most_images, report)
     measured.note(
+        network=Path(args.config).stem,
         epochs=args.epochs,
         dense_epochs=args.dense_epochs or dense.train_cfg.get('max_epochs'),
         elastic=args.elastic,

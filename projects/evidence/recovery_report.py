@@ -143,9 +143,10 @@ def write_page(data: dict[str, Any], path: Path) -> None:
     dense = spread(one['dense'] for one in seeds.values())
     parts = [
         '# Accuracy with fewer tokens',
-        f'Written by `python -m projects.evidence.recovery`. The dense network has a top-1 of {dense} % on {images:,} '
-        f'test images, the mean and the standard deviation of {len(seeds)} seeds. A budget is the share of the '
-        'multiply-adds of its layers; what a method reaches of it is beside its name.',
+        f'Written by `python -m projects.evidence.recovery`. {data["network"]}, the dense network, trained for '
+        f'{data["dense_epochs"]} epochs, has a top-1 of {dense} % on {images:,} test images, the mean and the standard '
+        f'deviation of {len(seeds)} seeds. A budget is the share of the multiply-adds of its layers; what a method '
+        'reaches of it is beside its name.',
         f'## Untrained\n\nTop-1 in %, nothing trained.\n\n{_untrained_table(data)}\n\n{_limits(data)}'.rstrip(),
     ]
     images_of = path.parent / 'images'
