@@ -98,10 +98,10 @@ def compose(reductions: Sequence[Reduction]) -> Reduction:
         return reduce(lambda x, reduction: reduction.merge(x), reductions, x)
 
     def unmerge(x: Tensor) -> Tensor:
-        if reductions and all(reduction.destination is not None for reduction in reductions):
+        destinations = [reduction.destination for reduction in reductions if reduction.destination is not None]
+        if len(destinations) == len(reductions) > 0:
             # Numbers are followed through the layers, and wide tokens are copied once.
-            destinations = [reduction.destination() for reduction in reductions]
-            return take(x, reduce(lambda first, then: then.gather(1, first), destinations))
+            return take(x, reduce(lambda first, then: then.gather(1, first), [found() for found in destinations]))
         return reduce(lambda x, reduction: reduction.unmerge(x), reversed(reductions), x)
 
     return Reduction(merge, unmerge)

@@ -121,9 +121,11 @@ def amount_error(reduction: TokenReduction, kept: Sequence[Tensor]) -> Tensor:
 def _cost(network: Network, steps: Sequence[Step], reducing: Sequence[Step], shares: Sequence[Tensor]) -> Tensor:
     """Return the share of the multiply-adds, the mean over images, from the tokens after each layer that reduces."""
     total, left = math.prod(network.grid), iter(shares)
-    dense, cost, count = block_multiply_adds(network, Counts(total, total, total)), 0, total
+    dense = block_multiply_adds(network, Counts(total, total, total))
+    cost: Any = 0
+    count: Any = total  # numbers of tokens with gradients
     for step in steps:
-        after = total * next(left) if step in reducing else count
+        after: Any = total * next(left) if step in reducing else count
         cost, count = cost + block_multiply_adds(network, Counts(count, after, after)), after
     return (cost / (dense * len(steps))).mean()
 
