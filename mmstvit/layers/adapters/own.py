@@ -10,7 +10,7 @@ from ..steps import Network, SelfAttention, Step
 
 
 class OwnTransformer(NamedTuple):
-    """The encoder of an :class:`.STViT` that was built with ``reduce=None``; used as :class:`Transformer` is."""
+    """The encoder of an :class:`.STViT` that was built with ``reduce=None``; used as :class:`.Transformer` is."""
 
     encoder: Encoder
     network: Network
