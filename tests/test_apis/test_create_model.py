@@ -57,7 +57,9 @@ def name_of(config):
 
 
 ORDINARY = [
-    config for config in CLASSIFIERS if not re.search(r'digits|cifar10|-ft_|_36tok|384px|_published|reduced/', config)
+    config
+    for config in CLASSIFIERS
+    if not re.search(r'digits|cifar10|clothing|-ft_|_36tok|384px|_published|reduced/', config)
 ]
 
 
