@@ -15,8 +15,7 @@ def class_attention(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (B, heads, N) in float32, each row sums to 1.
     """
-    logits = (q[:, :, :1] @ k.transpose(-2, -1)).squeeze(2).float() * q.shape[-1] ** -0.5
-    return (logits if bias is None else logits + bias).softmax(dim=-1)
+    return _attention(q[:, :, :1], k, None if bias is None else bias.unsqueeze(-2)).squeeze(2)
 
 
 def attention_received(q: Tensor, k: Tensor, bias: Tensor | None = None, there: Tensor | None = None) -> Tensor:
@@ -31,9 +30,13 @@ def attention_received(q: Tensor, k: Tensor, bias: Tensor | None = None, there: 
     Returns:
         (B, N) in float32, 1 on average.
     """
-    logits = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
-    weights = (logits if bias is None else logits + bias).softmax(dim=-1).mean(dim=1)
+    weights = _attention(q, k, bias).mean(dim=1)
     return weights.sum(dim=1) if there is None else (weights * there[..., None]).sum(dim=1)
+
+
+def _attention(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+    logits = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
+    return (logits if bias is None else logits + bias).softmax(dim=-1)
 
 
 def sample_inverse(score: Tensor, num_samples: int, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:

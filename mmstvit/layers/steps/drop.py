@@ -15,15 +15,19 @@ from .base import Amount, Counts, Network, ReducingStep, Step
 from .schedule import plan
 
 
+def logit_bias(tokens: Tokens) -> Tensor | None:
+    """Return all that the block has added to its logits, broadcast to (B, heads, N, N), or ``None``."""
+    attention, sizes = tokens.layout.image_attention(tokens.x), tokens.key_bias
+    bias = None if attention is None else attention.bias
+    if sizes is None:
+        return bias
+    return sizes[:, None, None] if bias is None else bias + sizes[:, None, None]
+
+
 def attention_of_class(tokens: Tokens, q: Tensor, k: Tensor) -> Tensor:
     """Return the class token's attention to each token, (B, heads, N), with all that the block added to its logits."""
-    attention, bias = tokens.layout.image_attention(tokens.x), None
-    if attention is not None and attention.bias is not None:
-        bias = attention.bias[:, :, 0]  # (1, 1, queries, keys) -> (1, 1, keys)
-    if tokens.key_bias is not None:
-        sizes = tokens.key_bias[:, None]
-        bias = sizes if bias is None else bias + sizes
-    return class_attention(q, k, bias)
+    bias = logit_bias(tokens)
+    return class_attention(q, k, None if bias is None else bias[:, :, 0])
 
 
 def best(score: Tensor, count: int, prefix: int) -> Tensor:

@@ -15,7 +15,7 @@ from ...functional.soft_matching import above, sharing, threshold_matching
 from ...functional.windows import Size
 from ..tokens import Tokens
 from .base import Amount, Network, ReducingStep, Step
-from .drop import best
+from .drop import best, logit_bias
 from .hiding import hide
 from .schedule import plan
 
@@ -105,14 +105,10 @@ class LTMP(ReducingStep):
     def reduce(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tokens:
         if self.amount == Amount():
             return tokens
-        attention, prefix = tokens.layout.image_attention(tokens.x), tokens.layout.num_prefix
-        bias = None if attention is None else attention.bias
-        if tokens.key_bias is not None:
-            sizes = tokens.key_bias[:, None, None]
-            bias = sizes if bias is None else bias + sizes
+        prefix = tokens.layout.num_prefix
         there = F.pad(tokens.kept[-1], (prefix, 0), value=1) if tokens.kept else None
         with torch.no_grad():
-            score = attention_received(q, k, bias, there)[..., None]
+            score = attention_received(q, k, logit_bias(tokens), there)[..., None]
         metric = k.detach().mean(dim=1)
         if self.thresholds.training:
             return self._hide(tokens, metric, score, torch.ones_like(score[..., 0]) if there is None else there)
