@@ -36,7 +36,7 @@ help:
 	@echo
 	@echo 'PYTHON=$(PYTHON)  VENV=$(VENV)  the Python to start from and the folder of the environment'
 	@echo 'TORCH="torch==X torchvision==Y"  TORCH_INDEX=<package index>  choose the PyTorch build (a CPU-only one, another CUDA)'
-	@echo 'OPS=compiled  compile all of mmcv'"'"'s operators (needs a C++ compiler, 15 minutes or more)'
+	@echo 'OPS=compiled  compile all of mmcv'"'"'s operators (needs a C++ compiler, 15 to 30 minutes)'
 	@echo 'PYTEST_ARGS="-k name"  given on to pytest;  EVIDENCE_ARGS="--jobs 2"  given on to make evidence (--help tells)'
 	@echo 'MATRIX_ARGS="--python 3.12"  to make test-matrix;  GPU_REPORT_ARGS="--minutes 20"  to make gpu-report'
 

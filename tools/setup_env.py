@@ -85,7 +85,7 @@ class Setup:
         self.install('mmaction2 and mmstvit: 2 s', '--no-deps', *again, pin('mmaction2'), '-e', ROOT)
         if self.compiled and not any(self.venv.glob('lib/python*/site-packages/mmcv/_ext*')):
             build = ('--no-build-isolation', '--no-deps', '--no-cache-dir', '--force-reinstall', pin('onedl-mmcv'))
-            self.step("mmcv's operators, compiled: 15 minutes or more", 'pip', 'install', *build)
+            self.step("mmcv's operators, compiled: 15 to 30 minutes", 'pip', 'install', *build)
         self.step('a check of the whole: 10 s', 'mmstvit.check_env')
         self.state_file.write_text(json.dumps(wanted))
         print(f'The environment stands ({time.monotonic() - start:.0f} s).', flush=True)
@@ -115,7 +115,9 @@ class Setup:
     def install(self, what: str, *args: object) -> None:
         """Install packages with uv, or where that fails, with pip, which has other settings of index and proxy."""
         # Bytecode, which pip makes too: else each start of Python would compile the toolboxes where it may not keep it.
-        if not self.step(what, 'uv', 'pip', 'install', '--compile-bytecode', *args, fatal=False):
+        # An index of PyTorch may hold other packages too, in few versions: by default uv looks no further for those.
+        options = ['--compile-bytecode', '--index-strategy', 'unsafe-best-match']
+        if not self.step(what, 'uv', 'pip', 'install', *options, *args, fatal=False):
             self.step(f'{what} (uv failed, pip tries)', 'pip', 'install', *args)
 
     def step(self, what: str, module: str, *args: object, fatal: bool = True) -> bool:

@@ -90,7 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_plot(networks, args.shape)
         with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
             if args.backends:
-                networks, baseline = on_backends(networks, baseline, args.backends, timing, args.shape, progress)
+                networks, baseline = on_backends(
+                    networks, baseline, args.backends, timing, args.batch_size, args.shape, progress
+                )
             report = benchmark(networks, timing, baseline, args.batch_size, args.shape, args.profile, progress)
         results, environment, screen = report['results'], report['environment'], console()
         print_table(screen, table(results, results[baseline]), ('memory',))

@@ -34,7 +34,7 @@ EXPORTED = {
     'openvino-int8': ('openvino', True, 'float32'),
 }
 BACKENDS = (EAGER, 'compiled', *EXPORTED)
-CALIBRATED_ON = 16  # random inputs: they settle the ranges of integers, on which the time does not depend
+CALIBRATED_ON = 16  # random batches: they settle the ranges of integers, on which the time does not depend
 
 
 class Called(nn.Module):
@@ -62,18 +62,20 @@ def on_backends(
     baseline: int,
     names: Sequence[str],
     timing: Timing,
+    batch_sizes: Sequence[int],
     shape: Sequence[int] | None,
     progress: Progress,
 ) -> tuple[list[Network], int]:
     """Return each network in each back end, eager first, and which of them is the baseline.
 
-    Files are written for it, checked against PyTorch at two batches, and removed when the networks are.
+    Files are written for it, checked against PyTorch on two inputs, and removed when the networks are.
 
     Args:
         networks: of PyTorch.
         baseline: which of them the others are compared with.
         names: of ``BACKENDS``.
         timing: how they are to be run.
+        batch_sizes: at which they are to be run: a network made for one is exported for that one.
         shape: of one input as of :func:`.input_shape`, by default that of the first network.
         progress: where progress is shown.
 
@@ -89,10 +91,11 @@ def on_backends(
         raise UsageError('--backends: of a detector the backbone is run, leave --part model out')
     for form, int8, _ in (EXPORTED[name] for name in wanted if name in EXPORTED):
         FORMATS[form].require(int8)
+    batch = batch_sizes[0] if len(set(batch_sizes)) == 1 else None
     task, found = progress.add_task('exporting', total=len(networks) * len(wanted)), []
     for network in networks:
         size = input_shape(network, shape or networks[0].size)
-        files = _Files(network, size, part)
+        files = _Files(network, size, part, batch)
         for name in wanted:
             progress.update(task, description=f'{network.label}: {name}')
             found.append(_in(name, network, size, part, files))
@@ -103,8 +106,8 @@ def on_backends(
 class _Files:
     """The files of one network, each written when it is first asked for."""
 
-    def __init__(self, network: Network, shape: Sequence[int], part: str) -> None:
-        self.shape, self.called = shape, Called(network, shape, part).eval()
+    def __init__(self, network: Network, shape: Sequence[int], part: str, batch: int | None) -> None:
+        self.shape, self.batch, self.called = shape, batch, Called(network, shape, part).eval()
         self.temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # until nobody has it
         self.folder = Path(self.temporary.name)
         self.recorded, self.made = None, set()
@@ -114,14 +117,15 @@ class _Files:
         path = self.folder / f'{"int8" if int8 else "model"}{FORMATS[form].ending}'
         if path in self.made:
             return path
-        self.recorded = self.recorded or record(self.called, self.shape, dynamic_batch=True)
+        self.recorded = self.recorded or record(self.called, self.shape, self.batch)
         FORMATS[form].write(self.recorded, path)
         if int8:
             self.get(form, False)  # it is checked
-            images = torch.randn(CALIBRATED_ON, 1, *self.shape, generator=torch.Generator().manual_seed(0))
+            size = CALIBRATED_ON, self.batch or 1, *self.shape
+            images = torch.randn(size, generator=torch.Generator().manual_seed(0))
             quantise(path, list(images.numpy()), dict(weights='int8', precision='float32'))
         else:
-            shapes = check_shapes(tuple(self.shape), True, False)
+            shapes = check_shapes(tuple(self.shape), self.batch, False)
             largest_difference(self.called, open_model(path), shapes, DTYPES['float32'][-1])
         self.made.add(path)
         return path

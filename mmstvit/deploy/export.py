@@ -165,11 +165,12 @@ def export_model(
     samples = read_samples(model, int8, (channels, *size)) if int8 else None
     weights, precision, tolerance = DTYPES[dtype]
     metadata |= dict(weights='int8' if int8 else weights, precision=precision)
-    shapes = check_shapes((channels, *size), dynamic_batch, dynamic_size)
+    batch = None if dynamic_batch else 1
+    shapes = check_shapes((channels, *size), batch, dynamic_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         temporary = [stack.enter_context(unfinished(file)) for file in form.files(path)]
-        recorded = record(network, (channels, *size), dynamic_batch, dynamic_size, metadata)
+        recorded = record(network, (channels, *size), batch, dynamic_size, metadata)
         form.write(recorded, temporary[-1])
         difference = largest_difference(network, open_model(temporary[-1], trust=True), shapes, tolerance)
         judged = None
@@ -202,7 +203,7 @@ def check_numbers(form: Format, scope: str, dtype: str, int8: bool) -> None:
 def record(
     network: nn.Module,
     shape: Sequence[int],
-    dynamic_batch: bool,
+    batch: int | None,
     dynamic_size: bool = False,
     metadata: dict[str, Any] | None = None,
 ) -> Recorded:
@@ -211,16 +212,19 @@ def record(
     Args:
         network: takes and gives tensors.
         shape: (C, ...) of one input.
-        dynamic_batch: whether the batch size is left open; else it is 1.
+        batch: the batch size; None leaves it open.
         dynamic_size: whether height and width are left open.
         metadata: for the file.
+
+    Raises:
+        UsageError: the network is made for one value of an axis that is to be open.
     """
-    open_axes = {0: BATCH} if dynamic_batch else {}
+    open_axes = {} if batch else {0: BATCH}
     if dynamic_size:
         open_axes.update(zip((2, 3), SIZES))
     # Where a size is open the example is one with borders to pad: what is done to them is recorded.
     channels, *size = shape
-    example = torch.zeros(2 if dynamic_batch else 1, channels, *(n + 5 if dynamic_size else n for n in size))
+    example = torch.zeros(batch or 2, channels, *(n + 5 if dynamic_size else n for n in size))
     outputs = network(example)
     names = ['scores'] if isinstance(outputs, Tensor) else [f'level_{i}' for i in range(len(outputs))]
     metadata = dict(weights='float32', precision='float32') if metadata is None else metadata
@@ -259,15 +263,14 @@ def check_size(model: nn.Module, shape: tuple[int, ...], explicit: bool, dynamic
         )
 
 
-def check_shapes(shape: tuple[int, ...], dynamic_batch: bool, dynamic_size: bool) -> list[tuple[int, ...]]:
+def check_shapes(shape: tuple[int, ...], batch: int | None, dynamic_size: bool) -> list[tuple[int, ...]]:
     """Return input shapes to check an exported file on, given (channels, ...) of one input.
 
-    There are two batches, and three sizes where the size is open.
+    There are two inputs of each size, of two batch sizes where ``batch`` is None, and three sizes where one is open.
     """
     channels, *size = shape
     sizes = [tuple(size)]
     if dynamic_size:
         height, width = size
         sizes += [(height + 33, width + 16), (height + 2, 2 * width - 5)]  # some that no patch size divides
-    batches = (1, 3) if dynamic_batch else (1, 1)
-    return [(batch, channels, *size) for size in sizes for batch in batches]
+    return [(n, channels, *size) for size in sizes for n in ((batch, batch) if batch else (1, 3))]

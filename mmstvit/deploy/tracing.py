@@ -60,17 +60,28 @@ def trace(module: nn.Module, example: Tensor, open_axes: dict[int, str]) -> torc
         module: takes and gives tensors.
         example: an input (B, C, *size).
         open_axes: name of each axis that is to be left open.
+
+    Raises:
+        UsageError: the network is made for one value of an open axis, or cannot be exported.
     """
     # Who attends to whom is worked out once for a size and kept: recorded now, these tensors are constants.
     module(example)
-    program = torch.export.export(
-        module,
-        (example,),
-        dynamic_shapes=(dict.fromkeys(open_axes, torch.export.Dim.DYNAMIC),),
-        strict=False,
-        # The example has borders to pad and a table to resize, and both do no harm where there is nothing to do.
-        prefer_deferred_runtime_asserts_over_guards=True,
-    )
+    try:
+        program = torch.export.export(
+            module,
+            (example,),
+            dynamic_shapes=(dict.fromkeys(open_axes, torch.export.Dim.DYNAMIC),),
+            strict=False,
+            # The example has borders to pad and a table to resize, and both do no harm where there is nothing to do.
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+    except ValueError as error:
+        fixed = [name for axis, name in open_axes.items() if f'.shape[{axis}]' in str(error)]
+        if not fixed:
+            raise
+        raise UsageError(
+            f'the network computes with one {" and ".join(fixed)} as a plain number: export it for one alone'
+        ) from error
     for node in program.graph.nodes:
         if node.target in _MAX_POOLS and any(user.args[1] == 1 and user.users for user in node.users):
             raise UsageError('the network asks where the maximum of a pooling bin was: this cannot be exported')

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import venv as environments
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,8 +116,27 @@ def test_pip_where_uv_fails(case):
     commands = case.run(failing=['uv pip'])
     installs = [command for command in commands if ' install ' in command][1:]
     for of_uv, of_pip in zip(installs[::2], installs[1::2], strict=True):
-        # pip compiles bytecode by itself.
-        assert of_uv.replace(' --compile-bytecode', '') == f'uv {of_pip}' and of_pip.startswith('pip install ')
+        # pip compiles bytecode, and looks in all indexes, by itself.
+        of_uv = of_uv.replace(' --compile-bytecode --index-strategy unsafe-best-match', '')
+        assert of_uv == f'uv {of_pip}' and of_pip.startswith('pip install ')
+
+
+def test_index_of_torch_with_other_packages(case, tmp_path, capsys):
+    """It may have, in another version, what is pinned and on the usual index: uv installs that."""
+    for index, version in dict(usual='2.0', torch='1.0').items():
+        name, info = f'small-{version}-py3-none-any.whl', f'small-{version}.dist-info'
+        page = tmp_path / index / 'small' / 'index.html'
+        page.parent.mkdir(parents=True)
+        page.write_text(f'<a href="{name}">{name}</a>')
+        with zipfile.ZipFile(page.parent / name, 'w') as wheel:
+            wheel.writestr(f'{info}/METADATA', f'Metadata-Version: 2.1\nName: small\nVersion: {version}\n')
+            wheel.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+            wheel.writestr(f'{info}/RECORD', '')
+    setup = setup_env.Setup(case.venv, '', '', False)
+    setup.python = sys.executable
+    usual, torch = ((tmp_path / index).as_uri() for index in ('usual', 'torch'))
+    setup.install('small', '--target', tmp_path, '--index-url', usual, '--extra-index-url', torch, 'small==2.0')
+    assert (tmp_path / 'small-2.0.dist-info').is_dir() and 'uv failed' not in capsys.readouterr().out
 
 
 def test_compiled_operators(case):

@@ -60,7 +60,7 @@ def test_every_backbone_and_reduction_in_every_runtime(name, tmp_path):
     else:
         model, shape = reduce_(timm_vit(depth=2), name, **METHODS[name]), (3, 32, 32)
     model = Outputs(model).eval()
-    recorded = record(model, shape, dynamic_batch=True)
+    recorded = record(model, shape, batch=None)
     for ending, write in {'onnx': write_onnx, 'xml': write_openvino}.items():
         write(recorded, tmp_path / f'model.{ending}')
         opened = open_model(tmp_path / f'model.{ending}', threads=1)
@@ -70,6 +70,23 @@ def test_every_backbone_and_reduction_in_every_runtime(name, tmp_path):
         fixed = open_model(tmp_path / f'model.{ending}', threads=1, shape=(2, *shape))
         assert fixed.shape == [2, *shape]
         largest_difference(model, fixed, [(2, *shape)], 1e-5)
+
+
+class ForOneBatch(torch.nn.Module):
+    """It takes its batch size for a plain number, as mmdet's Swin does."""
+
+    def forward(self, x):
+        return x.view(int(x.shape[0] / 2), 2, -1)
+
+
+def test_a_network_for_one_batch_size(tmp_path):
+    with pytest.raises(UsageError, match='one batch as a plain number'):
+        record(ForOneBatch(), (3, 4, 4), batch=None)
+    recorded = record(ForOneBatch(), (3, 4, 4), batch=6)
+    write_onnx(recorded, tmp_path / 'model.onnx')
+    opened = open_model(tmp_path / 'model.onnx', threads=1)
+    assert opened.shape == [6, 3, 4, 4]
+    largest_difference(ForOneBatch(), opened, [(6, 3, 4, 4)], 0)
 
 
 # ------------------------------------------------------------------------------------------------ files of a command
