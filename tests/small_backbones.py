@@ -2,7 +2,7 @@
 
 import torch
 
-from mmstvit.measure.small import BACKBONES, PLAIN
+from projects.gpu_report.small import BACKBONES, PLAIN
 
 __all__ = ['BACKBONES', 'PLAIN', 'build', 'maps']
 

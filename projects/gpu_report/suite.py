@@ -15,18 +15,19 @@ import torch
 import torch.nn as nn
 from rich.progress import Progress
 
-from .. import models
-from ..errors import UsageError, one_line
-from ..functional.attention import proportional_by
-from ..io.files import write_json
+from mmstvit import models
+from mmstvit.errors import UsageError, one_line
+from mmstvit.functional.attention import proportional_by
+from mmstvit.io.files import write_json
+from mmstvit.measure.networks import Network, input_shape, load_network, reduce_network
+from mmstvit.measure.report import environment
+from mmstvit.measure.speed import costs, measure
+from mmstvit.measure.timing import DTYPES, Job, Timing
+
 from . import parity
+from .entries import BARE, Entry
 from .kernels import attention_kernels, text_of
-from .networks import Network, input_shape, load_network, reduce_network
-from .report import environment
-from .speed import costs, measure
-from .suite_entries import BARE, Entry
 from .time_limit import OutOfTime, at_most
-from .timing import DTYPES, Job, Timing
 
 ROUNDS, MIN_TIME = 7, 0.05  # of each network and entry: quartiles of seven, and half a second at the least
 ENTRY_SECONDS = 150  # an entry that takes longer is given up

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..functional.attention import WAYS
+from mmstvit.functional.attention import WAYS
+
 from .parity import OPERATORS, cases
 
 SECTIONS = ('speed', 'proportional', 'graph', 'compile', 'train', 'parity', 'operators', 'detector')
