@@ -24,7 +24,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         epilog='example, of a minute on a CPU: python -m projects.gpu_report --device cpu --only operators --rounds 2',
     )
     parser.add_argument('--minutes', type=float, default=8, metavar='N', help='stop after so many, default 8')
-    parser.add_argument('--only', nargs='+', choices=SECTIONS, metavar='SECTION', help=f'of {", ".join(SECTIONS)}')
+    parser.add_argument(
+        '--only', nargs='+', default=(), choices=SECTIONS, metavar='SECTION', help=f'of {", ".join(SECTIONS)}'
+    )
     parser.add_argument('--json', default='work_dirs/gpu_report/suite.json', metavar='FILE', help='default %(default)s')
     parser.add_argument('--csv', metavar='FILE', help='default beside the JSON file')
     parser.add_argument('--page', metavar='FILE', help='write the report there as Markdown')
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     # As anyone would run it: where files went here is of no use to others.
     only = ['--only', *args.only] if args.only else []
     command = shlex.join(['python', '-m', 'projects.gpu_report', '--minutes', f'{args.minutes:g}', *only])
-    wanted = entries(suite.timing.on_gpu, args.only or ())
+    wanted = entries(suite.timing.on_gpu, args.only)
     report = run_suite(wanted, suite, args.minutes, args.json, written, command)
     failed = sum('error' in row for entry in report['entries'].values() for row in entry['rows'])
     console().print(

@@ -225,15 +225,9 @@ def run_suite(
         left = 60 * minutes - (time.monotonic() - start)
         if left <= 0:
             break
-        limit = min(left, ENTRY_SECONDS)
-        try:
-            with at_most(limit):
-                rows = suite.rows(entry)
-        except OutOfTime:
-            suite.forget()
-            if limit == left:
-                break
-            rows = [dict(network=n, dtype=entry.dtype, error=f'gave up after {limit} s') for n in entry.networks]
+        rows = _rows_within(left, suite, entry)
+        if rows is None:
+            break
         done[entry.key] = dict(section=entry.section, mode=entry.mode, batch=entry.batch, rows=rows)
         write()
         errors = [row['error'] for row in rows if 'error' in row]
@@ -243,6 +237,19 @@ def run_suite(
             break
     write()
     return report
+
+
+def _rows_within(left: float, suite: Suite, entry: Entry) -> list[dict] | None:
+    """Measure an entry in the seconds that are left; ``None`` where they are too few."""
+    limit = min(left, ENTRY_SECONDS)
+    try:
+        with at_most(limit):
+            return suite.rows(entry)
+    except OutOfTime:
+        suite.forget()
+    if limit == left:
+        return None
+    return [dict(network=name, dtype=entry.dtype, error=f'gave up after {limit} s') for name in entry.networks]
 
 
 def _begun(path: Path, setting: dict) -> dict:
