@@ -69,7 +69,7 @@ evidence: env
 	@'$(VENV)/bin/python' -m projects.evidence $(EVIDENCE_ARGS)
 
 gpu-report: env
-	@'$(VENV)/bin/python' -m mmstvit benchmark --suite --page docs/gpu_report.md $(GPU_REPORT_ARGS)
+	@'$(VENV)/bin/python' -m projects.gpu_report --page docs/gpu_report.md $(GPU_REPORT_ARGS)
 
 env:
 	@command -v '$(PYTHON)' >/dev/null || { echo 'No $(PYTHON) here: install Python >= 3.10 or name one: make PYTHON=/path/to/python3'; exit 1; }
@@ -85,4 +85,4 @@ lint:
 
 clean:
 	@rm -rf build dist docs/_build ./*.egg-info .pytest_cache .ruff_cache .mypy_cache
-	@find mmstvit configs tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find mmstvit configs tools tests projects -name __pycache__ -type d -prune -exec rm -rf {} +

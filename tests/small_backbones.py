@@ -2,15 +2,14 @@
 
 import torch
 
-from mmstvit.measure.small import BACKBONES, PLAIN
+from projects.gpu_report.parity import network
+from projects.gpu_report.small import BACKBONES
 
-__all__ = ['BACKBONES', 'PLAIN', 'build', 'maps']
+__all__ = ['BACKBONES', 'build', 'maps']
 
 
 def build(name):
-    torch.manual_seed(0)
-    kind, options, _ = BACKBONES[name]
-    return kind(**options).eval()
+    return network(name)[0]
 
 
 def maps(outs):

@@ -85,9 +85,9 @@ def set_threads(threads: int | None, on_gpu: bool = False) -> None:
         torch.set_num_threads(threads)
 
 
-def add_network_arguments(parser: argparse.ArgumentParser, what: str, nargs: str = '+') -> None:
+def add_network_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     """Add networks by a short name, with ``what`` in their help, their input size, and a file for the figures."""
-    parser.add_argument('networks', nargs=nargs, metavar='CONFIG', help=f'{SPECS} {what}')
+    parser.add_argument('networks', nargs='+', metavar='CONFIG', help=f'{SPECS} {what}')
     parser.add_argument(
         '--shape',
         nargs='+',
@@ -114,18 +114,19 @@ def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--part', choices=('model', 'backbone'), help='what is run; default the backbone of detectors, else the model'
     )
-    parser.add_argument('--rounds', type=int, metavar='N', help=f'default {Timing.rounds}')
+    add_repetitions(parser, Timing.rounds, Timing.min_time)
+
+
+def add_repetitions(parser: argparse.ArgumentParser, rounds: int, min_time: float) -> None:
+    """Add how often and how long things are timed, with these defaults."""
+    parser.add_argument('--rounds', type=int, default=rounds, metavar='N', help='of timing; default %(default)s')
     parser.add_argument(
         '--min-time',
         type=float,
+        default=min_time,
         metavar='SECONDS',
-        help=f'the least time that a network is run for in a round, default {Timing.min_time}',
+        help='the least time that something is run for in a round, default %(default)s',
     )
-
-
-def repetitions(args: argparse.Namespace) -> dict[str, float]:
-    """Return how often and how long networks are run for, where it is given."""
-    return {name: getattr(args, name) for name in ('rounds', 'min_time') if getattr(args, name) is not None}
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

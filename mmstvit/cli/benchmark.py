@@ -16,15 +16,7 @@ from ..measure.profile import profile_table
 from ..measure.report import check_plot, draw, table, write_csv
 from ..measure.speed import benchmark
 from ..measure.timing import Timing
-from .arguments import (
-    add_network_arguments,
-    add_shared,
-    add_timing_arguments,
-    output_file,
-    repetitions,
-    set_threads,
-)
-from .benchmark_suite import add_suite_arguments, check_suite, run
+from .arguments import add_network_arguments, add_shared, add_timing_arguments, output_file, set_threads
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,7 +30,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         'detector by default the backbone, since the rest is the same in all.',
         epilog='example: mmstvit benchmark stvit-s_8xb128_in1k --batch-size 16 --threads 2',
     )
-    add_network_arguments(parser, 'onnx:FILE and openvino:FILE are classifiers or recognisers of mmstvit export.', '*')
+    add_network_arguments(parser, 'onnx:FILE and openvino:FILE are classifiers or recognisers of mmstvit export.')
     parser.add_argument('--baseline', metavar='CONFIG', help='what they are compared with; default the first of them')
     parser.add_argument('--batch-size', nargs='+', type=int, default=[1, 8], metavar='N', help='default 1 and 8')
     parser.add_argument(
@@ -59,16 +51,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--plot', metavar='FILE', help='draw images per second against top-1 or multiply-adds')
     add_shared(parser, '--device', '--threads')
     add_timing_arguments(parser)
-    add_suite_arguments(parser)
-    args = parser.parse_args(argv)
-    check_suite(parser, args)
-    return args
+    return parser.parse_args(argv)
 
 
 def timing_of(args: argparse.Namespace) -> Timing:
     """Return how networks are to be run; raise ``UsageError`` for an option that does not fit."""
-    basic = args.device, args.part, args.dtype, args.compile, args.train_step
-    timing = Timing(*basic, cast=args.cast, graph=args.cuda_graph, **repetitions(args))
+    basic = args.device, args.part, args.dtype, args.compile, args.train_step, args.rounds, args.min_time
+    timing = Timing(*basic, cast=args.cast, graph=args.cuda_graph)
     for name, endings in dict(json=('.json',), csv=('.csv',), plot=('.png', '.svg', '.pdf')).items():
         output_file(getattr(args, name), f'--{name}', endings)
     return timing
@@ -78,9 +67,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
         args = parse_args(argv)
-        if args.suite:
-            run(args)
-            return
         timing = timing_of(args)
         quieten()
         set_threads(args.threads, timing.on_gpu)

@@ -14,7 +14,7 @@ from ..console import console, number_table, print_table
 from ..errors import one_line_errors
 from ..measure.networks import quieten
 from ..measure.timing import Timing
-from .arguments import add_shared, set_threads
+from .arguments import add_repetitions, add_shared, set_threads
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,14 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='default %(default)s')
     parser.add_argument('--images', type=int, default=128, metavar='N', help='at the most; default %(default)s')
     parser.add_argument('--out', metavar='DIR', help='default work_dirs/<config name>/tune')
-    parser.add_argument('--rounds', type=int, default=7, metavar='N', help='of timing; default %(default)s')
-    parser.add_argument(
-        '--min-time',
-        type=float,
-        default=0.1,
-        metavar='SECONDS',
-        help='the least time that something is run for in a round, default %(default)s',
-    )
+    add_repetitions(parser, 7, 0.1)
     add_shared(parser, '--device', '--threads', '--trust-checkpoint')
     return parser.parse_args(argv)
 

@@ -1,10 +1,11 @@
 """The page on accuracy with fewer tokens, its tables and plots, all from the figures in the JSON file."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..markdown import table
 from .plots import _pyplot, _save
 from .recovery_measure import CONTROLS
 
@@ -18,12 +19,6 @@ def spread(values: Iterable[float | None], digits: int = 1, unit: float = 100) -
         return '-'
     mean = f'{statistics.mean(known):.{digits}f}'
     return mean if len(known) == 1 else f'{mean} ± {statistics.stdev(known):.{digits}f}'
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
 def untrained(data: dict[str, Any], method: str, budget: float) -> list[dict[str, Any]]:

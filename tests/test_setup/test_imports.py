@@ -1,11 +1,13 @@
 """mmstvit without one of the optional packages: it imports, and what needs the package says how to get it."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 from fresh_python import run_fresh
+from run_helpers import ROOT
 
 from mmstvit.cli.main import COMMANDS
 from mmstvit.compat.requires import EXTRAS
@@ -167,3 +169,10 @@ if importlib.util.find_spec('mmdet'):  # the layer that mmpretrain has for it is
     assert layer is mmpretrain.models.utils.ResLayerExtraNorm is not None
 """
     run_fresh(lacks + code)
+
+
+def test_the_package_imports_no_project():
+    """Projects are not in the wheel."""
+    line = re.compile(r'^\s*(from|import) projects\b', re.MULTILINE)
+    assert line.search('    from projects.evidence import plan')
+    assert not [path for path in (ROOT / 'mmstvit').rglob('*.py') if line.search(path.read_text())]

@@ -264,6 +264,7 @@ def test_peak_memory_is_that_of_live_tensors():
 @pytest.mark.parametrize(
     'given,message',
     [
+        (['--cuda-graph'], 'a CUDA graph is of inference on a GPU'),
         (['--dtype', 'float16'], 'float16 is for GPUs'),
         (['--train-step', '--part', 'backbone'], 'a training step is of the whole network'),
         (['--profile', '--compile'], 'leave --train-step and --compile out'),

@@ -1,4 +1,4 @@
-"""``mmstvit benchmark --suite``: what becomes of failures, of the time, and of what an earlier run has left."""
+"""``make gpu-report``: what becomes of failures, of the time, and of what an earlier run has left."""
 
 import csv
 import json
@@ -10,16 +10,17 @@ import torch
 from torch import nn
 
 from mmstvit.apis.configs import find_config
-from mmstvit.cli.benchmark import main
 from mmstvit.errors import UsageError
 from mmstvit.functional.attention import WAYS
-from mmstvit.measure import parity, suite, timing
-from mmstvit.measure.kernels import attention_kernels, kind_of, text_of
+from mmstvit.measure import timing
 from mmstvit.measure.networks import Network
-from mmstvit.measure.suite import Suite, run_suite
-from mmstvit.measure.suite_entries import BARE, SECTIONS, Entry, entries, gpu_entries
-from mmstvit.measure.suite_report import COLUMNS, UNTESTED, page, write_csv
 from mmstvit.measure.timing import Job, Timing
+from projects.gpu_report import parity, suite
+from projects.gpu_report.__main__ import main
+from projects.gpu_report.entries import BARE, SECTIONS, Entry, entries, gpu_entries
+from projects.gpu_report.kernels import attention_kernels, kind_of, text_of
+from projects.gpu_report.report import COLUMNS, UNTESTED, page, write_csv
+from projects.gpu_report.suite import Suite, run_suite
 
 DENSE, REDUCED = 'ViT', 'ViT+tome:r=8'
 
@@ -142,7 +143,7 @@ def test_networks_by_each_way(tmp_path, monkeypatch):
     quick = Suite('cpu', rounds=2, min_time=0)
     ways = tuple(f'{REDUCED}@{way}' for way in WAYS)
     wanted = [Entry('speed', (DENSE, REDUCED), 'bfloat16'), entry(*ways, section='proportional', batch=1)]
-    report = run_suite(wanted, quick, 1, tmp_path / 'suite.json', command='mmstvit benchmark --suite')
+    report = run_suite(wanted, quick, 1, tmp_path / 'suite.json', command='python -m projects.gpu_report')
     speed, by_way = (found['rows'] for found in report['entries'].values())
     assert [row['precision'] for row in speed] == ['cast', 'cast'] and 'error' not in by_way[0]
     assert speed[1]['multiply_adds'] < speed[0]['multiply_adds'] and speed[1]['reduction']['method'] == 'ToMe'
@@ -155,7 +156,7 @@ def test_networks_by_each_way(tmp_path, monkeypatch):
     speed[1]['kernel'] = 'efficient 11, flash 1'
     lines = '\n'.join(page(report))
     assert f'- {REDUCED}: efficient 11, flash 1' in lines and f'- {DENSE}:' not in lines
-    assert 'mmstvit benchmark --suite' in lines and 'the fastest' in lines
+    assert 'python -m projects.gpu_report' in lines and 'the fastest' in lines
     assert f'{UNTESTED.capitalize()} on a GPU' in lines and f'| {UNTESTED} |' in lines
 
 
@@ -227,17 +228,14 @@ def test_weights_are_cast_where_asked():
 @pytest.mark.parametrize(
     'given,message',
     [
-        (['--suite', 'timm:test_vit'], 'networks of its own'),
-        (['--suite', '--dtype', 'bfloat16'], '--dtype has no effect with --suite'),
-        (['--suite', '--batch-size', '2'], '--batch-size has no effect with --suite'),
-        (['--suite', '--minutes', '0'], 'it must be above 0'),
-        (['--suite', '--page', 'page.txt'], 'name it *.md'),
-        (['timm:test_vit', '--minutes', '2'], '--minutes belongs to --suite'),
-        (['timm:test_vit', '--cuda-graph', '--device', 'cpu'], 'on a GPU'),
-        ([], 'give networks, or --suite'),
+        (['--minutes', '0'], 'it must be above 0'),
+        (['--json', 'suite.txt'], '--json suite.txt: name it *.json'),
+        (['--page', 'page.txt'], 'name it *.md'),
+        (['--only', 'everything'], "invalid choice: 'everything'"),
+        (['--threads', '0', '--device', 'cpu'], 'at least 1'),
     ],
 )
-def test_options_that_do_not_go_together(given, message, capsys):
+def test_options_out_of_range(given, message, capsys):
     with pytest.raises(SystemExit):
         main(given)
     assert message in capsys.readouterr().err
@@ -246,7 +244,7 @@ def test_options_that_do_not_go_together(given, message, capsys):
 def test_the_command(quick, tmp_path, monkeypatch, capsys):
     out, text = tmp_path / 'suite.json', tmp_path / 'page.md'
     files = ['--json', str(out), '--page', str(text)]
-    main(['--suite', '--device', 'cpu', '--only', 'operators', '--minutes', '1', '--rounds', '2', *files])
+    main(['--device', 'cpu', '--only', 'operators', '--minutes', '1', '--rounds', '2', *files])
     assert len(json.loads(out.read_text())['entries']) == len(parity.OPERATORS)
     assert '4 entries' in capsys.readouterr().out and '| nms |' in text.read_text()
     assert out.with_suffix('.csv').is_file()

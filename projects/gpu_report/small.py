@@ -1,6 +1,6 @@
 """The backbones in every form, small, for checks of what they compute."""
 
-from ..models import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
+from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
 
 PLAIN = dict(embed_dims=16, num_layers=5, num_heads=2, feedforward_channels=32)
 SWIN = dict(embed_dims=8, depths=(1, 2, 6, 1), num_heads=(1, 1, 2, 2))

@@ -6,11 +6,12 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ..models.reduction import methods_for, reduce_
-from .inputs import Inputs
-from .networks import load_network
+from mmstvit.measure.inputs import Inputs
+from mmstvit.measure.networks import load_network
+from mmstvit.measure.timing import DTYPES
+from mmstvit.models.reduction import methods_for, reduce_
+
 from .small import BACKBONES
-from .timing import DTYPES
 
 # The largest difference, in spreads (largest minus smallest) of the CPU's output in float32. In lower precision a
 # reduction may take another token where two are nearly alike, so that there the limit only finds what is wrong.

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..functional.attention import WAYS
-from ..io.files import write_whole
-from .report import timm_columns, write_rows
-from .suite_entries import Entry, gpu_entries
-from .timing import Spread
+from mmstvit.functional.attention import WAYS
+from mmstvit.io.files import write_whole
+from mmstvit.measure.report import timm_columns, write_rows
+from mmstvit.measure.timing import Spread
+
+from ..markdown import table
+from .entries import Entry, gpu_entries
 
 COLUMNS = (
     *('section', 'model', 'method', 'options', 'budget', 'tokens', 'infer_samples_per_sec', 'samples_per_sec_low'),
@@ -103,7 +105,7 @@ def page(report: dict) -> Iterator[str]:
     yield from _parity(list(entries))
     yield from _failures(report)
     if not on_gpu:
-        yield from ('', '## Asked of a GPU', '', *_table(('networks', 'dtype', 'batch', 'how', 'images/s'), _asked()))
+        yield from ('', '## Asked of a GPU', '', table(('networks', 'dtype', 'batch', 'how', 'images/s'), _asked()))
 
 
 def _names(entry: dict) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ def _speeds(entries: Sequence[dict]) -> Iterator[str]:
             memory = f'{row["peak_memory"] / 2**20:,.0f}'
             cells.append((row['network'], precision, entry['batch'], shown, f'{ratio:.2f}', memory, row['kernel']))
     yield ''
-    yield from _table(('network', 'dtype', 'batch', 'images/s', 'times as fast', 'peak MiB', 'attention'), cells)
+    yield table(('network', 'dtype', 'batch', 'images/s', 'times as fast', 'peak MiB', 'attention'), cells)
 
 
 def _bound_by_starts(entries: Sequence[dict]) -> Iterator[str]:
@@ -141,7 +143,7 @@ def _bound_by_starts(entries: Sequence[dict]) -> Iterator[str]:
         within = [batch for batch, seconds in by_batch.items() if seconds <= 1.3 * single]
         if within:
             cells.append((network, max(within), f'{1e3 * single:.1f}'))
-    yield from _table(('network', 'up to batch', 'ms'), cells)
+    yield table(('network', 'up to batch', 'ms'), cells)
 
 
 def fastest_ways(entries: Sequence[dict]) -> Iterator[str]:
@@ -176,12 +178,12 @@ def _parity(entries: Sequence[dict]) -> Iterator[str]:
         cells = [(case, *(_differs(of_case, dtype) for dtype in dtypes)) for case, of_case in rows.items()]
         yield from ('', '## The same as on the CPU', '')
         yield from (*_DIFFERENCE, '')
-        yield from _table(('network', *dtypes), cells)
+        yield table(('network', *dtypes), cells)
     others = [(e, row) for e in entries if e['section'] in ('operators', 'detector') for row in e['rows']]
     if others:
         yield from ('', "Operators of detectors (mmcv's, by torchvision), output and gradient; a small Mask R-CNN:", '')
         cells = [(row['network'], _differs([row], row['dtype']), row.get('note', '')) for _, row in others]
-        yield from _table(('what', 'difference, or loss', ''), cells)
+        yield table(('what', 'difference, or loss', ''), cells)
 
 
 def _differs(rows: Sequence[dict], dtype: str) -> str:
@@ -222,9 +224,3 @@ def _asked() -> list[tuple]:
         )
         for (section, networks), of_group in groups.items()
     ]
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence]) -> list[str]:
-    """Return the lines of a table of Markdown."""
-    lines = [[str(cell).replace('|', '/') for cell in row] for row in (heads, ['---'] * len(heads), *rows)]
-    return [f'| {" | ".join(cells)} |' for cells in lines]

@@ -15,18 +15,19 @@ import torch
 import torch.nn as nn
 from rich.progress import Progress
 
-from .. import models
-from ..errors import UsageError, one_line
-from ..functional.attention import proportional_by
-from ..io.files import write_json
+from mmstvit import models
+from mmstvit.errors import UsageError, one_line
+from mmstvit.functional.attention import proportional_by
+from mmstvit.io.files import write_json
+from mmstvit.measure.networks import Network, input_shape, load_network, reduce_network
+from mmstvit.measure.report import environment
+from mmstvit.measure.speed import costs, measure
+from mmstvit.measure.timing import DTYPES, Job, Timing
+
 from . import parity
+from .entries import BARE, Entry
 from .kernels import attention_kernels, text_of
-from .networks import Network, input_shape, load_network, reduce_network
-from .report import environment
-from .speed import costs, measure
-from .suite_entries import BARE, Entry
 from .time_limit import OutOfTime, at_most
-from .timing import DTYPES, Job, Timing
 
 ROUNDS, MIN_TIME = 7, 0.05  # of each network and entry: quartiles of seven, and half a second at the least
 ENTRY_SECONDS = 150  # an entry that takes longer is given up
@@ -224,15 +225,9 @@ def run_suite(
         left = 60 * minutes - (time.monotonic() - start)
         if left <= 0:
             break
-        limit = min(left, ENTRY_SECONDS)
-        try:
-            with at_most(limit):
-                rows = suite.rows(entry)
-        except OutOfTime:
-            suite.forget()
-            if limit == left:
-                break
-            rows = [dict(network=n, dtype=entry.dtype, error=f'gave up after {limit} s') for n in entry.networks]
+        rows = _rows_within(left, suite, entry)
+        if rows is None:
+            break
         done[entry.key] = dict(section=entry.section, mode=entry.mode, batch=entry.batch, rows=rows)
         write()
         errors = [row['error'] for row in rows if 'error' in row]
@@ -242,6 +237,19 @@ def run_suite(
             break
     write()
     return report
+
+
+def _rows_within(left: float, suite: Suite, entry: Entry) -> list[dict] | None:
+    """Measure an entry in the seconds that are left; ``None`` where they are too few."""
+    limit = min(left, ENTRY_SECONDS)
+    try:
+        with at_most(limit):
+            return suite.rows(entry)
+    except OutOfTime:
+        suite.forget()
+    if limit == left:
+        return None
+    return [dict(network=name, dtype=entry.dtype, error=f'gave up after {limit} s') for name in entry.networks]
 
 
 def _begun(path: Path, setting: dict) -> dict:

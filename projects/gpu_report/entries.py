@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..functional.attention import WAYS
-from .parity import OPERATORS, cases
+from mmstvit.functional.attention import WAYS
+
+from .parity import DETECTOR, OPERATORS, cases
 
 SECTIONS = ('speed', 'proportional', 'graph', 'compile', 'train', 'parity', 'operators', 'detector')
 
@@ -103,7 +104,7 @@ def gpu_entries() -> list[Entry]:
         Entry('graph', (SWIN_T, STVIT_SWIN_T), first),
         *(Entry('train', (DEIT_S, STVIT_S), dtype, 128, cast=False) for dtype in (first, second)),
         *(Entry('operators', (name,)) for name in OPERATORS),
-        Entry('detector', ('digits/mask-rcnn_stvit-r_digits.py',)),
+        Entry('detector', (DETECTOR,)),
         Entry('compile', (DEIT_S, STVIT_S), first, 64),
         Entry('compile', (DEIT_S, DEIT_S + TOME[0]), first, 64),
         *_speed(second, early=True),
@@ -131,7 +132,7 @@ def cpu_entries() -> list[Entry]:
         Entry('proportional', tuple(f'{DEIT_S}{TOME[0]}@{way}' for way in WAYS), cast=False),
         Entry('train', (DEIT_T, STVIT_T), batch=8, cast=False),
         *(Entry('operators', (name,)) for name in OPERATORS),
-        Entry('detector', ('digits/mask-rcnn_stvit-r_digits.py',)),
+        Entry('detector', (DETECTOR,)),
     ]
 
 
