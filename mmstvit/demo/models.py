@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,7 +159,8 @@ class DemoModel:
         try:
             if self.reduction:
                 groups = token_groups(self.model, path)
-                result, tokens = groups.result, groups_picture(groups, self.model.reduction.summary)
+                reduction: Any = self.model.reduction
+                result, tokens = groups.result, groups_picture(groups, reduction.summary)
             elif self.has_tokens:
                 maps = token_maps(self.model, path)
                 result, tokens = maps.result, picture(maps)

@@ -13,7 +13,7 @@ from mmengine.fileio import register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from ..compat.toolbox_pickles import NamedFiles
 from ..converters.published import unwrap
@@ -213,7 +213,8 @@ class SafeCheckpointHook(CheckpointHook):
     @contextlib.contextmanager
     def _removing_afterwards(self) -> Iterator[None]:
         """mmengine removes the best weights before it writes better ones."""
-        outdated, remove = [], self.file_backend.remove
+        outdated: list[str] = []
+        remove = self.file_backend.remove
         self.file_backend.remove = outdated.append
         try:
             yield
@@ -228,7 +229,7 @@ def has_epochs(runner: Runner) -> bool:
     return isinstance(runner.train_loop, EpochBasedTrainLoop)
 
 
-def _sampler(dataloader: DataLoader) -> Sampler:
+def _sampler(dataloader: DataLoader) -> Any:
     """The sampler that has the seed of the order: as in mmengine, that of the batch sampler where there is one."""
     outer = dataloader.sampler
     return outer if hasattr(outer, 'seed') else getattr(dataloader.batch_sampler, 'sampler', outer)

@@ -48,7 +48,7 @@ class _Array(np.ndarray):
         super().__setstate__(whole.__reduce__()[2])
 
     def __reduce__(self) -> tuple:
-        return self.view(np.ndarray).__reduce__()
+        return tuple(self.view(np.ndarray).__reduce__())
 
 
 def _array(*kind: Any) -> _Array:

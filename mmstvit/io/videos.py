@@ -57,8 +57,9 @@ class Video:
     def _open(self) -> None:
         # As bytes, because names that are no UTF-8 crash OpenCV; by FFmpeg alone, because another backend takes `1.mp4`
         # for numbered images.
+        name: Any = os.fsencode(self._path)
         settings = [cv2.CAP_PROP_N_THREADS, 1]  # starting threads takes longer than decoding a short clip
-        self._capture, self._place = cv2.VideoCapture(os.fsencode(self._path), cv2.CAP_FFMPEG, settings), 0
+        self._capture, self._place = cv2.VideoCapture(name, cv2.CAP_FFMPEG, settings), 0
         if not self._capture.isOpened():
             raise VideoError(f'{self.filename}: it cannot be read, it is damaged, incomplete or has no frames')
 
@@ -69,9 +70,9 @@ class Video:
         The file is decoded for it, once.
         """
         self._open()
-        times = [self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 for _ in iter(self._capture.grab, False)]
+        read = [self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 for _ in iter(self._capture.grab, False)]
         self._open()
-        times = np.maximum.accumulate(np.array(times[: len(self)] or [0.0]))
+        times = np.maximum.accumulate(np.array(read[: len(self)] or [0.0]))
         if times[-1] <= times[0]:  # one frame, or a format without times
             return np.arange(len(self) + 1) / (self.fps or 1)
         # What is missing at the end is taken to go on as the last frame there.
@@ -148,7 +149,8 @@ class Video:
                 f'{self.filename}: {len(wanted)} frames of {width} x {height} pixels would be decoded at once, more '
                 f'than {most} pixels; raise {MAX_PIXELS} if this is meant'
             )
-        frames, last = {}, None
+        frames: dict[int, Any] = {}
+        last: Any = None
         for index in wanted:
             if not 0 <= index < len(self):
                 raise IndexError(f'{self.filename} has {len(self)} frames, and frame {index} is asked for')
@@ -166,7 +168,7 @@ class Video:
 def _checked(filename: str) -> Path:
     path = existing(filename)
     fault = _fault(path) if path else 'there is no such file'
-    if fault:
+    if path is None or fault:
         raise VideoError(f'{filename}: {fault}')
     return path
 
@@ -206,7 +208,8 @@ def guard_reading(steps: Sequence[Callable]) -> list[Callable]:
     every frame but the next, and put an earlier frame in the place of one that cannot be decoded. The other steps stay
     as they are.
     """
-    clip_len = max((step.clip_len for step in steps if isinstance(getattr(step, 'clip_len', None), int)), default=1)
+    lengths = [getattr(step, 'clip_len', None) for step in steps]
+    clip_len = max((length for length in lengths if isinstance(length, int)), default=1)
     return [functools.partial(_guarded, step, clip_len) if role_of(step) else step for step in steps]
 
 

@@ -146,7 +146,7 @@ def balanced_attention(parts: tuple[tuple[int, int], ...], device: torch.device)
         parts: tokens and steps of time of each part of the keys, in order.
         device: where the bias is to be.
     """
-    parts = [part for part in parts if part[0]]
+    parts = tuple(part for part in parts if part[0])
     longest = max(steps for _, steps in parts)
     if all(steps == longest for _, steps in parts):
         return None

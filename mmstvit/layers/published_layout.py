@@ -4,6 +4,7 @@ Their larger windows hold padding, and zeros outside the image, as keys. One zer
 all of them, with the logarithm of their number added to its logit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..functional.windows import HIDDEN, Keys, Size, combine, for_queries, keys_of_boxes
+from .attention import AttentionLayout
 from .layout import Context
 from .window_layout import PaddedWindows
 
@@ -43,7 +45,7 @@ class PublishedWindows(PaddedWindows):
         return self._with_zero(*super().recovery(s))
 
     @staticmethod
-    def _with_zero(context: tuple[Tensor, ...], attention: Any) -> Context:
+    def _with_zero(context: Sequence[Tensor], attention: AttentionLayout | None) -> Context:
         (part,) = context
         return (part, part.new_zeros(part.shape[0], 1, part.shape[-1])), attention
 

@@ -107,8 +107,13 @@ class Recorder:
                 'mmstvit whose semantic_grid or semantic_size is not None'
             )
         self.backbone, self.encoder = backbones[0]
-        self.view, self.inputs, self._raw, self.layout = view, None, None, None
-        self._seen, self._index, self._unit, self._layers = 0, None, 0, []
+        self.view = view
+        self.inputs: Any = None
+        self.layout: Any = None
+        self._raw: Any = None
+        self._seen, self._unit = 0, 0
+        self._index: slice | None = None
+        self._layers: list[Any] = []
         self._handles = [self.backbone.register_forward_pre_hook(self._on_backbone)]
         for name, module in model.named_modules():
             if isinstance(module, BaseDataPreprocessor):
