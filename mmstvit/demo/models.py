@@ -38,7 +38,7 @@ KINDS = {
 THRESHOLD = 0.5  # least score of an object
 ROUNDS = 11  # in which a network and its baseline are timed in turn
 BATCHES = (1, 16)  # one input of a small network takes the time of its calls, not of its arithmetic
-_AFFORDABLE = 4e9  # multiply-adds of a forward of several inputs: larger networks are timed on one alone
+AFFORDABLE = 4e9  # multiply-adds of a forward of several inputs: larger networks are timed on one alone
 _TOP = 5
 
 
@@ -228,7 +228,7 @@ class DemoModel:
             UsageError: the size of an input is not known.
         """
         most = max(row['multiply_adds'] for row in self._counted)
-        timed = {batch: self._milliseconds(batch) for batch in BATCHES if batch == 1 or batch * most < _AFFORDABLE}
+        timed = {batch: self._milliseconds(batch) for batch in BATCHES if batch == 1 or batch * most < AFFORDABLE}
         return [
             Cost(row['multiply_adds'], row['backbone'], row['parameters'], {n: times[i] for n, times in timed.items()})
             for i, row in enumerate(self._counted)

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UsageError
 from .image_check import MAX_PIXELS, max_pixels
 
-_STEP = 250  # frames that are rather decoded than skipped: seeking decodes from a key frame, in x264 every 250th
+NEAR = 250  # frames that are rather decoded than skipped: seeking decodes from a key frame, in x264 every 250th
 _PICTURES = 4  # so many of the largest size may be decoded at once
 _BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'uuid', b'moof', b'mfra', b'sidx', b'styp', b'pdin')
 # Playlists are text, and FFmpeg would read the files that they name.
@@ -33,6 +33,7 @@ class Video:
 
     Args:
         filename: the file; as in mmaction2, ``.mp4`` may be left out.
+        near: how many frames ahead are decoded, and not sought.
 
     Attributes:
         fps: frames a second.
@@ -42,11 +43,11 @@ class Video:
         VideoError: there is no such file, or none that OpenCV can read.
     """
 
-    def __init__(self, filename: str) -> None:
+    def __init__(self, filename: str, near: int = NEAR) -> None:
         self.filename, self._path, self.time = filename, _checked(filename), 0.0
         self._open()
         self.fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self._length, self._near = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), _STEP
+        self._length, self._near = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), near
         if self._length < 1:  # no duration either, as browsers record clips: OpenCV cannot seek in them
             self._length = self._near = sum(1 for _ in iter(self._capture.grab, False))
             self._open()

@@ -26,7 +26,6 @@ masks = pytest.importorskip('pycocotools.mask')
 from mmengine.evaluator import BaseMetric, Evaluator  # noqa: E402
 
 from mmstvit.apis.models import toolbox_of  # noqa: E402
-from mmstvit.engine import coco_file  # noqa: E402
 from mmstvit.engine.coco_metric import check_evaluation, checked_metrics  # noqa: E402
 from mmstvit.engine.datasets import build_dataset  # noqa: E402
 from mmstvit.engine.running import move_evaluators  # noqa: E402
@@ -378,7 +377,7 @@ def test_evaluator_of_another_file(write, tmp_path):
 def test_evaluators_file_is_read_once(write, monkeypatch):
     """By the data set; again only when it has changed."""
     read, load = [], json.load
-    monkeypatch.setattr(coco_file.json, 'load', lambda stream: read.append(getattr(stream, 'name', '')) or load(stream))
+    monkeypatch.setattr(json, 'load', lambda stream: read.append(getattr(stream, 'name', '')) or load(stream))
     file = write()
     loop = built(file)
     assert read.count(str(file)) == 1

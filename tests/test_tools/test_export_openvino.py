@@ -142,27 +142,31 @@ def model(files):
     return get_model(str(files / 'config.py'), str(files / 'a.pth'))
 
 
-def test_int8_that_disagrees_is_refused(files, model, monkeypatch):
+def test_int8_that_disagrees_is_refused(files, model, tmp_path):
     samples = int8.read_samples(model, int8.Calibration(str(files / 'images')), (3, 32, 32))
     classes = int8.Judge(model, samples[1], 8).logits().argmax(-1)
-    monkeypatch.setattr(int8, 'open_model', lambda path: Constant(int(classes[0])))
     share = float((classes == classes[0]).double().mean())
-    judged = int8.judge(model, Path('a.xml'), samples, share)
+    judged = int8.judge(model, of_one_class(int(classes[0]), tmp_path / 'a.onnx'), samples, share)
     assert judged.agreement == share and judged.top1 == float((samples[1].labels == classes[0]).double().mean())
-    monkeypatch.setattr(int8, 'open_model', lambda path: Constant((int(classes[0]) + 1) % 10))
-    line = r'int8 gives the class of float32 for \d.\d% of 6 held-out images, less than 90.0% \(--min-agreement\)'
-    with pytest.raises(UsageError, match=line):
-        int8.judge(model, Path('a.xml'), samples, 0.9)
+    other = of_one_class((int(classes[0]) + 1) % 10, tmp_path / 'b.onnx')
+    with pytest.raises(UsageError, match=r'of 6 held-out images, less than 90.0% \(--min-agreement\)'):
+        int8.judge(model, other, samples, 0.9)
 
 
-class Constant:
-    """A file that gives one class for all."""
+def of_one_class(label, path):
+    """A file that gives one class for all images."""
+    from onnx import TensorProto, helper, numpy_helper, save
 
-    def __init__(self, label):
-        self.scores = np.eye(10, dtype=np.float32)[[label]]
-
-    def run(self, x):
-        return [self.scores]
+    nodes = [helper.make_node('Flatten', ['input'], ['x']), helper.make_node('Gemm', ['x', 'zeros', 'one'], ['scores'])]
+    values = [
+        helper.make_tensor_value_info('input', TensorProto.FLOAT, ['batch', 3, 32, 32]),
+        helper.make_tensor_value_info('scores', TensorProto.FLOAT, ['batch', 10]),
+    ]
+    weights = dict(zeros=np.zeros((3072, 10), np.float32), one=np.eye(10, dtype=np.float32)[label])
+    tensors = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, 'constant', values[:1], values[1:], tensors)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=9), path)
+    return path
 
 
 @pytest.mark.long
