@@ -7,12 +7,14 @@ import cv2
 import pytest
 from run_helpers import run_here
 
-from mmstvit.datasets import clips
+from mmstvit.datasets import clips, digit_scans
 
 scenes = pytest.importorskip('mmstvit.datasets.scenes', reason='pycocotools is not installed')
 
 COUNTS = dict(train=6, val=3)
 SCENES = SimpleNamespace(
+    module=scenes,
+    draw=lambda *args: scenes.draw_scene(*args).image,
     make=scenes.make_scenes,
     one='scene',
     suffix='.png',
@@ -21,6 +23,8 @@ SCENES = SimpleNamespace(
     folders=('', 'maps/'),
 )
 CLIPS = SimpleNamespace(
+    module=clips,
+    draw=clips.draw_clip,
     make=clips.make_clips,
     one='clip',
     suffix='.mp4',
@@ -58,6 +62,20 @@ def test_same_files_from_the_same_seed(kind, tmp_path):
     kind.make(tmp_path / 'other', **COUNTS, seed=1, progress=False)
     other = files(tmp_path / 'other')
     assert not [name for name in items(kind) if other[name] == files(kind.finished)[name]]
+
+
+def test_splits_differ_and_share_no_scan(kind, monkeypatch):
+    scans, draw_ink = [], kind.module.draw_ink
+    monkeypatch.setattr(
+        kind.module, 'draw_ink', lambda scan, *args: scans.append(scan.tobytes()) or draw_ink(scan, *args)
+    )
+    seen = {}
+    for split in ('train', 'val'):
+        scans.clear()
+        assert len({kind.draw(split, i).tobytes() for i in range(30)}) == 30
+        seen[split] = set(scans)
+        assert seen[split] <= {scan.tobytes() for scan in digit_scans(split)[0]} and len(seen[split]) > 20
+    assert not seen['train'] & seen['val']
 
 
 def test_one_does_not_depend_on_the_others(kind, tmp_path):

@@ -177,7 +177,7 @@ def test_a_clip(tmp_path):
     answer = model.answer(samples[0].path)
     assert set(answer.classes) < set(MOTIONS) and len(answer.classes) == 5
     assert answer.tokens.std() > 0 and answer.drawing.shape[1] > 4 * answer.drawing.shape[0]
-    with pytest.raises(UsageError, match=r'a\.png is an image and this model takes clips: choose an image model'):
+    with pytest.raises(UsageError, match=r'a\.png is an image .* takes clips'):
         model.answer(tmp_path / 'a.png')
 
 
