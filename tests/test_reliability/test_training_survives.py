@@ -346,9 +346,8 @@ def test_loss_that_is_not_finite(disturbed, tmp_path, capsys):
     config, work_dir = disturbed('iteration', 5, spoil(LAYER)), tmp_path / 'w'
     code, line = stopped(capsys, config, '--work-dir', work_dir)
     assert code == 2
-    assert says(line, 'iteration 6 is nan', f' {LAYER} ', 'not finite') and line.endswith(
-        f' {work_dir / "epoch_1.pth"}'
-    )
+    assert says(line, 'iteration 6 is nan', f' {LAYER} ', 'not finite')
+    assert line.endswith(f' {work_dir / "epoch_1.pth"}')
     assert [path.name for path in work_dir.glob('epoch_*.pth')] == ['epoch_1.pth']
     assert all(value.isfinite().all() for value in result(work_dir)[1].values())
     # The sampler's order and the data set tell which images they were.
