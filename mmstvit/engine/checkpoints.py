@@ -134,7 +134,7 @@ class SafeCheckpointHook(CheckpointHook):
         outdated = []
         if self.max_keep_ckpts > 0:
             # A run of the same name in this process has left its steps in mmengine's message hub, perhaps this one.
-            kept = [*(other for other in self.keep_ckpt_ids if other != step), step]
+            kept = [*(other for other in self.keep_ckpt_ids if other != step), step]  # type: ignore[has-type]
             outdated = [self.filename_tmpl.format(other) for other in kept[: -self.max_keep_ckpts]]
             self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :])
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))

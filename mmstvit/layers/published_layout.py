@@ -50,8 +50,9 @@ class PublishedWindows(PaddedWindows):
         return (part, part.new_zeros(part.shape[0], 1, part.shape[-1])), attention
 
     def _keys(self, *boxes: Any) -> tuple[tuple[Keys | None, ...], Tensor]:
-        pads = tuple(p - g for p, g in zip(self.padded, self.grid))
-        keys, zero = keys_with_zeros(*boxes, True, self.device, pads if self.hide else None)
+        pads: Size | None = tuple(p - g for p, g in zip(self.padded, self.grid))
+        pads = pads if self.hide else None
+        keys, zero = keys_with_zeros(*boxes, True, self.device, pads)  # type: ignore[call-arg]
         return (keys, None), torch.cat((keys.bias, zero), dim=-1)
 
 
