@@ -136,7 +136,7 @@ def test_another_network_is_refused():
 
 def test_another_size_is_refused(mmpretrain_vit):
     wide = STViT(**{**PLAIN, 'arch': {**ARCH, 'embed_dims': 32}})
-    with pytest.raises(ValueError, match=r'the names fit but not the sizes, .* is \(16,.* and \(32,'):
+    with pytest.raises(ValueError, match=r'not the sizes, .* is \(16,.* and \(32,'):
         wide.load_state_dict(mmpretrain_vit.state_dict())
 
 

@@ -356,7 +356,7 @@ def test_refused_in_a_line(write, name):
 
 def test_classes_that_are_not_annotated(write):
     file = write(each('annotations', category_id=1))
-    with pytest.raises(UsageError, match='no annotation can be scored: in the images that are tested'):
+    with pytest.raises(UsageError, match='no annotation can be scored'):
         built(file, metainfo=dict(classes=('blue',)))
 
 
@@ -370,7 +370,7 @@ def test_evaluator_of_another_file(write, tmp_path):
     assert all_right(scores(built(half)))
     (tmp_path / 'link.json').symlink_to(half)
     assert all_right(scores(built(half, evaluated=tmp_path / 'link.json')))
-    with pytest.raises(UsageError, match='absent.json: the file of the evaluator cannot be read'):
+    with pytest.raises(UsageError, match='absent.json: .* cannot be read'):
         built(half, evaluated=tmp_path / 'absent.json')
 
 

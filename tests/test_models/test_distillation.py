@@ -107,7 +107,7 @@ def test_error_of_tokens_is_that_of_their_patches():
     assert torch.allclose(token_error(tokens._replace(x=3 * tokens.x), teacher), expected, atol=1e-3)  # but for its eps
     dropped = Tokens(teacher[:, 1:3], None, trace=(selection_of(torch.tensor([[1, 2]]), 4),))
     assert token_error(dropped, teacher) == 0  # those that are there are equal; the others have no error
-    with pytest.raises(ValueError, match='the teacher has tokens of the shape .* set token_weight=0'):
+    with pytest.raises(ValueError, match='set token_weight=0'):
         token_error(tokens, teacher[:, :3])
 
 

@@ -324,7 +324,7 @@ def test_a_neck_on_other_maps_is_refused():
         image, semantic = model.backbone(images)
         return model.neck((image[..., ::2, ::2], semantic))
 
-    with pytest.raises(ValueError, match=r'the neck recovers \(5, 4\) image tokens from \(2, 3\) semantic ones'):
+    with pytest.raises(ValueError, match=r'\(5, 4\) image tokens from \(2, 3\)'):
         with recording(model), torch.no_grad():
             forward(torch.zeros(1, 3, 34, 30))
 
