@@ -7,7 +7,7 @@ FROM python:3.11-slim-bookworm
 
 ARG TORCH="torch==2.12.1 torchvision==0.27.1"
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# Extras of mmstvit: cls, det, video, analysis, deploy, vis, demo, hf, or all
+# Extras of mmstvit: cls, det, seg, video, analysis, deploy, openvino, vis, demo, hf, or all
 ARG EXTRAS=cls,analysis
 
 # OpenCV's libraries. No versions: those of the release of Debian that the image has.

@@ -1,6 +1,7 @@
 """Tables on the terminal, at any width, and counts with their units."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -61,7 +62,8 @@ def _widths(columns: Sequence[Column], width: int) -> list[int]:
     """Return the width of each column in a table that may be so wide, nothing where something would be cut."""
     least, most = [], []
     for i, column in enumerate(columns):
-        head, *cells = (_text(cell) for cell in (column.header, *column.cells))
+        texts: Any = (column.header, *column.cells)
+        head, *cells = map(_text, texts)
         whole = i == 0 or column.justify == 'right'  # names, and numbers with their units
         least.append(max(_longest_word(head), *(cell_len(c.plain) if whole else _longest_word(c) for c in cells), 1))
         most.append(max(cell_len(text.plain) for text in (head, *cells)))

@@ -18,14 +18,14 @@ from .registry import type_name
 def place_of(error: BaseException) -> str | None:
     """Return the key in the config and the class of what raised, or the class alone; ``None`` if it is not known."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    building = [frame.f_locals.get('cfg') for frame in frames if frame.f_code.co_name == 'build_from_cfg']
-    building = [part for part in building if isinstance(part, dict) and part.get('type')]
+    configs = [frame.f_locals.get('cfg') for frame in frames if frame.f_code.co_name == 'build_from_cfg']
+    building = [part for part in configs if isinstance(part, dict) and part.get('type')]
     if building:
         return _named(_key_of(building[-1], frames), type_name(building[-1]))
     transform = getattr(sys.modules.get('mmcv.transforms'), 'BaseTransform', ())
     kinds = {'transform': transform, 'metric': BaseMetric, 'hook': Hook, 'data set': BaseDataset, 'layer': nn.Module}
     for frame in reversed(frames):
-        owner = frame.f_locals.get('self')
+        owner: Any = frame.f_locals.get('self')
         kind = next((name for name, cls in kinds.items() if isinstance(owner, cls)), None)
         if kind == 'layer':
             return _named(_layer_name(owner, frames), type(owner).__name__)
@@ -40,7 +40,7 @@ def _named(key: str | None, cls: str) -> str:
 
 def _key_of(part: dict, frames: list[FrameType]) -> str | None:
     """The dotted name of a part of the config of the command: that of its type, where several have it the equal one."""
-    whole = next((frame.f_locals['cfg'] for frame in frames if isinstance(frame.f_locals.get('cfg'), Config)), {})
+    whole: Any = next((frame.f_locals['cfg'] for frame in frames if isinstance(frame.f_locals.get('cfg'), Config)), {})
     alike = [(key, other) for key, other in _parts(whole) if type_name(other) == type_name(part)]
     equal = [key for key, other in alike if other == part]
     return equal[0] if equal else alike[0][0] if len(alike) == 1 else None

@@ -345,6 +345,11 @@ def quick_runs():
         yield
 
 
+def says(line, *words):
+    """Whether a message has these names, numbers and words, in this order."""
+    return re.search('.*'.join(map(re.escape, words)), line, re.DOTALL) is not None
+
+
 def run_here(monkeypatch, tool, *args):
     """Run a script of ``tools/`` in this process, with the working folder and the patches that a test has made."""
     monkeypatch.setattr(sys, 'argv', [Path(tool).name, *args])

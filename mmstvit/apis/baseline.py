@@ -37,7 +37,8 @@ def dense_baseline(cfg: Config) -> Config:
     """
     baseline = copy.deepcopy(cfg)
     backbone = (baseline.get('model') or {}).get('backbone') or {}
-    kind = MODELS.get(backbone.type) if isinstance(backbone.get('type'), str) else backbone.get('type')
+    kind: Any = backbone.get('type')
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
     base = next((c for c in (STViT, STViTSwin, STViTR) if inspect.isclass(kind) and issubclass(kind, c)), None)
     option = 'reduce' if base is STViT else 'semantic_size'
     default = None if base is None else _default(kind, option)

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby, islice
 from operator import itemgetter
@@ -94,7 +94,7 @@ def predict_files(
     topk: int = 1,
     dtype: torch.dtype = torch.float32,
     most: int | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Infer files, and yield a record of each as soon as it is there.
 
     Args:

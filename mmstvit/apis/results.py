@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch.nn as nn
 from mmcv.image import imread
 from torch import Tensor
 
@@ -89,9 +88,9 @@ def _objects(sample: Any, model: Any, threshold: float) -> list[dict]:
 def _areas(labels: Tensor, model: Any) -> list[dict]:
     """Return the areas of a label map (1, H, W)."""
     mask_of = require('pycocotools.mask', 'seg', 'masks of areas').encode
-    labels, classes, areas = labels[0].cpu().numpy(), classes_of(model), []
-    for label in np.unique(labels).astype(int).tolist():
-        mask = labels == label
+    places, classes, areas = labels[0].cpu().numpy(), classes_of(model), []
+    for label in np.unique(places).astype(int).tolist():
+        mask = places == label
         code = mask_of(np.asfortranarray(mask, dtype=np.uint8))
         rle = dict(size=list(code['size']), counts=code['counts'].decode())
         areas.append({'class': _name(classes, label), 'label': label, 'share': float(mask.mean()), 'mask': rle})
@@ -124,7 +123,7 @@ def _visualizer(scope: str) -> Any:
 
 
 def draw_prediction(
-    result: Any, prediction: dict, scope: str, model: nn.Module, threshold: float, image: np.ndarray | None = None
+    result: Any, prediction: dict, scope: str, model: Any, threshold: float, image: np.ndarray | None = None
 ) -> np.ndarray:
     """Draw a prediction on its image, or above frames of its clip.
 

@@ -172,7 +172,7 @@ def _keep_names(cfg: Config) -> None:
 
     default = PackActionInputs().meta_keys
     for _, dataset in innermost(cfg.test_dataloader.dataset, ''):
-        for step in dataset.pipeline:
+        for step in dataset['pipeline']:
             if resolve_type(step.get('type'), TRANSFORMS, 'mmaction') is PackActionInputs:
                 step.meta_keys = (*step.get('meta_keys', default), 'filename', 'frame_dir')
 
@@ -192,8 +192,8 @@ def report_of(
         classes), how often each class (row) was predicted as which (column); ``None`` of a detector.
     """
     if cfg.default_scope == 'mmdet':
-        return average_precisions(metrics, classes), None
-    matrix = np.asarray(metrics[_matrix_key(cfg)])
+        return average_precisions(metrics, classes or ()), None
+    matrix = np.asarray(metrics[str(_matrix_key(cfg))])
     rows = class_figures(matrix, [str(name) for name in classes or range(len(matrix))])
     return with_overlap(rows, matrix) if cfg.default_scope == 'mmseg' else rows, matrix
 

@@ -43,7 +43,8 @@ class _State:
 
     def __init__(self, path: Path, settings: dict) -> None:
         key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-        self.path, self.data = path, dict(key=key, times={}, costs={}, results={})
+        self.path = path
+        self.data: dict[str, Any] = dict(key=key, times={}, costs={}, results={})
         try:
             stored = json.loads(path.read_text())
         except (OSError, ValueError):  # none, or one that was cut off
@@ -55,7 +56,9 @@ class _State:
         """Return what is stored under a name, made and written first where it is not there."""
         if name not in self.data[part]:
             made = make(*args, **kwargs)
-            self.data[part][name] = json_types(asdict(made) if is_dataclass(made) else made)
+            self.data[part][name] = json_types(
+                asdict(made) if is_dataclass(made) and not isinstance(made, type) else made
+            )
             write_json(self.path, self.data)
         return self.data[part][name]
 
@@ -103,7 +106,7 @@ def tune(
     Raises:
         UsageError: a target that is none or out of reach, data without images, a model that cannot be reduced.
     """
-    target, progress = Target.parse(target), progress or Progress(disable=True)
+    goal, progress = Target.parse(target), progress or Progress(disable=True)
     if batch_size < 1 or images < 2:
         raise UsageError('the batch size must be at least 1, and the number of images at least 2')
     timing = timing or Timing(chosen_device(None), rounds=7, min_time=0.1)
@@ -117,9 +120,11 @@ def tune(
     out = Path(out or Path('work_dirs') / path.stem / 'tune')
     out.mkdir(parents=True, exist_ok=True)
     state = _State(out / 'state.json', _settings(cfg, checkpoint, str(data), samples, batch_size, timing))
-    given = dict(model=str(model), checkpoint=checkpoint, data=str(data), target=str(target), methods=methods)
-    task = _Task(network_of(cfg, path.stem, built), samples, target, batch_size, timing, state, progress)
-    result = state.once('results', f'{target} {",".join(methods)}', _result, task, methods)
+    given: dict[str, Any] = dict(
+        model=str(model), checkpoint=checkpoint, data=str(data), target=str(goal), methods=methods
+    )
+    task = _Task(network_of(cfg, path.stem, built), samples, goal, batch_size, timing, state, progress)
+    result = state.once('results', f'{goal} {",".join(methods)}', _result, task, methods)
     given.update(batch_size=batch_size, most_images=images, device=str(timing.device), out=str(out))
     result = {**given, **result}
     write_report(out, result, path)
@@ -192,9 +197,9 @@ def _result(task: _Task, methods: Sequence[str]) -> dict[str, Any]:
     _find_costs(known, searched, methods, task.state, task.progress)
     task.progress.add_task('searching and comparing', total=None)
     fronts = {method: known.plans(method, task.target.kind == 'macs') for method in methods}
-    best = {method: within(fronts[method], known.limit(method, task.target)) for method in methods}
+    best: dict[str, Any] = {method: within(fronts[method], known.limit(method, task.target)) for method in methods}
     spoilt = {m: searched.of_options(m, dict(r=list(best[m].amounts)))['divergence'] for m in methods}
-    method = min(spoilt, key=spoilt.get)
+    method = min(spoilt, key=lambda name: spoilt[name])
     tuned = known.describe(method, dict(r=list(best[method].amounts)))
     points = [
         known.describe(name, dict(r=list(plan.amounts)))

@@ -71,7 +71,8 @@ def load_samples(model: nn.Module, data: str, most: int) -> Samples:
         if len(sizes) > 1:
             raise UsageError(f'{data}: the test pipeline gives images of several sizes, {sorted(sizes)[:2]} among them')
         batch = default_collate(samples)
-        images = model.data_preprocessor(batch, False)['inputs'].cpu()
+        preprocessor: Any = model.data_preprocessor
+        images = preprocessor(batch, False)['inputs'].cpu()
     labels = [sample['data_samples'].get('gt_label') for sample in samples]
     known = all(label is not None and label.numel() == 1 for label in labels)
     # The preprocessor has moved the labels to the model's device too.
@@ -153,7 +154,7 @@ class Judge:
         dense, other = self.dense.log_softmax(-1), logits.log_softmax(-1)
         return float((dense.exp() * (dense - other)).sum(-1).mean())
 
-    def of_options(self, method: str, options: dict[str, Any]) -> dict[str, float | None]:
+    def of_options(self, method: str, options: dict[str, Any]) -> dict[str, Any]:
         """Judge a reduction: ``divergence``, ``agreement`` and ``top1``, the latter two from 0 to 1.
 
         Args:
@@ -186,7 +187,7 @@ class Judge:
             transformer.restore()
         return [self.divergence(torch.cat(logits)) for logits in outputs]
 
-    def of_logits(self, logits: Tensor) -> dict[str, float | None]:
+    def of_logits(self, logits: Tensor) -> dict[str, Any]:
         """Judge logits (n, classes), see :meth:`of_options`."""
         labels, predicted = self.samples.labels, logits.argmax(-1)
         agreement = float((predicted == self.dense.argmax(-1)).double().mean())

@@ -57,7 +57,7 @@ def _record(name: str, entry: dict) -> dict:
         ``accuracy`` (top-1, in per cent), ``weights`` (their address) and ``config`` (its path).
     """
     about, results = entry['Metadata'], entry['Results']
-    metrics = {result['Dataset']: {} for result in results}
+    metrics: dict[str, dict] = {result['Dataset']: {} for result in results}
     for result in results:
         metrics[result['Dataset']].update(result.get('Metrics') or {})
     accuracies = [value for of_data in metrics.values() for key, value in of_data.items() if key == 'Top 1 Accuracy']

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,13 +85,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         output_file(args.out, '--out', ('.npz',))
         model, show_dir = load_model(args, 'tokens')
         model = reduced(model, args.reduce)
-        draw, draw_sheet = partial(picture, tokens=args.tokens, alpha=args.alpha), partial(sheet, alpha=args.alpha)
+        draw: Any = partial(picture, tokens=args.tokens, alpha=args.alpha)
+        draw_sheet: Any = partial(sheet, alpha=args.alpha)
         if not has_semantic_tokens(model):
             draw, draw_sheet = groups_picture, groups_sheet
             if args.tokens or args.unit or args.alpha != ALPHA:
                 raise UsageError('--tokens, --unit and --alpha are for semantic tokens, and this model has none')
         names, scope = picture_names(args.inputs, SHEET), scope_of(model)
-        all_maps, titles, arrays = [], [], {'inputs': np.array(args.inputs)}
+        all_maps, titles = [], []
+        arrays: dict[str, Any] = {'inputs': np.array(args.inputs)}
         for number, (path, name) in enumerate(zip(args.inputs, names)):
             maps = tokens_of(model, args, path)
             # A detector's objects would fill it.

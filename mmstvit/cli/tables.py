@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -22,7 +23,8 @@ class Tally:
 
     def __init__(self, what: str) -> None:
         self.what, self.failed, self._number, self._begin = what, 0, 0, time.perf_counter()
-        self._rows, self._counted = [], Counter()
+        self._rows: list[Any] = []
+        self._counted: Counter[str] = Counter()
 
     def add(self, row: dict) -> None:
         """Add a :func:`.record` or an error."""

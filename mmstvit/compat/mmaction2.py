@@ -40,7 +40,7 @@ def _execute(exec_module: Callable[[ModuleType], None], module: ModuleType) -> N
             mmcv.__version__ = version
     if not (Path(module.__path__[0]) / 'models/localizers/drn').is_dir():
         missing = sys.modules[_MISSING] = ModuleType(_MISSING)
-        missing.DRN = _DRN
+        missing.DRN = _DRN  # type: ignore[attr-defined]
 
 
 def install() -> None:

@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import wrapt
 
@@ -23,7 +24,7 @@ def _execute(exec_module: Callable[[ModuleType], None], module: ModuleType) -> N
         exec_module(module)
         return
     before = {'mmdet': sys.modules['mmdet']} if 'mmdet' in sys.modules else {}
-    sys.modules['mmdet'] = None  # imports of it raise ImportError, which the module expects
+    sys.modules['mmdet'] = None  # type: ignore[assignment]  # imports of it raise ImportError, which the module expects
     try:
         exec_module(module)
     finally:
@@ -36,7 +37,8 @@ def _complete(detectors: ModuleType) -> None:
     module = sys.modules.get(_NAME)
     if module is not None and module.ResLayerExtraNorm is None:
         importlib.reload(module)
-        sys.modules['mmpretrain.models.utils'].ResLayerExtraNorm = module.ResLayerExtraNorm
+        utils: Any = sys.modules['mmpretrain.models.utils']
+        utils.ResLayerExtraNorm = module.ResLayerExtraNorm
 
 
 def install() -> None:

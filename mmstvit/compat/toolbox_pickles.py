@@ -119,9 +119,9 @@ def _set(plain: bool) -> None:
     if not issubclass(backends['local'], NamedFiles):
         register_backend('local', NamedFiles, force=True, prefixes='')
         backend_instances.clear()  # those of before
-    for (module, name), choice in _NAMES.items():
+    for (module, name), versions in _NAMES.items():
         if module in sys.modules:
-            setattr(sys.modules[module], name, choice[plain])
+            setattr(sys.modules[module], name, versions[plain])
 
 
 @contextlib.contextmanager

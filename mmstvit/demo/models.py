@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ KINDS = {
 THRESHOLD = 0.5  # least score of an object
 ROUNDS = 11  # in which a network and its baseline are timed in turn
 BATCHES = (1, 16)  # one input of a small network takes the time of its calls, not of its arithmetic
-_AFFORDABLE = 4e9  # multiply-adds of a forward of several inputs: larger networks are timed on one alone
+AFFORDABLE = 4e9  # multiply-adds of a forward of several inputs: larger networks are timed on one alone
 _TOP = 5
 
 
@@ -158,7 +159,8 @@ class DemoModel:
         try:
             if self.reduction:
                 groups = token_groups(self.model, path)
-                result, tokens = groups.result, groups_picture(groups, self.model.reduction.summary)
+                reduction: Any = self.model.reduction
+                result, tokens = groups.result, groups_picture(groups, reduction.summary)
             elif self.has_tokens:
                 maps = token_maps(self.model, path)
                 result, tokens = maps.result, picture(maps)
@@ -226,7 +228,7 @@ class DemoModel:
             UsageError: the size of an input is not known.
         """
         most = max(row['multiply_adds'] for row in self._counted)
-        timed = {batch: self._milliseconds(batch) for batch in BATCHES if batch == 1 or batch * most < _AFFORDABLE}
+        timed = {batch: self._milliseconds(batch) for batch in BATCHES if batch == 1 or batch * most < AFFORDABLE}
         return [
             Cost(row['multiply_adds'], row['backbone'], row['parameters'], {n: times[i] for n, times in timed.items()})
             for i, row in enumerate(self._counted)

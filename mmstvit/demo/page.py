@@ -83,7 +83,7 @@ def cost_table(costs: Sequence[Cost], model: DemoModel) -> str:
     """Format what an input costs a network and its dense baseline, as Markdown."""
     names = ['this model', 'dense baseline', 'share'] if len(costs) > 1 else ['this model']
     lines = [f'| | {" | ".join(names)} |', '|---' * (1 + len(names)) + '|']
-    rows = [
+    rows: list[Any] = [
         ('multiply-adds', readable, [cost.multiply_adds for cost in costs]),
         ('of them in the backbone', readable, [cost.backbone for cost in costs]),
         ('parameters', readable, [cost.parameters for cost in costs]),
@@ -154,7 +154,7 @@ class Page:
 
     def controls(self, name: str | None) -> list:
         """Offer the methods of token reduction for a model, where there are any."""
-        methods = ()
+        methods: tuple[str, ...] = ()
         with contextlib.suppress(UsageError, ImportError):  # choose() tells it
             methods = self.offer.models[name].methods if name else ()
         return [
@@ -228,7 +228,7 @@ class Page:
             tokens = gr.Image(show_label=False, visible=False, buttons=['fullscreen', 'download'], elem_id='tokens')
             results = [message, label, drawing, tokens, costs, note]
 
-            def take(name: str, event: gr.SelectData) -> str:
+            def take(name: str, event: gr.SelectData) -> str:  # type: ignore[name-defined]
                 return str(self.offer.samples(name)[event.index].path)
 
             once = dict(concurrency_id='model', concurrency_limit=1)  # what is timed runs alone

@@ -18,7 +18,7 @@ from ..measure.networks import Network, input_shape
 from ..measure.speed import costs, default_part
 from ..measure.timing import Timing
 from .export import check_shapes, record
-from .formats import DTYPES, FORMATS
+from .formats import DTYPES, FORMATS, Recorded
 from .int8 import quantise
 from .network import ExportedModel, refuse_settings
 from .runtimes import open_model
@@ -110,7 +110,8 @@ class _Files:
         self.shape, self.batch, self.called = shape, batch, Called(network, shape, part).eval()
         self.temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # until nobody has it
         self.folder = Path(self.temporary.name)
-        self.recorded, self.made = None, set()
+        self.recorded: Recorded | None = None
+        self.made: set[Path] = set()
 
     def get(self, form: str, int8: bool) -> Path:
         """Return the file of a format."""
@@ -141,7 +142,7 @@ def _in(name: str, network: Network, shape: Sequence[int], part: str, files: _Fi
     model = ExportedModel(files.get(form, int8), torch.get_num_threads(), fixed=True, precision=precision)
     if model.opened.precision != precision:
         raise UsageError(f'{name}: OpenVINO has no {precision} on this processor, leave it out')
-    model.files = files.temporary
+    model.files = files.temporary  # type: ignore[assignment]  # they stay as long as it does
     cost = costs(network, shape, part)
     return Network(
         network.label,

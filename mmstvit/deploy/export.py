@@ -47,16 +47,16 @@ def _scores(model: nn.Module, x: Tensor) -> Tensor:
     return model(x, mode='tensor').softmax(dim=-1)
 
 
-def _clip_scores(model: nn.Module, x: Tensor) -> Tensor:
+def _clip_scores(model: Any, x: Tensor) -> Tensor:
     """Those of several clips of a video are to be averaged."""
     return model.extract_feat(x.unsqueeze(1), stage='head')[0].softmax(dim=-1)
 
 
-def _maps(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+def _maps(model: Any, x: Tensor) -> tuple[Tensor, ...]:
     return tuple(model.extract_feat(x))
 
 
-def _pixel_scores(model: nn.Module, x: Tensor) -> Tensor:
+def _pixel_scores(model: Any, x: Tensor) -> Tensor:
     """Scores of each pixel, of the whole image at once."""
     scores, corners = model(x, mode='tensor'), model.align_corners
     return F.interpolate(scores, x.shape[2:], mode='bilinear', align_corners=corners).softmax(dim=1)
@@ -162,7 +162,7 @@ def export_model(
     network = network_of(model, scope_of(model)).eval()
     size, metadata = _describe(model, network, shape, dynamic_size)
     channels = channels_of(config_of(model))
-    samples = read_samples(model, int8, (channels, *size)) if int8 else None
+    samples = int8 and read_samples(model, int8, (channels, *size))
     weights, precision, tolerance = DTYPES[dtype]
     metadata |= dict(weights='int8' if int8 else weights, precision=precision)
     batch = None if dynamic_batch else 1
@@ -174,7 +174,7 @@ def export_model(
         form.write(recorded, temporary[-1])
         difference = largest_difference(network, open_model(temporary[-1], trust=True), shapes, tolerance)
         judged = None
-        if samples:
+        if int8 and samples:
             quantise(temporary[-1], [image[None] for image in samples[0].images.numpy()], metadata)
             judged = judge(model, temporary[-1], samples, int8.min_agreement)
         for source, target in zip(temporary, form.files(path)):

@@ -31,7 +31,8 @@ class ExportedModel(nn.Module):
     def __init__(self, path: Path, threads: int, fixed: bool = False, precision: str | None = None) -> None:
         super().__init__()
         self._open = functools.partial(open_model, path, threads, precision=precision)
-        self._fixed, self._shape, self.opened = fixed, None, self._open()
+        self._fixed, self.opened = fixed, self._open()
+        self._shape: tuple[int, ...] | None = None
 
     def forward(self, x: Tensor) -> Any:
         """Normalised inputs (B, C, *size) -> the output, a list where there are several."""
@@ -70,12 +71,13 @@ def load_exported(spec: str, timing: Timing) -> Network:
         raise UsageError(str(error)) from error
     if meta['task'] == 'features':
         raise UsageError(f'{spec} holds a backbone with its neck, which nothing here can be compared with')
+    channels: Any = model.opened.shape[1]
     return Network(
         f'{prefix}:{Path(path).name}',
         prefix,
         model,
         tuple(meta['input_size']),
-        channels=model.opened.shape[1],
+        channels=channels,
         stated=(meta['multiply_adds'], meta['parameters']),
         runtime=f'{model.opened.runtime} {model.opened.version}',
     )

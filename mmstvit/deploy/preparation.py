@@ -45,7 +45,7 @@ def transforms_of(cfg: Config) -> list[dict[str, Any]]:
     return known
 
 
-def fit(transforms: list[dict], shape: tuple[int, int]) -> list[dict]:
+def fit(transforms: list[dict], shape: tuple[int, ...]) -> list[dict]:
     """Change the steps for an image so that they lead to (height, width): a crop keeps its share of the image."""
     size, fitted = list(reversed(shape)), []
     crops = [step['crop_size'] for step in transforms if step['type'] == 'CenterCrop']
@@ -76,7 +76,8 @@ def metadata_of(
         shape: the input size; ``None`` where it is open.
         explicit: whether it was asked for, and may be another than that of the test pipeline.
     """
-    scope, before = cfg.default_scope, model.data_preprocessor
+    scope = cfg.default_scope
+    before: Any = model.data_preprocessor
     transforms = transforms_of(cfg)
     if shape is not None and scope != 'mmaction' and (explicit or scope in _PADDED):
         transforms = fit(transforms, shape)

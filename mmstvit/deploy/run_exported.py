@@ -18,8 +18,13 @@ try:
     from mmstvit.deploy.runtimes import InputError, Opened, open_model, read_metadata
     from mmstvit.io.image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
 except ModuleNotFoundError:  # copied beside this file
-    from image_check import NOT_DECODED, ImageError, check_image_file, check_pixels
-    from runtimes import InputError, Opened, open_model, read_metadata
+    from image_check import (  # type: ignore[no-redef]
+        NOT_DECODED,
+        ImageError,
+        check_image_file,
+        check_pixels,
+    )
+    from runtimes import InputError, Opened, open_model, read_metadata  # type: ignore[no-redef]
 
 _UNNAMED = 'the image'
 _CV2 = {
@@ -262,7 +267,9 @@ def _write(out: str, results: list[tuple[str, dict[str, np.ndarray]]], classes: 
         Path(out).write_text(json.dumps(content, indent=1), encoding='utf-8')
     else:
         # Maps of images of several sizes do not stack: an array for each image and output.
-        named = {f'{i}/{name}': value for i, (_, outputs) in enumerate(results) for name, value in outputs.items()}
+        named: dict[str, Any] = {
+            f'{i}/{name}': value for i, (_, outputs) in enumerate(results) for name, value in outputs.items()
+        }
         np.savez(out, **named)
 
 

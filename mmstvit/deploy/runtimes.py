@@ -116,7 +116,7 @@ def _open_onnx(path: Path, threads: int | None, shape: Sequence[int] | None) -> 
 
 def refuse_telemetry() -> None:
     """Keep OpenVINO and nncf from reporting their use to their makers, which they do unless told otherwise."""
-    sys.modules.setdefault('openvino_telemetry', None)  # as if that package were not installed
+    sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]  # as if that package were not installed
 
 
 def import_openvino() -> ModuleType:
@@ -139,7 +139,7 @@ def _open_openvino(path: Path, threads: int | None, shape: Sequence[int] | None,
             model.reshape(list(shape))
         # Left to itself OpenVINO takes bfloat16 where the processor has it.
         wanted = precision or metadata.get('precision', 'float32')
-        settings = {
+        settings: dict[str, Any] = {
             'INFERENCE_PRECISION_HINT': 'bf16' if wanted == 'bfloat16' else 'f32',
             'PERFORMANCE_HINT': 'LATENCY',
         }
@@ -187,7 +187,7 @@ def _open_program(path: Path, threads: int | None, trust: bool) -> Opened:
             outputs = module(torch.from_numpy(x))
         return [y.numpy() for y in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
 
-    shape = [n if isinstance(n, int) else None for n in value.shape]
+    shape: list[int | str | None] = [n if isinstance(n, int) else None for n in value.shape]
     names = metadata.get('outputs') or [f'output_{i}' for i in range(len(program.graph_signature.user_outputs))]
     return Opened('torch.export', torch.__version__, shape, names, metadata, 'float32', run)
 

@@ -27,12 +27,12 @@ def augment_test(cfg: Config) -> None:
         UsageError: the toolbox has no such model.
     """
     scope = cfg.default_scope
-    model = cfg.get('tta_model') or _MODELS.get(scope)
+    model: Any = cfg.get('tta_model') or _MODELS.get(scope)
     if model is None:
         raise UsageError('--tta: mmaction2 averages the clips and crops of the test pipeline: set num_clips there')
     cfg.model = ConfigDict(**model, module=cfg.model)
     for _, dataset in configured(cfg, 'test_dataloader'):
-        dataset.pipeline = cfg.get('tta_pipeline') or _flipped(dataset.pipeline, scope)
+        dataset['pipeline'] = cfg.get('tta_pipeline') or _flipped(dataset['pipeline'], scope)
 
 
 def _flipped(pipeline: list[dict], scope: str) -> list[Any]:

@@ -13,7 +13,7 @@ from mmengine.fileio import register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from ..compat.toolbox_pickles import NamedFiles
 from ..converters.published import unwrap
@@ -134,7 +134,7 @@ class SafeCheckpointHook(CheckpointHook):
         outdated = []
         if self.max_keep_ckpts > 0:
             # A run of the same name in this process has left its steps in mmengine's message hub, perhaps this one.
-            kept = [*(other for other in self.keep_ckpt_ids if other != step), step]
+            kept = [*(other for other in self.keep_ckpt_ids if other != step), step]  # type: ignore[has-type]
             outdated = [self.filename_tmpl.format(other) for other in kept[: -self.max_keep_ckpts]]
             self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :])
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
@@ -213,7 +213,8 @@ class SafeCheckpointHook(CheckpointHook):
     @contextlib.contextmanager
     def _removing_afterwards(self) -> Iterator[None]:
         """mmengine removes the best weights before it writes better ones."""
-        outdated, remove = [], self.file_backend.remove
+        outdated: list[str] = []
+        remove = self.file_backend.remove
         self.file_backend.remove = outdated.append
         try:
             yield
@@ -228,7 +229,7 @@ def has_epochs(runner: Runner) -> bool:
     return isinstance(runner.train_loop, EpochBasedTrainLoop)
 
 
-def _sampler(dataloader: DataLoader) -> Sampler:
+def _sampler(dataloader: DataLoader) -> Any:
     """The sampler that has the seed of the order: as in mmengine, that of the batch sampler where there is one."""
     outer = dataloader.sampler
     return outer if hasattr(outer, 'seed') else getattr(dataloader.batch_sampler, 'sampler', outer)

@@ -83,7 +83,7 @@ def check_schedules(schedulers: Any, max_epochs: int | None, max_iters: int | No
         )
 
 
-def _shorter(schedulers: list, late: int, length: int) -> str:
+def _shorter(schedulers: list, late: int, length: Any) -> str:
     """What to set so that a schedule fits into a training."""
     begin = schedulers[late].get('begin', 0)
     before = [i for i, other in enumerate(schedulers) if isinstance(other, dict) and other.get('end') == begin]
@@ -116,8 +116,9 @@ def _check_save_best(cfg: Config) -> None:
 
 def _metric_names(evaluator: Any, scope: str | None) -> list[str] | None:
     """The names under which a metric's values are logged, ``None`` where they cannot be known."""
-    cls = isinstance(evaluator, dict) and resolve_type(evaluator.get('type'), METRICS, scope)
-    names = getattr(cls, '__name__', None) in _NAMES and _NAMES[cls.__name__](evaluator)
+    cls: Any = isinstance(evaluator, dict) and resolve_type(evaluator.get('type'), METRICS, scope)
+    name = getattr(cls, '__name__', None)
+    names = _NAMES[name](evaluator) if name in _NAMES else None
     if not names:
         return None
     prefix = evaluator.get('prefix') or cls.default_prefix
@@ -144,7 +145,7 @@ def _acc_metric(evaluator: dict) -> list[str]:
 
 
 def _coco_metric(evaluator: dict) -> list[str]:
-    items, names = evaluator.get('metric_items'), []
+    items, names = evaluator.get('metric_items'), list[str]()
     for metric in entries_of(evaluator.get('metric', 'bbox')):
         if evaluator.get('classwise') or metric == 'proposal_fast':
             return []
@@ -169,8 +170,10 @@ def check_batches(loader: DataLoader) -> None:
     if loader.batch_sampler is None or isinstance(loader.sampler, InfiniteSampler) or len(loader):
         return
     processes = get_world_size()
+    dataset: Any = loader.dataset
+    batches: Any = loader.batch_sampler
     raise UsageError(
-        f'the data set has {len(loader.dataset)} samples, which are no whole batch of {loader.batch_sampler.batch_size}'
+        f'the data set has {len(dataset)} samples, which are no whole batch of {batches.batch_size}'
         f'{f" for each of {processes} processes" if processes > 1 else ""}, and drop_last leaves the rest out: take a '
         'smaller batch_size, or drop_last=False'
     )
@@ -211,9 +214,9 @@ def check_classes(model: nn.Module, loops: Iterable[Any], training: bool) -> Non
                 _check_ignored(model, metric)
             if type(metric).__name__ == 'Accuracy' and heads:
                 _check_topk(max(entries_of(getattr(metric, 'topk', 0))), heads[name], "the evaluator's topk")
-    head = getattr(model, 'head', None)
-    if getattr(head, 'cal_acc', False) and heads:
-        _check_topk(max(entries_of(head.topk)), heads[name], 'model.head.topk')
+    classifier: Any = getattr(model, 'head', None)
+    if getattr(classifier, 'cal_acc', False) and heads:
+        _check_topk(max(entries_of(classifier.topk)), heads[name], 'model.head.topk')
 
 
 def _check_ignored(model: nn.Module, metric: Any) -> None:
@@ -241,7 +244,7 @@ def _numbers(model: nn.Module, training: bool) -> dict[str, int | None]:
         if HEADS.fullmatch(name) and not getattr(module, 'class_agnostic', False):
             number = getattr(module, 'num_classes', None)
             found[f'model.{name}'] = number if isinstance(number, int) else None
-    data = getattr(model, 'data_preprocessor', None)
+    data: Any = getattr(model, 'data_preprocessor', None)
     if training and getattr(data, 'to_onehot', False):
         found['data_preprocessor'] = data.num_classes
     blending = getattr(data, 'blending', None)

@@ -69,7 +69,9 @@ def _mend(file: str, content: dict) -> None:
         fault = _fault_of_image(image)
         if fault:
             raise UsageError(f'image {image.get("file_name", image["id"])}: {fault}')
-    annotations, no_image, no_category = [], [], []
+    annotations: list[dict] = []
+    no_image: list[Any] = []
+    no_category: list[Any] = []
     # Files of images that are not annotated have no annotations.
     for annotation in _entries(content, 'annotations') if 'annotations' in content else ():
         image, category = _referred(annotation, images, categories)
@@ -122,7 +124,7 @@ def _by_id(entries: list[dict], key: str) -> dict[str, dict]:
     return by_id
 
 
-def _referred(annotation: dict, images: dict, categories: dict) -> list[dict | None]:
+def _referred(annotation: dict, images: dict, categories: dict) -> list[Any]:
     """Image and category of an annotation, where they are in the file."""
     for key in ('image_id', 'category_id'):
         if annotation.get(key) is None:
@@ -180,7 +182,8 @@ def _mend_annotation(annotation: dict, image: dict) -> str | None:
         return f'has the bbox {box}, which is not four finite numbers'
     if area is not None and not _numbers([area], 1):
         return f'has the area {area}, which is no finite number'
-    mask, size = annotation.get('segmentation'), (image.get('height'), image.get('width'))
+    mask = annotation.get('segmentation')
+    size: Any = (image.get('height'), image.get('width'))
     if mask and None not in size:
         fault = _fault_of_mask(mask, size)
         if fault:

@@ -104,7 +104,7 @@ def check_evaluation(loop: Any, key: str) -> Any:
     # mmdet's evaluator of several data sets has a metric for each.
     each = hasattr(evaluator, 'dataset_prefixes') and len(sets) == len(evaluator.metrics)
     for i, metric in enumerate(evaluator.metrics):
-        coco = getattr(metric, '_coco_api', None)
+        coco: Any = getattr(metric, '_coco_api', None)
         if getattr(coco, 'file', None):
             own = sets[i : i + 1] if each else sets
             _check_file(coco.file, [part.ann_file for part in own], key)
@@ -117,7 +117,7 @@ def check_evaluation(loop: Any, key: str) -> Any:
 
 
 def _coco_sets(dataset: Any) -> Iterator[Any]:
-    base = getattr(sys.modules.get('mmdet.datasets.coco'), 'CocoDataset', ())
+    base: Any = getattr(sys.modules.get('mmdet.datasets.coco'), 'CocoDataset', ())
     # Instances are scored against another file than the panoptic one of a data set.
     for part in with_inner(dataset):
         if isinstance(part, base) and part.COCOAPI is base.COCOAPI:

@@ -39,7 +39,7 @@ class Split:
     dataset: Any
     counts: Counts
     files: Files
-    inputs: dict | None = None
+    inputs: Any = None
 
 
 @dataclass
@@ -165,8 +165,9 @@ def _compare(check: DataCheck) -> None:
         check.notes.append(f'{folder}: {len(names):,} files are in no split: {shown(names)}')
     by_name = {split.name: split for split in check.splits}
     train = by_name.pop('train', None)
-    for other in by_name.values() if train else ():
-        _compare_files(check, train, other)
+    if train:
+        for other in by_name.values():
+            _compare_files(check, train, other)
 
 
 def _compare_files(check: DataCheck, train: Split, other: Split) -> None:

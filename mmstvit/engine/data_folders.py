@@ -64,8 +64,9 @@ def read_class_folders(folder: Path, endings: Sequence[str], lists: Path, seed: 
     train, val, test = (
         next((folder / name for name in names if (folder / name).is_dir()), None) for names in _SPLITS.values()
     )
-    if train is None and (val or test):
-        raise UsageError(f'{folder} has a folder {(val or test).name} and no folder train')
+    other = val or test
+    if train is None and other:
+        raise UsageError(f'{folder} has a folder {other.name} and no folder train')
     if val and test and not folders_in(str(test)):
         test = None  # images without labels
     root = train or folder
@@ -112,7 +113,7 @@ def _by_class(root: Path, endings: Sequence[str]) -> dict[str, list[str]]:
     return files
 
 
-def _of_classes(root: Path, classes: Sequence[str], endings: Sequence[str]) -> dict[str, list[str]]:
+def _of_classes(root: Path, classes: dict[str, list[str]], endings: Sequence[str]) -> dict[str, list[str]]:
     """The files of a held-out folder, whose classes must be those of the training set."""
     files = _by_class(root, endings)
     for names, other, what in ((files, classes, 'lacks classes of'), (classes, files, 'has folders that are not in')):

@@ -55,5 +55,5 @@ def size_range(sizes: Iterable[Any]) -> str:
         ends = [f'{end:,}' for end in dict.fromkeys((min(sizes), max(sizes)))] if sizes else []
     else:
         columns = list(zip(*sizes, strict=True))
-        ends = dict.fromkeys(' x '.join(str(pick(column)) for column in columns) for pick in (min, max))
+        ends = list(dict.fromkeys(' x '.join(str(pick(column)) for column in columns) for pick in (min, max)))
     return ' to '.join(ends)

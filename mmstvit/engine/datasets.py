@@ -147,7 +147,9 @@ def _check_labels(dataset: BaseDataset, entries: Sequence[dict], num_classes: in
     """Refuse labels that are no class of the model, which are those of the data set where they have names there."""
     names = dataset.metainfo.get('classes')
     number = len(names) if names and not isinstance(names, str) else num_classes  # a text is refused later
-    for entry in entries if number is not None else ():
+    if number is None:
+        return
+    for entry in entries:
         label = entry.get('gt_label')
         if isinstance(label, int) and not 0 <= label < number:
             raise UsageError(

@@ -53,7 +53,7 @@ def training_classes(parts: Sequence[dict]) -> tuple[str, ...] | None:
     names: set[str] = set()
     for part in parts:
         given = (part.get('metainfo') or {}).get('classes') or part.get('classes')
-        built = None
+        built: Any = None
         with contextlib.suppress(Exception):  # what is wrong with it is told when it is read
             built = DATASETS.build(dict(part, lazy_init=True, pipeline=[]))
         found = set(folders_in(built.img_prefix) or ()) if is_folder_set(built) and built.with_label else set()

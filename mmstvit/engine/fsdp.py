@@ -68,9 +68,9 @@ class FSDPStrategy(_FSDPStrategy):
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Build the model and remember what it is before it is sharded; the copy on the meta device takes no memory."""
-        model = super().build_model(model)
-        self.plain = copy.deepcopy(model).to('meta')
-        return model
+        built: Any = super().build_model(model)
+        self.plain = copy.deepcopy(built).to('meta')
+        return built
 
     def load_model_state_dict(self, state_dict: dict, *, strict: bool = False, revise_keys: Any = ()) -> None:
         """Load weights by way of a plain model: hooks of its parts rename, resize and judge by whole tensors."""
@@ -105,7 +105,7 @@ class FSDPStrategy(_FSDPStrategy):
         state = {name_of[key]: value for key, value in state_dict['state'].items()}
         return dict(state_dict, state=state, param_groups=renamed)
 
-    def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> BaseOptimWrapper:
+    def build_optim_wrapper(self, optim_wrapper: Any, model: Any = None) -> BaseOptimWrapper:
         """Build the optimizer; gradients are clipped by the norm over all processes."""
         wrapper = super().build_optim_wrapper(optim_wrapper, model)
         if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:

@@ -51,12 +51,14 @@ def look_at_maps(dataset: Any, numbers: Sequence[int]) -> tuple[Counter, list[st
         In how many maps each class occurs, and a line for each map that cannot be used.
     """
     steps = [step for step in dataset.pipeline.transforms if isinstance(step, Annotating)]
-    labels, faults = Counter(), []
+    labels: Counter[int] = Counter()
+    faults = []
     for number in numbers if steps else ():
         info = dataset.get_data_info(number)
         try:
             width, height = check_image_file(info['img_path'])
-            found = np.unique(steps[0](dict(info, ori_shape=(height, width)))['gt_seg_map'])
+            loaded: Any = steps[0](dict(info, ori_shape=(height, width)))
+            found = np.unique(loaded['gt_seg_map'])
         except ImageError as error:
             faults.append(str(error))
             continue

@@ -39,7 +39,7 @@ def autocast_tests(model: nn.Module, dtype: torch.dtype) -> None:
         return
     device = next(model.parameters()).device.type
     check_dtype(dtype, device)
-    step = model.test_step  # mmengine's loops switch off what they are called in
+    step: Any = model.test_step  # mmengine's loops switch off what they are called in
 
     @functools.wraps(step)
     def test_step(data: Any) -> Any:
@@ -47,7 +47,7 @@ def autocast_tests(model: nn.Module, dtype: torch.dtype) -> None:
             samples = step(data)
         return [_float32(sample) for sample in samples]
 
-    model.test_step = test_step
+    model.test_step = test_step  # type: ignore[assignment]
 
 
 def _float32(sample: Any) -> Any:

@@ -40,7 +40,7 @@ class NonFiniteGuardHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what is needed to compute the iteration again."""
-        self._batch = batch_idx, data_batch, random_state()
+        self._batch: Any = batch_idx, data_batch, random_state()
 
     def after_train(self, runner: Runner) -> None:
         """Let go of the batch and of the optimizer."""
@@ -78,7 +78,7 @@ def _origin(runner: Runner, wrapper: Any, data_batch: Any, state: dict) -> str:
     """Where the loss of a batch ceases to be finite, in words."""
     if any(isinstance(module, FullyShardedDataParallel) for module in runner.model.modules()):
         return 'with FSDP the layer is not looked for'
-    model = unwrap(runner.model)
+    model: Any = unwrap(runner.model)
     set_random_state(state)
     try:
         with first_nonfinite(model) as found, torch.no_grad(), wrapper.optim_context(model):
@@ -122,8 +122,9 @@ def first_nonfinite(model: nn.Module) -> Iterator[list[str]]:
 def _sample_names(runner: Runner, batch_idx: int, data_batch: Any) -> list[str]:
     """Names of the samples of a batch: files where they come from files."""
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
-    names = [_name(sample.metainfo) for sample in samples or () if hasattr(sample, 'metainfo')]
-    if names and None not in names:
+    infos = [sample.metainfo for sample in samples or () if hasattr(sample, 'metainfo')]
+    names = [name for name in map(_name, infos) if name]
+    if names and len(names) == len(infos):
         return names
     loader = runner.train_loop.dataloader
     if not isinstance(runner.train_loop, EpochBasedTrainLoop):

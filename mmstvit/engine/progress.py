@@ -47,7 +47,7 @@ class EpochLines(Hook):
         self._stream = stream
         self._moves = stream.isatty()
         self._line, self._drawn = '', 0.0
-        self._start = self._first = self._since = 0
+        self._start, self._first, self._since = 0.0, 0, 0
 
     def before_train(self, runner: Runner) -> None:
         """Tell how long the training is, and start the clock."""
@@ -83,7 +83,8 @@ class EpochLines(Hook):
         """Add what the validation has found."""
         self._make(runner, runner.iter)
         told: list[str] = []
-        for name, value in (metrics or {}).items():
+        metrics = metrics or {}
+        for name, value in metrics.items():
             # Of bbox_mAP and bbox_mAP_50 the first is told.
             if isinstance(value, (int, float)) and not any(name.startswith(f'{known}_') for known in told):
                 told.append(name)

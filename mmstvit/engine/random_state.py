@@ -7,6 +7,7 @@ import multiprocessing
 import random
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from .stopping import obey_parent_alone
 
 def random_state() -> dict:
     """Where the generators of Python, NumPy, PyTorch and, where it is used, of this process's GPU are."""
-    kind, keys, *rest = np.random.get_state()
+    of_numpy: Any = np.random.get_state()
+    kind, keys, *rest = of_numpy
     state = dict(
         python=random.getstate(),
         numpy=(kind, torch.from_numpy(keys.astype(np.int64)), *rest),

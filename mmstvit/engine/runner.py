@@ -11,7 +11,7 @@ mmengine's keys they read::
 import os
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine._strategy import BaseStrategy
 from mmengine.config import ConfigDict
@@ -40,12 +40,17 @@ from .schedules import follow_config, whole_batch
 from .terminal import parameter_table, shorten
 from .videos import clear_crashes
 
+if TYPE_CHECKING:
+    from mmengine.runner import Runner as _Mixed  # into one such it is mixed
+else:
+    _Mixed = object
 
-class _Checks:
+
+class _Checks(_Mixed):
     """What both runners do beside mmengine's; faults of files raise ``UsageError`` in one line."""
 
     _purpose = 'train'
-    _loading: dict | None = None  # what is known of a checkpoint while it is loaded
+    _loading: Any = None  # what is known of a checkpoint while it is loaded
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if 'auto_scale_lr' in kwargs:
@@ -215,7 +220,9 @@ class Runner(_Checks, _Runner):
     def _maybe_compile(self, target: str) -> None:
         chosen = self.cfg.get('compile')
         if isinstance(chosen, dict) and chosen.get('target') == 'backbone':
-            unwrap(self.model).backbone.compile(**{key: value for key, value in chosen.items() if key != 'target'})
+            unwrap(self.model).get_submodule('backbone').compile(
+                **{key: value for key, value in chosen.items() if key != 'target'}
+            )
             return
         # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
         super()._maybe_compile('forward')

@@ -59,7 +59,7 @@ def prepare_cpu(cfg: Config) -> None:
     optim_wrapper = cfg.get('optim_wrapper') or {}
     if is_type(optim_wrapper.get('type'), AmpOptimWrapper, OPTIM_WRAPPERS, cfg.get('default_scope')):
         print('No GPU is visible: training without the automatic mixed precision that the config asks for.')
-        optim_wrapper.type = 'OptimWrapper'
+        optim_wrapper['type'] = 'OptimWrapper'
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             optim_wrapper.pop(key, None)
 
@@ -94,7 +94,7 @@ def move_data(cfg: Config, before: Config) -> None:
     old, new = before.get('data_root'), cfg.get('data_root')
     for _, dataset in configured(cfg, *LOADERS) if old != new else ():
         if dataset.get('data_root') == old:
-            dataset.data_root = new
+            dataset['data_root'] = new
 
 
 def move_evaluators(cfg: Config, before: Config) -> None:

@@ -21,7 +21,7 @@ _STATE = {'last_step', '_global_step', '_last_value', 'base_values', 'optimizer'
 def whole_batch(auto_scale_lr: dict | None, optim_wrapper: Any) -> dict | None:
     """Return ``auto_scale_lr`` such that mmengine, which counts one batch, scales by all that are accumulated."""
     number = optim_wrapper.get('accumulative_counts', 1) if isinstance(optim_wrapper, dict) else 1
-    if number == 1 or not (auto_scale_lr or {}).get('enable') or 'base_batch_size' not in auto_scale_lr:
+    if number == 1 or not auto_scale_lr or not auto_scale_lr.get('enable') or 'base_batch_size' not in auto_scale_lr:
         return auto_scale_lr
     print(f'The learning rate is scaled by the {number} batches that are accumulated, which count as one.')
     return dict(auto_scale_lr, base_batch_size=auto_scale_lr['base_batch_size'] / number)
@@ -55,8 +55,8 @@ def shorten_warm_up(cfg: Config, iterations: int) -> None:
         if not isinstance(schedule, dict) or type_name(schedule) not in ('LinearLR', 'ConstantLR'):
             continue
         if not schedule.get('by_epoch', True) and most < schedule.get('end', 0):
-            print(f'The warm-up takes {most} of {iterations} iterations and not {schedule.end}.')
-            schedule.end = most
+            print(f'The warm-up takes {most} of {iterations} iterations and not {schedule["end"]}.')
+            schedule['end'] = most
 
 
 def scale_minimum(cfg: Config, rate: float) -> None:

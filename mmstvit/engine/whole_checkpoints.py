@@ -45,12 +45,12 @@ def newest_whole_checkpoint(
     text = pointer.read_text().strip() if pointer.is_file() else ''
     last = _find(text, work_dir) if text else None
     names = ['epoch_{}.pth', 'iter_{}.pth', *([filename_tmpl] if filename_tmpl else [])]
-    pattern = '|'.join(re.escape(name).replace(r'\{\}', r'\d+') for name in names)
-    pattern = re.compile(rf'{pattern}|interrupted_.*\.pth')
+    either = '|'.join(re.escape(name).replace(r'\{\}', r'\d+') for name in names)
+    pattern = re.compile(rf'{either}|interrupted_.*\.pth')
     folders = {work_dir, last.parent if last else work_dir}
     found = {path for folder in folders if folder.is_dir() for path in folder.iterdir() if pattern.fullmatch(path.name)}
     written = pointer.stat().st_mtime_ns if last else 0
-    passed_over = []
+    passed_over: list[tuple[Path, str]] = []
     candidates = found | ({last} if last else set())
     for path in sorted(candidates, key=lambda path: _rank(path, last, written), reverse=True):
         fault = fault_of(path)

@@ -67,7 +67,7 @@ def _statistic(owner: type, name: str) -> Any:
     return getattr(owner, name)
 
 
-_ALLOWED = [
+_ALLOWED: list[Any] = [
     *NUMPY,
     (_statistic, 'builtins.getattr'),
     (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),

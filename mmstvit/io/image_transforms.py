@@ -4,6 +4,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,7 +91,7 @@ def _check_place(path: str, roots: Sequence[str]) -> None:
 class _LoadingFrames:
     """mmaction2's step that loads the frames of a video from image files."""
 
-    def __init__(self, step: Callable, roots: Sequence[str]) -> None:
+    def __init__(self, step: Any, roots: Sequence[str]) -> None:
         self.step, self.files = step, None
         if step.io_backend == 'disk':
             self.files = step.file_client = _CheckedFiles(roots)
@@ -131,10 +132,12 @@ class Annotating:
 
     def __init__(self, step: Callable, num_classes: int | None, ignore_index: int) -> None:
         self.step, self.with_mask = step, getattr(step, 'with_mask', False)
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.num_classes: Any = num_classes  # None: not known
+        self.ignore_index = ignore_index
 
     def __call__(self, results: dict) -> dict | None:
-        name, path = results['img_path'], results.get('seg_map_path')
+        name: str = results['img_path']
+        path: Any = results.get('seg_map_path')
         checked = path is not None and self.num_classes is not None
         if checked and not _is_elsewhere(self.step, path):
             check_image_file(path)
@@ -172,7 +175,7 @@ class Annotating:
         )
 
 
-def _resize(step: Callable, results: dict) -> dict | None:
+def _resize(step: Any, results: dict) -> dict | None:
     if 'img' not in results:  # frames of a video
         return step(results)
     name, (height, width) = results.get('img_path') or 'the image', results['img'].shape[:2]

@@ -9,7 +9,7 @@ import collections
 import io
 import pickle
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,10 +45,11 @@ class _Array(np.ndarray):
     def __setstate__(self, state: tuple) -> None:
         _, shape, number, in_columns, data = state
         whole = np.frombuffer(_bytes(data), number.dtype).reshape(shape, order='F' if in_columns else 'C')
-        super().__setstate__(whole.__reduce__()[2])
+        parts: Any = whole.__reduce__()
+        super().__setstate__(parts[2])
 
     def __reduce__(self) -> tuple:
-        return self.view(np.ndarray).__reduce__()
+        return tuple(self.view(np.ndarray).__reduce__())
 
 
 def _array(*kind: Any) -> _Array:
@@ -59,7 +60,7 @@ def _scalar(number: _Number, data: bytes | str) -> np.generic:
     return np.frombuffer(_bytes(data), number.dtype, count=1)[0]
 
 
-def _from_buffer(data: bytes, number: _Number, shape: tuple, order: str) -> np.ndarray:
+def _from_buffer(data: bytes, number: _Number, shape: tuple, order: Any) -> np.ndarray:
     return np.frombuffer(data, number.dtype).reshape(shape, order=order)
 
 
@@ -123,7 +124,9 @@ class _Call:
 class _Unpickler(pickle._Unpickler):
     """The one in Python: that in C takes any memory that a file names as the place of an object."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[Any] = dict(pickle._Unpickler.dispatch)
+    read: Any  # both are there while it loads
+    append: Any
 
     def find_class(self, module: str, name: str) -> _Call:
         """The stand-in for a name."""

@@ -65,7 +65,7 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None
     def write(frame: np.ndarray) -> None:
         nonlocal writer
         if writer is None:
-            writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*'mp4v'), fps or FPS, frame.shape[1::-1])
+            writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*'mp4v'), fps or FPS, frame.shape[1::-1])
             if not writer.isOpened():
                 raise OSError(f'OpenCV cannot write {path}: it has no MPEG-4 encoder, or may not write there')
         writer.write(np.ascontiguousarray(frame))

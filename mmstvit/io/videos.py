@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import UsageError
 from .image_check import MAX_PIXELS, max_pixels
 
-_STEP = 250  # frames that are rather decoded than skipped: seeking decodes from a key frame, in x264 every 250th
+NEAR = 250  # frames that are rather decoded than skipped: seeking decodes from a key frame, in x264 every 250th
 _PICTURES = 4  # so many of the largest size may be decoded at once
 _BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'uuid', b'moof', b'mfra', b'sidx', b'styp', b'pdin')
 # Playlists are text, and FFmpeg would read the files that they name.
@@ -33,6 +33,7 @@ class Video:
 
     Args:
         filename: the file; as in mmaction2, ``.mp4`` may be left out.
+        near: how many frames ahead are decoded, and not sought.
 
     Attributes:
         fps: frames a second.
@@ -42,11 +43,11 @@ class Video:
         VideoError: there is no such file, or none that OpenCV can read.
     """
 
-    def __init__(self, filename: str) -> None:
+    def __init__(self, filename: str, near: int = NEAR) -> None:
         self.filename, self._path, self.time = filename, _checked(filename), 0.0
         self._open()
         self.fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self._length, self._near = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), _STEP
+        self._length, self._near = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), near
         if self._length < 1:  # no duration either, as browsers record clips: OpenCV cannot seek in them
             self._length = self._near = sum(1 for _ in iter(self._capture.grab, False))
             self._open()
@@ -57,8 +58,9 @@ class Video:
     def _open(self) -> None:
         # As bytes, because names that are no UTF-8 crash OpenCV; by FFmpeg alone, because another backend takes `1.mp4`
         # for numbered images.
+        name: Any = os.fsencode(self._path)
         settings = [cv2.CAP_PROP_N_THREADS, 1]  # starting threads takes longer than decoding a short clip
-        self._capture, self._place = cv2.VideoCapture(os.fsencode(self._path), cv2.CAP_FFMPEG, settings), 0
+        self._capture, self._place = cv2.VideoCapture(name, cv2.CAP_FFMPEG, settings), 0
         if not self._capture.isOpened():
             raise VideoError(f'{self.filename}: it cannot be read, it is damaged, incomplete or has no frames')
 
@@ -69,9 +71,9 @@ class Video:
         The file is decoded for it, once.
         """
         self._open()
-        times = [self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 for _ in iter(self._capture.grab, False)]
+        read = [self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 for _ in iter(self._capture.grab, False)]
         self._open()
-        times = np.maximum.accumulate(np.array(times[: len(self)] or [0.0]))
+        times = np.maximum.accumulate(np.array(read[: len(self)] or [0.0]))
         if times[-1] <= times[0]:  # one frame, or a format without times
             return np.arange(len(self) + 1) / (self.fps or 1)
         # What is missing at the end is taken to go on as the last frame there.
@@ -148,7 +150,8 @@ class Video:
                 f'{self.filename}: {len(wanted)} frames of {width} x {height} pixels would be decoded at once, more '
                 f'than {most} pixels; raise {MAX_PIXELS} if this is meant'
             )
-        frames, last = {}, None
+        frames: dict[int, Any] = {}
+        last: Any = None
         for index in wanted:
             if not 0 <= index < len(self):
                 raise IndexError(f'{self.filename} has {len(self)} frames, and frame {index} is asked for')
@@ -166,7 +169,7 @@ class Video:
 def _checked(filename: str) -> Path:
     path = existing(filename)
     fault = _fault(path) if path else 'there is no such file'
-    if fault:
+    if path is None or fault:
         raise VideoError(f'{filename}: {fault}')
     return path
 
@@ -206,7 +209,8 @@ def guard_reading(steps: Sequence[Callable]) -> list[Callable]:
     every frame but the next, and put an earlier frame in the place of one that cannot be decoded. The other steps stay
     as they are.
     """
-    clip_len = max((step.clip_len for step in steps if isinstance(getattr(step, 'clip_len', None), int)), default=1)
+    lengths = [getattr(step, 'clip_len', None) for step in steps]
+    clip_len = max((length for length in lengths if isinstance(length, int)), default=1)
     return [functools.partial(_guarded, step, clip_len) if role_of(step) else step for step in steps]
 
 

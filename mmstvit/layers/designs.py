@@ -151,7 +151,7 @@ class DenseBlock(TransformerBlock):
         return x if self.halve is None else F.gelu(self.halve(x))
 
 
-_BLOCKS = {'se': GatedBlock, 'ghost': GhostBlock}
+_BLOCKS: dict[Any, type[TransformerBlock]] = {'se': GatedBlock, 'ghost': GhostBlock}
 DESIGNS = (*_BLOCKS, 'dense')
 
 
@@ -173,20 +173,18 @@ def build_layers(
         ValueError: an unknown type, or sizes that do not fit.
     """
     width, heads, hidden = arch['embed_dims'], arch['num_heads'], arch['feedforward_channels']
-    kind = None
-    if design is not None:
-        design = dict(design)
-        kind = design.pop('type', None)
-        if kind not in DESIGNS:
-            raise ValueError(f'design type {kind!r} is unknown, choose from {DESIGNS}')
+    settings = dict(design or {})
+    kind = settings.pop('type', None)
+    if design is not None and kind not in DESIGNS:
+        raise ValueError(f'design type {kind!r} is unknown, choose from {DESIGNS}')
     if kind == 'dense':
-        layers = _dense_layers(width, heads, hidden, drop_path_rates, **design, **options)
-        return layers, [layer.out_channels for layer in layers]
-    if design:
-        raise ValueError(f'design type {kind!r} has no option {" or ".join(design)}')
+        dense = _dense_layers(width, heads, hidden, drop_path_rates, **settings, **options)
+        return list(dense), [layer.out_channels for layer in dense]
+    if settings:
+        raise ValueError(f'design type {kind!r} has no option {" or ".join(settings)}')
     block = _BLOCKS.get(kind, TransformerBlock)
     layers = [block(width, heads, hidden, drop_path_rate=rate, **options) for rate in drop_path_rates]
-    return layers, [width] * len(layers)
+    return list(layers), [width] * len(layers)
 
 
 def _dense_layers(
@@ -204,7 +202,7 @@ def _dense_layers(
     halving = {sum(groups[:i]) - 1 for i in range(1, len(groups))}
     layers, channels = [], width
     for i, rate in enumerate(drop_path_rates):
-        own = dict(drop_path_rate=rate, growth=growth, halve=i in halving)
+        own: dict[str, Any] = dict(drop_path_rate=rate, growth=growth, halve=i in halving)
         layers.append(DenseBlock(channels, heads, hidden * channels // width, **own, **options))
         channels = layers[-1].out_channels
     return layers

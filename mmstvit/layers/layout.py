@@ -92,6 +92,11 @@ class WholeImage(NamedTuple):
     def valid(self) -> Size | None:
         return self.cells
 
+    @property
+    def _semantic(self) -> Size:
+        """The cells, of a layout that has them."""
+        return self.cells or ()
+
     def image_from_grid(self, grid: Tensor) -> Tensor:
         return F.pad(grid.flatten(1, -2), (0, 0, self.num_prefix, 0))
 
@@ -108,7 +113,7 @@ class WholeImage(NamedTuple):
         return self._patches(s).unflatten(1, self.cells)
 
     def initial_centers(self, x: Tensor, pooling: str) -> Tensor:
-        pooled = adaptive_pool(self.image_to_grid(x), self.cells, pooling)
+        pooled = adaptive_pool(self.image_to_grid(x), self._semantic, pooling)
         return torch.cat((x[:, : self.num_prefix], pooled.flatten(1, -2)), dim=1)
 
     def image_queries(self, s: Tensor, x: Tensor) -> Tensor:
@@ -122,10 +127,10 @@ class WholeImage(NamedTuple):
         return self._balanced((x.shape[1] - self.num_prefix, self.grid[0]))
 
     def semantic_attention(self, across: bool) -> AttentionLayout | None:
-        return self._balanced((math.prod(self.cells), self.cells[0]))
+        return self._balanced((math.prod(self._semantic), self._semantic[0]))
 
     def generation(self, s: Tensor, x: Tensor) -> Context:
-        parts = ((math.prod(self.cells), self.cells[0]), (math.prod(self.grid), self.grid[0]))
+        parts = ((math.prod(self._semantic), self._semantic[0]), (math.prod(self.grid), self.grid[0]))
         return (s, self._patches(x)), self._balanced(*parts)
 
     def refinement(self, s: Tensor, x: Tensor) -> Context:
@@ -146,7 +151,7 @@ def balanced_attention(parts: tuple[tuple[int, int], ...], device: torch.device)
         parts: tokens and steps of time of each part of the keys, in order.
         device: where the bias is to be.
     """
-    parts = [part for part in parts if part[0]]
+    parts = tuple(part for part in parts if part[0])
     longest = max(steps for _, steps in parts)
     if all(steps == longest for _, steps in parts):
         return None

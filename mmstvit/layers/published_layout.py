@@ -4,6 +4,7 @@ Their larger windows hold padding, and zeros outside the image, as keys. One zer
 all of them, with the logarithm of their number added to its logit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..functional.windows import HIDDEN, Keys, Size, combine, for_queries, keys_of_boxes
+from .attention import AttentionLayout
 from .layout import Context
 from .window_layout import PaddedWindows
 
@@ -43,13 +45,14 @@ class PublishedWindows(PaddedWindows):
         return self._with_zero(*super().recovery(s))
 
     @staticmethod
-    def _with_zero(context: tuple[Tensor, ...], attention: Any) -> Context:
+    def _with_zero(context: Sequence[Tensor], attention: AttentionLayout | None) -> Context:
         (part,) = context
         return (part, part.new_zeros(part.shape[0], 1, part.shape[-1])), attention
 
     def _keys(self, *boxes: Any) -> tuple[tuple[Keys | None, ...], Tensor]:
-        pads = tuple(p - g for p, g in zip(self.padded, self.grid))
-        keys, zero = keys_with_zeros(*boxes, True, self.device, pads if self.hide else None)
+        pads: Size | None = tuple(p - g for p, g in zip(self.padded, self.grid))
+        pads = pads if self.hide else None
+        keys, zero = keys_with_zeros(*boxes, True, self.device, pads)  # type: ignore[call-arg]
         return (keys, None), torch.cat((keys.bias, zero), dim=-1)
 
 

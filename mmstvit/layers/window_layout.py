@@ -118,7 +118,8 @@ class WindowLayout:
         if self.valid == self.cells:
             return AttentionLayout(groups=groups)
         hidden = torch.full((1, *self.cells, 1), HIDDEN)
-        hidden[(0, *(slice(0, n) for n in self.valid))] = 0.0
+        real: Any = (0, *(slice(0, n) for n in self.valid))
+        hidden[real] = 0.0
         hidden = self.from_grid(hidden)[0, ..., 0].to(self.device)  # (G, n)
         return AttentionLayout(groups=groups, bias=hidden.reshape(1, 1, 1, -1) if groups else hidden[:, None, None])
 
@@ -243,5 +244,5 @@ class PaddedWindows(WindowLayout):
         return AttentionLayout(windows, parts, bias, len(bias))
 
     def _keys(self, *boxes: Any) -> tuple[tuple[Keys | None, ...], Tensor]:
-        keys = keys_of_boxes(*boxes, True, self.device)
+        keys = keys_of_boxes(*boxes, True, self.device)  # type: ignore[call-arg]  # boxes are its other arguments
         return (keys,), keys.bias

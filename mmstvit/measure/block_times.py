@@ -101,7 +101,7 @@ def steps_of(method: str, amounts: Sequence[int], network: Any) -> list[Step]:
 
 def recorded_blocks(job: Job) -> tuple[list[Any], Tokens]:
     """Run a network once, and return its blocks as steps call them, and the tokens that enter the first."""
-    transformer, calls = transformer_of(job.network.model), []
+    transformer, calls = transformer_of(job.network.model), list[Any]()
     transformer.run([_Recorder(calls) for _ in range(transformer.network.num_layers)])
     try:
         job.run()

@@ -103,7 +103,8 @@ def count(function: Callable[..., Any], *inputs: Any, module: nn.Module | None =
     """
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
     is_module = isinstance(function, nn.Module)
-    module = function if is_module and module is None else module
+    if isinstance(function, nn.Module) and module is None:
+        module = function
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention as one operation, which would not be seen
     try:
@@ -139,7 +140,7 @@ def _attention_on_cpu_backward(
     return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
 
 
-_attention_on_cpu._get_raw = _attention_on_cpu_backward._get_raw = True
+_attention_on_cpu._get_raw = _attention_on_cpu_backward._get_raw = True  # type: ignore[attr-defined]
 _CPU_ATTENTION = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_on_cpu,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_on_cpu_backward,

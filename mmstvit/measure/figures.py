@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -49,11 +50,12 @@ def figures(network: Network, shape: Sequence[int] | None = None) -> Figures:
     inputs = Inputs(network, shape, 1)
     with torch.no_grad():
         whole = count(inputs.run, module=network.model)
+    model: Any = network.model  # of any toolbox
     if network.has_backbone:
-        parameters = sum(p.numel() for p in network.model.backbone.parameters())
+        parameters = sum(p.numel() for p in model.backbone.parameters())
         return Figures(network.label, shape, whole, whole.of('backbone'), parameters)
     names = {module: name for name, module in network.model.named_modules()}
-    classifier = network.model.get_classifier()
+    classifier = model.get_classifier()
     parameters = whole.parameters - sum(p.numel() for p in classifier.parameters())
     return Figures(network.label, shape, whole, whole.multiply_adds - whole.of(names[classifier]), parameters)
 

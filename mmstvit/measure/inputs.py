@@ -36,7 +36,8 @@ class Inputs:
         device: str | torch.device = 'cpu',
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.network, self.model = network, network.model
+        self.network = network
+        self.model: Any = network.model  # of any toolbox
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(batch, *shape, generator=generator).to(device, dtype)
         self.samples = None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import mmengine
 import torch.nn as nn
@@ -68,7 +69,7 @@ class Network:
 
     def part(self, name: str) -> nn.Module:
         """Return the ``'model'``, or its ``'backbone'`` alone; an exported file is of the part that is wanted."""
-        return self.model.backbone if name == 'backbone' and not self.exported else self.model
+        return self.model.get_submodule('backbone') if name == 'backbone' and not self.exported else self.model
 
 
 def quieten() -> None:
@@ -140,7 +141,8 @@ def _from_timm(name: str) -> Network:
 def _config_of_package(package: str, name: str) -> Path:
     """Find a config file of an OpenMMLab package by its name, or by its path below ``configs``."""
     require(package, TOOLBOXES[package], f'{package}:{name}')
-    root = Path(find_spec(package).origin).parent / '.mim' / 'configs'
+    spec: Any = find_spec(package)
+    root = Path(spec.origin).parent / '.mim' / 'configs'
     wanted = name.removesuffix('.py')
     known = {p.stem: p for p in root.rglob('*.py') if '_base_' not in p.parts}
     path = root / f'{wanted}.py' if '/' in wanted else known.get(wanted)
@@ -186,7 +188,7 @@ def default_size(cfg: Config) -> tuple[int, ...]:
         divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
         return tuple(-(-n // divisor) * divisor for n in sorted(size))
     if cfg.default_scope == 'mmaction':
-        sampled = next((step for step in steps if 'clip_len' in step), {})
+        sampled: dict = next((step for step in steps if 'clip_len' in step), {})
         frames = sampled.get('clip_len', 1)
         return (frames if frames > 1 else sampled.get('num_clips', 1), *size[::-1])
     return size[::-1]

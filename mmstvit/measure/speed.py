@@ -51,14 +51,15 @@ def benchmark(
         raise UsageError('batch sizes must be at least 1')
     if profile and (timing.train_step or timing.compile):
         raise UsageError('a profile is of inference as it is written: leave --train-step and --compile out')
-    timing = replace(timing, part=timing.part or default_part(networks, timing.train_step))
+    part = timing.part or default_part(networks, timing.train_step)
+    timing = replace(timing, part=part)
     for network in networks:
         if timing.part == 'backbone' and not network.has_backbone:
             raise UsageError(f'{network.label} has no backbone that runs alone: give --part model')
         network.model.to(timing.device)
     # The same for all; it raises where one of them takes clips and another images.
     shape = [input_shape(network, shape or networks[0].size) for network in networks][0]
-    known = [costs(network, shape, timing.part, timing.device) for network in networks]
+    known = [costs(network, shape, part, timing.device) for network in networks]
     results = []
     for batch in batch_sizes:
         rows = measure(networks, baseline, shape, batch, timing, progress or Progress(disable=True))
@@ -68,7 +69,7 @@ def benchmark(
                 row['parts'] = profile_parts(Job(network, shape, batch, timing), timing.rounds)
             results.append({**row, **cost})
     said = environment(timing, shape, networks[baseline].label)
-    runtimes = dict.fromkeys(network.runtime for network in networks if network.exported)
+    runtimes = dict.fromkeys(network.runtime for network in networks if network.runtime)
     return dict(environment=said | ({'runtimes': ', '.join(runtimes)} if runtimes else {}), results=results)
 
 
@@ -97,13 +98,16 @@ def measure(
         look: takes each network's job before it is timed, and gives what else its entry has.
     """
     task = progress.add_task(f'batch {batch}: warming up', total=len(networks) * (timing.rounds + 1))
-    jobs, rows = [], []
+    jobs: list[Job] = []
+    rows: list[dict] = []
     for network in networks:
         job = Job(network, shape, batch, timing)
         jobs.append(job)
         of = reduction_of(network.model)
         reduction = of and {name: getattr(of, name) for name in ('method', 'options', 'tokens', 'share')}
-        row = dict(network=network.label, toolbox=network.toolbox, reduction=reduction, batch_size=batch)
+        row: dict[str, Any] = dict(
+            network=network.label, toolbox=network.toolbox, reduction=reduction, batch_size=batch
+        )
         rows.append(row | dict(runs_a_round=job.times_a_round(), peak_memory=job.memory(), **look(job)))
         progress.advance(task)
     progress.update(task, description=f'batch {batch}: timing')

@@ -89,12 +89,12 @@ class Job:
             network.model.to(dtype)
         self.inputs = Inputs(network, shape, batch, self.device, dtype if timing.cast else None)
         network.model.train(timing.train_step)
-        self.optimizer = self.scaler = None
+        self.part = timing.part or 'model'
+        self.optimizer, self.scaler = None, torch.amp.GradScaler(self.device.type, enabled=timing.dtype == 'float16')
         if timing.train_step:
             trained = [p for p in network.model.parameters() if p.requires_grad]
             self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
-            self.scaler = torch.amp.GradScaler(self.device.type, enabled=timing.dtype == 'float16')
-        self.called = network.part(timing.part)
+        self.called = network.part(self.part)
         self.compiled = timing.compile or network.compiled
         if self.compiled:
             self.called.compile(dynamic=False)
@@ -127,7 +127,7 @@ class Job:
         autocast = torch.autocast(self.device.type, dtype, enabled=self.autocast, cache_enabled=cached)
         if self.optimizer is None:
             with torch.inference_mode(), autocast:
-                self.inputs.run(self.timing.part)
+                self.inputs.run(self.part)
             return
         with autocast:
             loss = self.inputs.loss()
@@ -207,7 +207,7 @@ def interleave(
     Returns:
         For each the seconds of a run, one number a round.
     """
-    seconds = [[] for _ in timers]
+    seconds: list[list[float]] = [[] for _ in timers]
     order = list(range(len(timers)))
     for _ in range(rounds):
         for i in order:

@@ -94,17 +94,19 @@ class DistilledClassifier(ImageClassifier):
             )
         elif not teacher_ckpt:
             raise ValueError('teacher_ckpt must name the checkpoint of the dense network')
-        self.teacher_ckpt, self.teacher_config = teacher_ckpt, teacher_config
+        self.teacher_ckpt: Any = teacher_ckpt  # None: there is no teacher
+        self.teacher_config = teacher_config
         self.logit_weight, self.temperature, self.token_weight = logit_weight, temperature, token_weight
         self.cost_weight = self._checked_cost(cost_weight, budget)
-        self.seed, self.budget = seed, None if budget is None else self._checked(budget)
+        self.seed = seed
+        self.budget: Any = None if budget is None else self._checked(budget)
         if teacher_ckpt and teacher_config is None and reduction_of(self) is None:
             raise ValueError('teacher_config must name the dense network: this one cannot do without its reduction')
         if token_weight:
             with last_tokens(self):  # raises where there are none
                 pass
         freeze_but(self, learn)
-        self._configured: dict[str, Any] | None = None  # options of the reduction, while a drawn budget is in place
+        self._configured: Any = None  # options of the reduction, while a drawn budget is in place
         self._teacher: tuple[nn.Module, ...] = ()  # in a tuple: no submodule
 
     def _checked_cost(self, weight: float, budget: Sequence[float] | None) -> float:
@@ -134,7 +136,7 @@ class DistilledClassifier(ImageClassifier):
         for bound in budget:
             reduction.budget = bound
         reduction.apply(**options)
-        return tuple(budget)
+        return budget[0], budget[1]
 
     def teacher(self) -> nn.Module:
         """Return the dense network, read when it is first asked for."""
@@ -174,13 +176,14 @@ class DistilledClassifier(ImageClassifier):
         """Set training mode; in evaluation the amount of the config is in place again."""
         super().train(mode)
         if not mode and self.__dict__.get('_configured') is not None:
-            reduction_of(self).apply(**self._configured)
+            reduction: Any = reduction_of(self)
+            reduction.apply(**self._configured)
             self._configured = None
         return self
 
     def _draw_budget(self) -> float:
         """Put the budget of this iteration in place; it stays for the backward pass, which may compute again."""
-        reduction = reduction_of(self)
+        reduction: Any = reduction_of(self)
         if self._configured is None:
             self._configured = dict(reduction.options)
         iteration = MessageHub.get_current_instance().get_info('iter', 0)
@@ -204,7 +207,8 @@ class DistilledClassifier(ImageClassifier):
         if self.teacher_ckpt or self.cost_weight:
             losses['loss_cls'] = losses.pop('loss')  # mmengine's log has the sum under this name
         if self.cost_weight:
-            losses['loss_cost'] = self.cost_weight * amount_error(reduction_of(self), tokens.kept)
+            reduction: Any = reduction_of(self)
+            losses['loss_cost'] = self.cost_weight * amount_error(reduction, tokens.kept)
         if not self.teacher_ckpt:
             return losses
         with torch.no_grad():
@@ -214,12 +218,12 @@ class DistilledClassifier(ImageClassifier):
                 raise UsageError(f'the teacher has {dense_logits.shape[1]} classes and the student {logits.shape[1]}')
             losses['loss_logits'] = self.logit_weight * logit_divergence(logits, dense_logits, self.temperature)
         if self.token_weight:
-            tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens, None)
+            tokens = tokens if isinstance(tokens, Tokens) else Tokens(tokens, None)  # type: ignore[arg-type]
             dense = dense_tokens.x if isinstance(dense_tokens, Tokens) else dense_tokens
             losses['loss_tokens'] = self.token_weight * token_error(tokens, dense)
         return losses
 
-    def _run(self, model: ImageClassifier, inputs: Tensor) -> tuple[Tensor | None, Tokens | Tensor | None, tuple]:
+    def _run(self, model: ImageClassifier, inputs: Tensor) -> tuple[Any, Any, tuple]:
         """Return logits and last tokens, each where it is needed, and what the head gets."""
         if not (self.token_weight or self.cost_weight):
             feats, tokens = model.extract_feat(inputs), None

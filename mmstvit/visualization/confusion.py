@@ -35,9 +35,9 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     shown = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     axes.set(xlabel='predicted', ylabel='true')
     ticks = np.arange(0, number, 1 if number <= _NAMED else -(-number // 20))
-    names = names if number <= _NAMED else ticks
-    axes.set_xticks(ticks, names, rotation='vertical')
-    axes.set_yticks(ticks, names)
+    ends = names if number <= _NAMED else ticks
+    axes.set_xticks(ticks, ends, rotation='vertical')
+    axes.set_yticks(ticks, ends)
     if _COUNTED < number <= _NAMED:
         axes.tick_params(labelsize=8)
     if counted:

@@ -46,7 +46,7 @@ def contact_sheet(
     samples = inputs['data_samples'][: len(pixels)]
     if pixels[0].ndim == 4:
         return _clips(pixels, samples, names, title)
-    panels = []
+    panels: list[tuple[np.ndarray, str]] = []
     for i, (image, sample) in enumerate(zip(pixels, samples, strict=True)):
         boxes, labels, masks = _objects(sample, (objects or {}).get(i))
         if hasattr(sample, 'gt_sem_seg'):
@@ -59,12 +59,12 @@ def contact_sheet(
     return grid_of_panels(_rows(panels), title)
 
 
-def _rows(panels: list[Panel]) -> list[list[Panel]]:
+def _rows(panels: list[tuple[np.ndarray, str]]) -> list[list[Panel]]:
     wide = max(max(panel.shape[1], _LETTERS * len(text)) for panel, text in panels) + GAP
-    panels = [(_widened(panel, _LETTERS * len(text)), text) for panel, text in panels]
     columns = min(max(_WIDTH // wide, 1), len(panels))
-    panels += [(None, '')] * (-len(panels) % columns)
-    return [panels[i : i + columns] for i in range(0, len(panels), columns)]
+    filled: list[Panel] = [(_widened(panel, _LETTERS * len(text)), text) for panel, text in panels]
+    filled += [(None, '')] * (-len(panels) % columns)
+    return [filled[i : i + columns] for i in range(0, len(filled), columns)]
 
 
 def _widened(panel: np.ndarray, width: int) -> np.ndarray:
@@ -157,7 +157,8 @@ def _shade(picture: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ clips
 def _clips(clips: list[np.ndarray], samples: Sequence[Any], names: Sequence[str], title: str) -> np.ndarray:
-    rows, labels = [], []
+    rows: list[list[Panel]] = []
+    labels = []
     for clip, sample in zip(clips, samples, strict=True):
         chosen = evenly(len(clip), _FRAMES)
         rows.append([(scaled(clip[t], _LEAST), '' if rows else f'frame {t + 1}') for t in chosen])

@@ -84,7 +84,8 @@ def token_groups(model: nn.Module, image: str | PathLike | np.ndarray | Tensor, 
     Raises:
         ValueError: nothing is reduced in the model, or there is no such view.
     """
-    raw = inputs = None
+    raw: Any = None
+    inputs: Any = None
     layers: dict[int, LayerGroups] = {}  # of several forward passes the first counts
 
     def on_preprocessor(module: nn.Module, args: tuple, output: dict) -> None:
@@ -121,7 +122,7 @@ def _steps_of(model: nn.Module) -> list[tuple[int, Step]]:
     reduction = reduction_of(model)
     encoders = [module for module in model.modules() if isinstance(module, Encoder)]
     for steps in [reduction.transformer.steps] if reduction else [encoder.steps for encoder in encoders]:
-        reducing = [(i, step) for i, step in enumerate(steps, 1) if isinstance(step, ReducingStep)]
+        reducing: list[tuple[int, Step]] = [(i, s) for i, s in enumerate(steps, 1) if isinstance(s, ReducingStep)]
         if reducing:
             return reducing
     raise ValueError(

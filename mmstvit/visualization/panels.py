@@ -1,6 +1,7 @@
 """Lay out panels of pixels with their titles in one picture."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,13 +18,14 @@ _NAMES = 130  # for the names of rows
 Panel = tuple[np.ndarray | None, str]  # pixels, or none for a place with the text alone, and the title
 
 
-def side_by_side(rows: list[list[Panel]]) -> list[list[Panel]]:
+def side_by_side(rows: Sequence[Sequence[Panel]]) -> Sequence[Sequence[Panel]]:
     """Put the second half of a sheet beside the first where it would be tall and narrow."""
     if len(rows) < 4 or len(rows[0]) > 4:
         return rows
     half = -(-len(rows) // 2)
-    right = rows[half:] + [[(None, '')] * len(rows[0])] * (2 * half - len(rows))
-    return [one + other for one, other in zip(rows, right)]
+    empty: list[Panel] = [(None, '')] * len(rows[0])
+    right = [*rows[half:], *[empty] * (2 * half - len(rows))]
+    return [[*one, *other] for one, other in zip(rows, right)]
 
 
 def grid_of_panels(rows: Sequence[Sequence[Panel]], title: str = '', names: Sequence[str] = ()) -> np.ndarray:
@@ -35,7 +37,7 @@ def grid_of_panels(rows: Sequence[Sequence[Panel]], title: str = '', names: Sequ
         names: of the rows.
     """
     heights = [max(panel.shape[0] for panel, _ in row if panel is not None) for row in rows]
-    widths = [max(row[i][0].shape[1] for row in rows if row[i][0] is not None) for i in range(len(rows[0]))]
+    widths = [max(panel.shape[1] for panel, _ in column if panel is not None) for column in zip(*rows)]
     titled = [_TITLE if any(text for panel, text in row if panel is not None) else 0 for row in rows]
     left, top = _NAMES if names else GAP, GAP + (_TITLE if title else 0)
     width = left + sum(widths) + GAP * len(widths)
@@ -44,7 +46,7 @@ def grid_of_panels(rows: Sequence[Sequence[Panel]], title: str = '', names: Sequ
     canvas = FigureCanvasAgg(figure)
     if title:
         title, fonts = drawable(title)
-        place = dict(ha='center', va='top', fontsize=12)
+        place: dict[str, Any] = dict(ha='center', va='top', fontsize=12)
         figure.text(0.5, 1 - GAP / height, title, **place, fontfamily=fonts, parse_math=False)
     y = top
     for i, row in enumerate(rows):

@@ -12,7 +12,7 @@ from ..io.files import write_whole
 from .clips import evenly
 from .colours import distinct_colours
 from .maps import LayerMaps, TokenMaps, check_tokens
-from .panels import GAP, grid_of_panels, outlined, scaled, side_by_side
+from .panels import GAP, Panel, grid_of_panels, outlined, scaled, side_by_side
 
 _PANEL = 384  # least pixels of the shorter edge of a panel
 _ROW = 192  # the same in a contact sheet
@@ -178,11 +178,12 @@ def picture(maps: TokenMaps, tokens: Sequence[int] | None = None, title: str = '
     across = columns if len(tokens) == rows * columns else math.ceil(math.sqrt(len(tokens)))
     seen = scaled(maps.image, _PANEL)
     least = max(min(seen.shape[:2]) // across - GAP // 3, 1)
-    rows_of_panels = []
+    rows_of_panels: list[list[Panel]] = []
     for unit in sorted({layer.unit for layer in maps.layers}):
         first = not rows_of_panels
-        panels = [(seen, 'what the network sees') if first else (None, '')]
-        below, alike = [(None, _EXPLAINED.format(rows, columns) if first else '')], [(None, _ALIKE if first else '')]
+        panels: list[Panel] = [(seen, 'what the network sees') if first else (None, '')]
+        below: list[Panel] = [(None, _EXPLAINED.format(rows, columns) if first else '')]
+        alike: list[Panel] = [(None, _ALIKE if first else '')]
         for layer in [layer for layer in maps.layers if layer.unit == unit]:
             assigned, soft = layer.assigned(), layer.resized(tokens)
             panels.append((overlay(maps.image, assigned, maps.semantic_grid, _PANEL, alpha), _title(maps, layer)))

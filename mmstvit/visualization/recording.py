@@ -107,8 +107,13 @@ class Recorder:
                 'mmstvit whose semantic_grid or semantic_size is not None'
             )
         self.backbone, self.encoder = backbones[0]
-        self.view, self.inputs, self._raw, self.layout = view, None, None, None
-        self._seen, self._index, self._unit, self._layers = 0, None, 0, []
+        self.view = view
+        self.inputs: Any = None
+        self.layout: Any = None
+        self._raw: Any = None
+        self._seen, self._unit = 0, 0
+        self._index: slice | None = None
+        self._layers: list[Any] = []
         self._handles = [self.backbone.register_forward_pre_hook(self._on_backbone)]
         for name, module in model.named_modules():
             if isinstance(module, BaseDataPreprocessor):
@@ -164,9 +169,9 @@ class Recorder:
         if self.inputs is None:
             raise ValueError(f'there is no view {self.view}: the network got {self._seen}, counted from 0')
         size, layout = tuple(self.inputs.shape[2:]), self.layout
-        live = torch.zeros(layout.cells, dtype=torch.bool)
-        live[tuple(slice(0, n) for n in layout.valid)] = True
-        live = live.flatten().numpy()
+        shown = torch.zeros(layout.cells, dtype=torch.bool)
+        shown[tuple(slice(0, n) for n in layout.valid)] = True
+        live = shown.flatten().numpy()
         cell = _pixels_of_a_cell(self.backbone, self.encoder, len(size))
         layers = []
         for name, role, unit, weights in self._layers:
@@ -178,7 +183,7 @@ class Recorder:
 
 def _normalised(weights: Tensor, role: str, layout: TokenLayout) -> tuple[Tensor, Tensor]:
     """Normalise maps (tokens, *grid) to sum 1, and return them with the shares of the tokens."""
-    tokens = math.prod(layout.cells)
+    tokens = math.prod(layout.cells or ())
     if role == 'recover':
         # In the published dense form a cell attends to zeros outside the image too.
         weights = weights / weights.sum(-1, keepdim=True)

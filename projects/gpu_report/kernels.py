@@ -41,7 +41,9 @@ def attention_kernels(run: Callable[[], Any], device: str | torch.device = 'cpu'
         run()
         if len(activities) > 1:
             torch.cuda.synchronize(device)
-    operators, kernels, others = Counter(), Counter(), Counter()
+    operators: Counter[str] = Counter()
+    kernels: Counter[str] = Counter()
+    others: Counter[str] = Counter()
     for name in (event.name() for event in record.profiler.kineto_results.events()):
         if kind := kind_of(name):
             (operators if name.startswith('aten::') else kernels)[kind] += 1

@@ -6,6 +6,7 @@ Nothing is replaced but the host that the address names, so downloading, renamin
 import re
 import shutil
 import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import mmengine
@@ -16,7 +17,7 @@ from published_files import reference
 
 from mmstvit import get_model, inference_model
 from mmstvit.functional.position import sinusoid_table
-from mmstvit.io import checkpoints, downloads
+from mmstvit.io import checkpoints
 from mmstvit.paths import package_data
 
 # Ours -> theirs, by hand.
@@ -79,17 +80,19 @@ def address_of(name):
 @pytest.fixture
 def internet(web, monkeypatch, tmp_path):
     """Requests go to the web server on loopback, whatever host they name; the list of what was asked for."""
-    asked, real = [], downloads.urlopen
+    asked = []
 
-    def urlopen(request, *args, **kwargs):
-        asked.append(request.full_url)
-        request.full_url = web.url(urllib.parse.urlsplit(request.full_url).path.lstrip('/'))
-        return real(request, *args, **kwargs)
+    class Proxy(urllib.request.BaseHandler):
+        def https_request(self, request):
+            asked.append(request.full_url)
+            request.full_url = web.url(urllib.parse.urlsplit(request.full_url).path.lstrip('/'))
+            return request
 
-    monkeypatch.setattr(downloads, 'urlopen', urlopen)
+    urllib.request.install_opener(urllib.request.build_opener(Proxy))
     monkeypatch.setattr(checkpoints, '_check_hash', lambda path, url: None)  # the made files have other ones
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
     yield asked
+    urllib.request.install_opener(None)
     for place in web.folder.iterdir():
         if place.is_dir():
             shutil.rmtree(place)

@@ -8,9 +8,9 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
+from rich.progress import Progress
 from run_helpers import TINY, VIDEO, saved, write_folders
 
-import mmstvit.apis.tuning as tuning
 from mmstvit import get_model, tune
 from mmstvit.apis.tuning_data import Judge, Samples
 from mmstvit.apis.tuning_search import Choice, Target, front, within
@@ -205,51 +205,53 @@ def test_the_card_has_the_figures_of_the_schedule(run):
     assert '--target 0.6macs' in command and '--methods tome,topk' in command and '--images 24' in command
 
 
-def test_a_second_run_measures_nothing_again(run, files, monkeypatch):
+def kept_times(folder):
+    return json.loads((folder / 'state.json').read_text())['times']
+
+
+def test_a_second_run_measures_nothing_again(run, files):
     result, out, options = run
-
-    def never(*args, **kwargs):
-        raise AssertionError('it is known already')
-
-    for name in ('measure_block_times', 'benchmark', '_find_costs'):
-        monkeypatch.setattr(tuning, name, never)
     (out / 'README.md').unlink()
+    # A time that is measured anew is another one.
     assert tune(files[0], files[0], '0.6macs', files[1], **options) == result
     assert (out / 'README.md').is_file()
 
 
-def test_another_target_measures_only_the_result(run, files, monkeypatch):
+def test_another_target_measures_only_the_result(run, files):
     """Times and costs are kept; settings that they depend on make them anew."""
     result, out, options = run
-    measured = []
-    table = tuning.measure_block_times
-    monkeypatch.setattr(tuning, 'measure_block_times', lambda *a, **k: measured.append(a[3]) or table(*a, **k))
+    times = kept_times(out)
     other = tune(files[0], files[0], '0.8macs', files[1], **options)
-    assert measured == [] and result['multiply_adds'] < other['multiply_adds'] <= 0.8
+    assert kept_times(out) == times and result['multiply_adds'] < other['multiply_adds'] <= 0.8
     tune(files[0], files[0], '0.6macs', files[1], **{**options, 'batch_size': 2, 'methods': ['topk']})
-    assert measured == ['TopK']
+    assert list(kept_times(out)) == ['TopK'] and kept_times(out)['TopK'] != times['TopK']
 
 
-def test_an_interrupted_run_goes_on_where_it_ended(files, tmp_path, monkeypatch):
+class Interrupted(Progress):
+    """Ctrl-C comes when the costs of two layers are known."""
+
+    def advance(self, task_id, advance=1):
+        super().advance(task_id, advance)
+        if self.tasks[task_id].description == 'costs of layers' and self.tasks[task_id].completed == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_where_it_ended(files, tmp_path):
     config, weights = files
     options = dict(methods=['topk'], batch_size=4, images=4, timing=QUICK, out=tmp_path)
-    costs, layers = Judge.of_layer, []
-
-    def interrupted(judge, method, layer, *rest):
-        if layer == 2 and 2 not in layers:
-            layers.append(layer)
-            raise KeyboardInterrupt
-        layers.append(layer)
-        return costs(judge, method, layer, *rest)
-
-    monkeypatch.setattr(Judge, 'of_layer', interrupted)
     with pytest.raises(KeyboardInterrupt):
-        tune(config, config, '0.7macs', weights, **options)
+        tune(config, config, '0.7macs', weights, progress=Interrupted(disable=True), **options)
     assert not (tmp_path / 'schedule.json').exists()
-    table = json.loads((tmp_path / 'state.json').read_text())['times']
+    before = json.loads((tmp_path / 'state.json').read_text())
+    assert len(before['times']) == 1 and len(before['costs']) == 2
+    # Other costs than would be found again.
+    before['costs'] = {layer: [2 * cost + 1e-3 for cost in costs] for layer, costs in before['costs'].items()}
+    (tmp_path / 'state.json').write_text(json.dumps(before))
     result = tune(config, config, '0.7macs', weights, **options)
-    assert layers == [0, 1, 2, 2, 3] and result['multiply_adds'] <= 0.7
-    assert json.loads((tmp_path / 'state.json').read_text())['times'] == table
+    assert result['multiply_adds'] <= 0.7
+    after = json.loads((tmp_path / 'state.json').read_text())
+    assert after['times'] == before['times'] and len(after['costs']) == 4
+    assert {layer: after['costs'][layer] for layer in before['costs']} == before['costs']
 
 
 @pytest.mark.parametrize('method', ['ToMe', 'EViT'])

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmstvit.compat import mmcv_ext, mmcv_operators
+from mmstvit.compat import mmcv_operators
 
 pytest.importorskip('mmcv')
 from mmcv.ops import RoIAlign, RoIPool, batched_nms, nms, sigmoid_focal_loss, soft_nms  # noqa: E402
 
-COMPILED = importlib.util.find_spec('mmcv._ext').origin != str(mmcv_ext._FILE)
+COMPILED = importlib.util.find_spec('mmcv._ext').origin != mmcv_operators.__file__
 
 NO_HALF = pytest.mark.skipif(COMPILED, reason="mmcv's own operators know no half precision on a CPU")
 

@@ -8,15 +8,13 @@ import pytest
 import torch
 import torch.nn as nn
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from published_files import detection_file
 from run_helpers import DETECTORS, ROOT, is_larger
 
-from mmstvit.engine.running import _replace_sync_bn
-
-pytest.importorskip('mmdet')
 pytest.importorskip('mmdet')
 
 COCO = [config for config in DETECTORS if config.endswith('_coco.py')]
@@ -31,12 +29,11 @@ def build(config, init=True, **narrower):
     cfg = Config.fromfile(ROOT / config)
     cfg.merge_from_dict({f'model.{key}': value for key, value in narrower.items()})
     cfg.model.backbone.get('backbone', cfg.model.backbone).init_cfg = None
-    _replace_sync_bn(cfg.model)
     if 'rcnn' in config:
         cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 20  # to be quick
     with DefaultScope.overwrite_default_scope('mmdet'):
         torch.manual_seed(0)
-        model = MODELS.build(cfg.model)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
         if init:
             model.init_weights()
     return cfg, model

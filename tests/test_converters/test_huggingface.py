@@ -53,7 +53,7 @@ def test_classifier_of_transformers(transformers_vit, tmp_path, lines, kind, con
     theirs, state = transformers_vit(kind, config, intermediate_size=32, num_labels=5)
     model = model_of(state, tmp_path)
     assert close(model(IMAGE), theirs(IMAGE).logits)
-    assert lines[-1] == 'STViT: 78 of 78 tensors matched'
+    assert '78 of 78' in lines[-1]
 
 
 def test_gated_mlp_of_transformers_is_refused(transformers_vit):

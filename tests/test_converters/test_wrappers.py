@@ -55,9 +55,8 @@ def test_which_of_several_weights_is_taken_is_told(tmp_path, lines, names):
     state = {names[1]: other.state_dict(), names[0]: theirs.state_dict()}
     model = model_of(state, tmp_path)
     assert close(model(IMAGE), theirs(IMAGE))
-    assert [line for line in lines if 'taken' in line] == [
-        f'the checkpoint holds {names[0]} and {names[1]}: {names[0]} is taken'
-    ]
+    (line,) = [line for line in lines if 'taken' in line]
+    assert line.endswith(f'{names[0]} is taken') and names[1] in line
 
 
 def test_average_of_mmengine_is_taken_in_silence(tmp_path, lines):

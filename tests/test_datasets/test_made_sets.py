@@ -1,20 +1,21 @@
 """What holds for every data set that is drawn by seed into a folder: made whole, resumed, never mixed with others."""
 
+import os
 from types import SimpleNamespace
 
 import cv2
 import pytest
 from run_helpers import run_here
 
-from mmstvit.datasets import clips
+from mmstvit.datasets import clips, digit_scans
 
 scenes = pytest.importorskip('mmstvit.datasets.scenes', reason='pycocotools is not installed')
 
 COUNTS = dict(train=6, val=3)
 SCENES = SimpleNamespace(
     module=scenes,
+    draw=lambda *args: scenes.draw_scene(*args).image,
     make=scenes.make_scenes,
-    draw='draw_scene',
     one='scene',
     suffix='.png',
     sizes=(64, 1024),
@@ -23,8 +24,8 @@ SCENES = SimpleNamespace(
 )
 CLIPS = SimpleNamespace(
     module=clips,
+    draw=clips.draw_clip,
     make=clips.make_clips,
-    draw='draw_clip',
     one='clip',
     suffix='.mp4',
     sizes=(64, 512),
@@ -63,6 +64,20 @@ def test_same_files_from_the_same_seed(kind, tmp_path):
     assert not [name for name in items(kind) if other[name] == files(kind.finished)[name]]
 
 
+def test_splits_differ_and_share_no_scan(kind, monkeypatch):
+    scans, draw_ink = [], kind.module.draw_ink
+    monkeypatch.setattr(
+        kind.module, 'draw_ink', lambda scan, *args: scans.append(scan.tobytes()) or draw_ink(scan, *args)
+    )
+    seen = {}
+    for split in ('train', 'val'):
+        scans.clear()
+        assert len({kind.draw(split, i).tobytes() for i in range(30)}) == 30
+        seen[split] = set(scans)
+        assert seen[split] <= {scan.tobytes() for scan in digit_scans(split)[0]} and len(seen[split]) > 20
+    assert not seen['train'] & seen['val']
+
+
 def test_one_does_not_depend_on_the_others(kind, tmp_path):
     kind.make(tmp_path, train=2, val=1, progress=False)
     here, there = files(tmp_path), files(kind.finished)
@@ -71,14 +86,14 @@ def test_one_does_not_depend_on_the_others(kind, tmp_path):
 
 @pytest.mark.parametrize('drawn', [3, 7])  # within train, within val
 def test_interrupted_and_run_again(kind, tmp_path, monkeypatch, drawn):
-    draw = getattr(kind.module, kind.draw)
+    replace = os.replace
 
-    def stop(*args):
-        if len(list(tmp_path.glob(f'*/[0-9]*{kind.suffix}'))) == drawn:
+    def stop(source, target, **options):
+        if str(target).endswith(items(kind)[drawn]):
             raise KeyboardInterrupt
-        return draw(*args)
+        replace(source, target, **options)
 
-    monkeypatch.setattr(kind.module, kind.draw, stop)
+    monkeypatch.setattr('os.replace', stop)  # by it a file gets its name
     with pytest.raises(KeyboardInterrupt):
         kind.make(tmp_path, **COUNTS, progress=False)
     # A list is there when its files are, and nothing is half written.

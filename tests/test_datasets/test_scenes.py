@@ -47,16 +47,6 @@ def used(monkeypatch):
     return scans
 
 
-def test_splits_differ_and_share_no_scan(used):
-    seen = {}
-    for split in ('train', 'val'):
-        used.clear()
-        assert len({draw_scene(split, i).image.tobytes() for i in range(30)}) == 30
-        seen[split] = set(used)
-        assert seen[split] <= {scan.tobytes() for scan in digit_scans(split)[0]} and len(seen[split]) > 60
-    assert not seen['train'] & seen['val']
-
-
 def test_labels_are_those_of_the_scans(used):
     truth = {scan.tobytes(): label for scan, label in zip(*digit_scans('train'))}
     checked = 0

@@ -1,7 +1,6 @@
 """Frames of video files by OpenCV: the right ones however they are reached, and none that are not in the file."""
 
 import random
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from mmengine.dataset import Compose
 
 from mmstvit.datasets.clips import draw_clip, write_video
-from mmstvit.io import videos
 from mmstvit.io.videos import Video, VideoError, guard_reading
 
 LENGTH, SIZE, BITS = 300, 64, 9
@@ -48,10 +46,9 @@ def number(frame):
         ('a.mjpeg', 'MJPG'),  # tells no duration
     ],
 )
-@pytest.mark.parametrize('step', [15, 250])
-def test_right_frames_in_any_order(encoded, monkeypatch, name, codec, step):
-    monkeypatch.setattr(videos, '_STEP', step)
-    video, rng = Video(str(encoded(name, codec))), random.Random(0)
+@pytest.mark.parametrize('near', [15, 250])
+def test_right_frames_in_any_order(encoded, name, codec, near):
+    video, rng = Video(str(encoded(name, codec)), near), random.Random(0)
     assert len(video) == LENGTH
     places = [0, LENGTH - 5, 1, *(rng.randrange(LENGTH - 5) for _ in range(20))]
     for place in places:
@@ -63,19 +60,24 @@ def test_right_frames_in_any_order(encoded, monkeypatch, name, codec, step):
 
 def test_frames_of_a_clip_are_decoded_in_one_pass(encoded, monkeypatch):
     """Seeking decodes from a key frame anew."""
-    monkeypatch.setattr(videos, '_STEP', 50)
-    video, calls = Video(str(encoded('a.mp4', 'mp4v'))), []
-    capture = video._capture
+    calls, capture = [], cv2.VideoCapture
 
-    def log(name):
-        return lambda *args: calls.append(name) or getattr(capture, name)(*args)
+    class Logged:
+        def __init__(self, *args):
+            self.capture = capture(*args)
 
-    video._capture = SimpleNamespace(**{name: log(name) for name in ('get', 'set', 'grab', 'read')})
-    video.read(range(0, 64, 2))
-    assert (calls.count('set'), calls.count('grab'), calls.count('read')) == (0, 31, 32)
-    calls.clear()
-    video.read([*range(200, 264, 2), *range(230, 294, 2)])  # clips that overlap
-    assert (calls.count('set'), calls.count('grab') + calls.count('read')) == (1, 93)
+        def __getattr__(self, name):
+            return lambda *args: calls.append(name) or getattr(self.capture, name)(*args)
+
+    monkeypatch.setattr(cv2, 'VideoCapture', Logged)
+    video = Video(str(encoded('a.mp4', 'mp4v')), near=50)
+    for indices, seeks, span in (
+        (range(0, 64, 2), 0, 64),
+        ([*range(200, 264, 2), *range(230, 294, 2)], 1, 94),  # clips that overlap
+    ):
+        calls.clear()
+        video.read(indices)
+        assert calls.count('set') == seeks and calls.count('grab') + calls.count('read') <= span
 
 
 def test_frames_that_are_not_in_the_file(encoded):
@@ -86,7 +88,7 @@ def test_frames_that_are_not_in_the_file(encoded):
     middle = (start + end) // 2
     data[middle:end] = bytes(end - middle)
     path.write_bytes(data)
-    with pytest.raises(VideoError, match=rf'^{path}: frame \d+ of 60 cannot be decoded, the file is cut') as error:
+    with pytest.raises(VideoError, match=rf'^{path}: frame \d+ of 60 .* cut') as error:
         Video(str(path)).read(range(60))
     whole = int(str(error.value).split(' frame ')[1].split()[0])
     assert 5 < whole < 55
@@ -94,7 +96,7 @@ def test_frames_that_are_not_in_the_file(encoded):
     assert [number(frame) for frame in video.read(range(whole - 1)).values()] == list(range(whole - 1))
     with pytest.raises(VideoError, match=f'frame {whole} of 60'):
         video.read([59])
-    with pytest.raises(IndexError, match=f'{path} has 60 frames, and frame 60 is asked for'):
+    with pytest.raises(IndexError, match=f'{path} has 60 frames.* 60 '):
         video.read([60])
 
 
@@ -110,7 +112,7 @@ def test_missing_end(encoded, missing):
     video, there = Video(str(path)), 30 - missing
     assert len(video) == 30
     if missing > 3:
-        with pytest.raises(VideoError, match=f'^{path}: frame {there} of 30 cannot be decoded'):
+        with pytest.raises(VideoError, match=f'^{path}: frame {there} of 30 '):
             video.read(range(30))
     else:
         assert [number(frame) for frame in video.read(range(30)).values()] == [min(i, there - 1) for i in range(30)]
@@ -161,7 +163,7 @@ def test_frames_that_would_unfold_to_gigabytes(tmp_path, monkeypatch):
     monkeypatch.setenv('MMSTVIT_MAX_PIXELS', str(2 * SIZE * SIZE // 4))
     assert len(Video(str(path)).read([0, 5, 5])) == 2
     monkeypatch.setenv('MMSTVIT_MAX_PIXELS', str(2 * SIZE * SIZE // 4 - 1))
-    with pytest.raises(VideoError, match=f'^{path}: 2 frames of 64 x 64 pixels would be decoded at once'):
+    with pytest.raises(VideoError, match=f'^{path}: 2 frames of 64 x 64 '):
         Video(str(path)).read([0, 5, 5])
 
 

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from run_helpers import DETECTION
+from run_helpers import DETECTION, says
 
 from mmstvit import get_model
 from mmstvit.cli.test import main as evaluate
@@ -26,7 +26,6 @@ masks = pytest.importorskip('pycocotools.mask')
 from mmengine.evaluator import BaseMetric, Evaluator  # noqa: E402
 
 from mmstvit.apis.models import toolbox_of  # noqa: E402
-from mmstvit.engine import coco_file  # noqa: E402
 from mmstvit.engine.coco_metric import check_evaluation, checked_metrics  # noqa: E402
 from mmstvit.engine.datasets import build_dataset  # noqa: E402
 from mmstvit.engine.running import move_evaluators  # noqa: E402
@@ -357,7 +356,7 @@ def test_refused_in_a_line(write, name):
 
 def test_classes_that_are_not_annotated(write):
     file = write(each('annotations', category_id=1))
-    with pytest.raises(UsageError, match='no annotation can be scored: in the images that are tested'):
+    with pytest.raises(UsageError, match='no annotation can be scored'):
         built(file, metainfo=dict(classes=('blue',)))
 
 
@@ -366,19 +365,19 @@ def test_evaluator_of_another_file(write, tmp_path):
     file = write()
     with pytest.raises(UsageError) as error:
         built(half, evaluated=file)
-    assert f'score against {file} what is predicted for {half}' in str(error.value)
+    assert says(str(error.value), f' {file} ', f' {half}')
     assert f'test_evaluator.ann_file={half}' in str(error.value)
     assert all_right(scores(built(half)))
     (tmp_path / 'link.json').symlink_to(half)
     assert all_right(scores(built(half, evaluated=tmp_path / 'link.json')))
-    with pytest.raises(UsageError, match='absent.json: the file of the evaluator cannot be read'):
+    with pytest.raises(UsageError, match='absent.json: .* cannot be read'):
         built(half, evaluated=tmp_path / 'absent.json')
 
 
 def test_evaluators_file_is_read_once(write, monkeypatch):
     """By the data set; again only when it has changed."""
     read, load = [], json.load
-    monkeypatch.setattr(coco_file.json, 'load', lambda stream: read.append(getattr(stream, 'name', '')) or load(stream))
+    monkeypatch.setattr(json, 'load', lambda stream: read.append(getattr(stream, 'name', '')) or load(stream))
     file = write()
     loop = built(file)
     assert read.count(str(file)) == 1
@@ -523,7 +522,5 @@ def test_picture_of_another_size(detector, write, fails):
     """Boxes and masks of a file of other sizes than the pictures' would not fit them."""
     write(first('images', height=SIZE // 2, width=SIZE // 2), name='set/scenes.json')
     line = fails(evaluate, *arguments(detector, 'test_dataloader.num_workers=0'))
-    assert line == (
-        f'error: {detector.root}/images/1.png: it has 200 x 200 pixels, and 100 x 100 in {detector.root}/scenes.json: '
-        'masks and boxes of another size would be scaled wrongly'
-    )
+    root = detector.root
+    assert says(line, f'error: {root}/images/1.png: ', '200 x 200', '100 x 100', f'{root}/scenes.json')

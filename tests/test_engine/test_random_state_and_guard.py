@@ -2,18 +2,21 @@
 
 import io
 import random
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+from run_helpers import quick_runs
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmstvit.engine.nonfinite import _sample_names, first_nonfinite
+from mmstvit.engine.nonfinite import first_nonfinite
 from mmstvit.engine.random_state import random_state, seed_dataloader, set_random_state
+from mmstvit.engine.stopping import TrainingStopped
 from mmstvit.engine.stops import guard_training
 
 
@@ -85,25 +88,60 @@ def test_first_layer_that_is_not_finite(compiled):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-class Loop(SimpleNamespace):
-    pass
+class Scaled(BaseModel):
+    """Its loss is that of the inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return dict(loss=self.weight * sum(inputs))
 
 
-def test_names_of_samples(monkeypatch):
+class Samples(Dataset):
+    """Four numbers, the last of which is none."""
+
+    def __init__(self, named):
+        self.named = named
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, idx):
+        named = dict(metainfo=dict(img_path=f'{idx}.jpg', sample_idx=idx)) if self.named else {}
+        return dict(inputs=torch.tensor([0.0, 0, 0, float('nan')][idx]), data_samples=BaseDataElement(**named))
+
+
+class Described(Samples):
+    def get_data_info(self, idx):
+        return dict(filename=f'{idx}.mp4', label=0)
+
+
+@pytest.mark.parametrize(
+    'samples, by_epoch, said',
+    [
+        (Samples(True), True, '2.jpg, 3.jpg'),
+        (Described(False), True, '2.mp4, 3.mp4'),
+        (Samples(False), True, 'sample 2, sample 3'),
+        (Samples(False), False, 'no names'),
+    ],
+)
+def test_samples_of_a_loss_that_is_not_finite_are_named(samples, by_epoch, said, tmp_path):
     """Files where they come from files; else what the data set says of what the sampler has chosen."""
-    monkeypatch.setattr('mmstvit.engine.nonfinite.EpochBasedTrainLoop', Loop)
-    named = [BaseDataElement(metainfo=dict(img_path=f'{n}.jpg', sample_idx=n)) for n in 'ab']
-    assert _sample_names(None, 0, dict(inputs=[], data_samples=named)) == ['a.jpg', 'b.jpg']
-
-    dataset = SimpleNamespace(get_data_info=lambda i: dict(filename=f'{i}.mp4', label=0))
-    loader = SimpleNamespace(batch_sampler=[[0, 1], [2, 3]], dataset=dataset)
-    runner = SimpleNamespace(train_loop=Loop(dataloader=loader))
-    without = dict(inputs=[], data_samples=[BaseDataElement(), BaseDataElement()])
-    assert _sample_names(runner, 1, without) == ['2.mp4', '3.mp4']
-    loader.dataset = object()
-    assert _sample_names(runner, 1, without) == ['sample 2', 'sample 3']
-    runner.train_loop = SimpleNamespace(dataloader=loader)
-    assert _sample_names(runner, 1, without) == ['one whose samples carry no names']
+    loader = dict(dataset=samples, sampler=dict(type='DefaultSampler', shuffle=False), batch_size=2, num_workers=0)
+    with quick_runs():
+        runner = Runner(
+            Scaled(),
+            str(tmp_path),
+            loader,
+            train_cfg=dict(by_epoch=True, max_epochs=1) if by_epoch else dict(by_epoch=False, max_iters=2),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            custom_hooks=[dict(type='mmstvit.NonFiniteGuardHook')],
+            experiment_name=tmp_path.name,
+        )
+        with pytest.raises(TrainingStopped, match=f'iteration 2 is nan.*{said}'):
+            runner.train()
 
 
 @pytest.mark.parametrize('kind', ['CheckpointHook', 'mmengine.CheckpointHook', 'mmstvit.SafeCheckpointHook', 'absent'])

@@ -113,7 +113,7 @@ def test_linear_schedules_need_one_number(options):
 
 @pytest.mark.parametrize('blocks', [[8], [-1], [], 3])
 def test_wrong_blocks(blocks):
-    with pytest.raises(ValueError, match='must be numbers of some of the 8 blocks, from 0'):
+    with pytest.raises(ValueError, match='of the 8 blocks'):
         build_steps(dict(type='TopK', keep_rate=0.5, blocks=blocks), NETWORK)
 
 

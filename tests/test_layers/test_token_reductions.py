@@ -166,7 +166,7 @@ def test_dropped_tokens_are_put_back_before_the_last_block(method):
                 torch.nn.init.zeros_(linear.weight)
                 torch.nn.init.zeros_(linear.bias)
     assert torch.allclose(model(image)[0], plain(image)[0], atol=1e-6)
-    with pytest.raises(ValueError, match='reduces in the last block, where the tokens are put back'):
+    with pytest.raises(ValueError, match='in the last block'):
         STViT(ARCH, 32, dict(type=method, keep_rate=[0.5] * 6, fuse_last=True), **options)
 
 
@@ -382,7 +382,7 @@ def test_class_attention_is_that_of_the_block_in_clips(block):
 
 @pytest.mark.parametrize('method', ['TopK', 'EViT', 'ATS'])
 def test_no_class_token(method):
-    with pytest.raises(ValueError, match=f'{method} scores tokens by the attention of the class token: it needs'):
+    with pytest.raises(ValueError, match=f'{method} .* class token: it needs'):
         STViT(ARCH, 32, dict(type=method, keep_rate=0.5), patch_size=4)
 
 

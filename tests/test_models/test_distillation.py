@@ -107,7 +107,7 @@ def test_error_of_tokens_is_that_of_their_patches():
     assert torch.allclose(token_error(tokens._replace(x=3 * tokens.x), teacher), expected, atol=1e-3)  # but for its eps
     dropped = Tokens(teacher[:, 1:3], None, trace=(selection_of(torch.tensor([[1, 2]]), 4),))
     assert token_error(dropped, teacher) == 0  # those that are there are equal; the others have no error
-    with pytest.raises(ValueError, match='the teacher has tokens of the shape .* set token_weight=0'):
+    with pytest.raises(ValueError, match='set token_weight=0'):
         token_error(tokens, teacher[:, :3])
 
 
@@ -167,22 +167,24 @@ def test_teacher_of_another_config(dense, tmp_path):
         pytest.skip('the dense network of an STViT')
     config(dense[0]).dump(tmp_path / 'dense.py')
     semantic = dict(OWN, reduce=dict(type='STGM', grid=(2, 2), layer=1))
-    model = get_model(
-        config(semantic, teacher_ckpt=dense[1], teacher_config=str(tmp_path / 'dense.py'), token_weight=1.0)
-    )
-    model.load_state_dict(torch.load(dense[1])['state_dict'], strict=False)
+
+    def taught_by(teacher):
+        torch.manual_seed(0)
+        model = get_model(config(semantic, teacher_ckpt=dense[1], teacher_config=teacher, token_weight=1.0))
+        model.load_state_dict(torch.load(dense[1])['state_dict'], strict=False)
+        return model
+
+    model = taught_by(str(tmp_path / 'dense.py'))
     found = losses(model)
     assert found['loss_tokens'] > 0
-    model.teacher_config, model._teacher = dict(config(dense[0]).model), ()
-    assert torch.equal(losses(model)['loss_tokens'], found['loss_tokens'])
+    assert torch.equal(losses(taught_by(dict(config(dense[0]).model)))['loss_tokens'], found['loss_tokens'])
     sum(found.values()).backward()
     assert all(p.grad is not None and p.grad.any() for p in model.backbone.parameters())
     other = config(dense[0])
     other.data_preprocessor.mean = [0.0] * 3
     other.dump(tmp_path / 'other.py')
-    model.teacher_config, model._teacher = str(tmp_path / 'other.py'), ()
     with pytest.raises(UsageError, match="the teacher's data_preprocessor has mean="):
-        losses(model)
+        losses(taught_by(str(tmp_path / 'other.py')))
 
 
 def test_budgets_are_drawn_from_the_iteration(dense, iteration):

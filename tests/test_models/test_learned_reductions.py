@@ -181,7 +181,7 @@ def test_budgets_of_dtem_are_drawn_with_the_same_weights(dense):
     assert torch.equal(torch.random.get_rng_state(), state)
     found = losses(model)
     sum(found.values()).backward()
-    with pytest.raises(ValueError, match=r'has weights for the blocks \[0, 1, 2, 3\], which do not fit these options'):
+    with pytest.raises(ValueError, match=r'weights for the blocks \[0, 1, 2, 3\]'):
         reduction_of(model).dims = 8
     assert 'dims' not in reduction_of(model).options
 
@@ -368,9 +368,7 @@ def test_amounts_that_were_learnt_are_those_of_the_test(dense):
 @every_method
 def test_reduce_says_that_it_needs_training(method):
     model = get_model(config(CLASS_TOKEN))
-    with pytest.raises(
-        ValueError, match=f'{method} has weights of its own, which need training: give it in a'
-    ) as error:
+    with pytest.raises(ValueError, match=f'{method} has weights of its own') as error:
         reduce_(model, method.lower(), **LEARNED[method][0])
     assert '\n' not in str(error.value) and not hasattr(model, 'reduction')
 

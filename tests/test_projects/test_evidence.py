@@ -354,21 +354,26 @@ def test_metafile_has_the_means_of_all_seeds():
 # Measuring
 
 
-def test_measurements_are_kept(tmp_path, monkeypatch):
+def test_measurements_are_kept_and_none_is_timed_beside_others(tmp_path, monkeypatch, capsys):
     pair = next(pair for pair in PAIRS if pair.tier == 'quick')
-    for name, value in (('PAIRS', (pair,)), ('PUBLISHED', {}), ('FULL_SIZE', ())):
+    for name, value in (('PAIRS', (pair,)), ('PUBLISHED', {}), ('FULL_SIZE', ()), ('SMALL_TIMING', (1, 1))):
         monkeypatch.setattr(measure, name, value)
-    monkeypatch.setattr(measure, 'SMALL_TIMING', (1, 1))
-    found, failures = Measurements(tmp_path, print).take()
-    assert failures == {}
+
+    def gathered(busy):
+        monkeypatch.setattr('psutil.cpu_percent', lambda interval, percpu: [busy] * 1024)
+        evidence, failures = command.gather(command.parse_args(['--work-dir', str(tmp_path)]), timing=True)
+        assert failures == {} and ('busy' in capsys.readouterr().out) == (busy > 20)
+        return evidence['measured']
+
+    found = gathered(60.0)
     # As configs/digits/README.md has them: 12.1 and 22.2 M.
     costs = [measure.cost_of(found, run)['multiply_adds'] for run in pair.trials]
-    assert costs == pytest.approx([12.1e6, 22.2e6], rel=0.01)
+    assert costs == pytest.approx([12.1e6, 22.2e6], rel=0.01) and len(found) == 2
+    found = gathered(10.0)
     speed = measure.speed_of(found, pair.dense, pair.semantic[0])
     assert speed['batch_size'] == 1 and speed['images_per_second']['median'] > 0
     assert measure.speed_of(found, pair.dense, pair.dense)['ratio']['median'] == 1
-    again, _ = Measurements(tmp_path, print).take()
-    assert again == found  # the times too
+    assert gathered(10.0) == gathered(60.0) == found  # the times too
 
 
 def test_failed_measurement_is_told(tmp_path, monkeypatch):
@@ -378,22 +383,9 @@ def test_failed_measurement_is_told(tmp_path, monkeypatch):
     assert found == {} and list(failures) == ['absent']
 
 
-@pytest.mark.parametrize('share, timed', [(0.1, True), (0.6, False)])
-def test_nothing_is_timed_beside_others(share, timed, tmp_path, monkeypatch, capsys):
-    seen = []
-    monkeypatch.setattr(command, 'busy_share', lambda: share)
-    monkeypatch.setattr(command, 'read_runs', lambda *_: [])
-    monkeypatch.setattr(
-        command, 'Measurements', lambda root, say, again, timing: seen.append(timing) or measure.Measurements
-    )
-    monkeypatch.setattr(measure.Measurements, 'take', lambda: ({}, {}))
-    command.gather(command.parse_args(['--work-dir', str(tmp_path)]), timing=True)
-    assert seen == [timed] and ('the cores are busy (60 %)' in capsys.readouterr().out) != timed
-
-
 def test_cores_of_others_do_not_count(monkeypatch):
-    monkeypatch.setattr(runs.psutil, 'cpu_percent', lambda interval, percpu: [100.0, 10.0, 30.0, 100.0])
-    monkeypatch.setattr(runs.os, 'sched_getaffinity', lambda pid: {1, 2})
+    monkeypatch.setattr('psutil.cpu_percent', lambda interval, percpu: [100.0, 10.0, 30.0, 100.0])
+    monkeypatch.setattr('os.sched_getaffinity', lambda pid: {1, 2})
     assert runs.busy_share() == pytest.approx(0.2)
 
 

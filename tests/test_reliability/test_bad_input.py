@@ -268,7 +268,7 @@ def test_bomb_is_refused_before_it_is_decoded(pictures, classifier, monkeypatch)
 
 def test_limit_of_pixels(pictures, classifier, monkeypatch):
     monkeypatch.setenv('MMSTVIT_MAX_PIXELS', str(HEIGHT * WIDTH - 1))
-    with pytest.raises(ImageError, match='60 x 40 pixels, more than the 2399 that are read; raise MMSTVIT_MAX_PIXELS'):
+    with pytest.raises(ImageError, match='60 x 40 pixels, .* 2399 .* MMSTVIT_MAX_PIXELS'):
         inference_model(classifier, pictures / 'good.png')
     monkeypatch.setenv('MMSTVIT_MAX_PIXELS', str(HEIGHT * WIDTH))
     inference_model(classifier, pictures / 'good.png')

@@ -16,7 +16,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from run_helpers import ROOT, free_port, start_process, tool_env
+from run_helpers import ROOT, free_port, says, start_process, tool_env
 from torch.distributed import run as torchrun
 from torch.distributed.launcher.api import elastic_launch
 
@@ -206,10 +206,7 @@ def test_signals_save_and_leave(disturbed, small, whole, tmp_path, capsys):
         code, line = stopped(capsys, disturbed(part, iteration, send(number)), '--work-dir', work_dir, '--resume')
         saved = work_dir / f'interrupted_{place}.pth'
         assert code == 128 + number
-        assert line == (
-            f'interrupted by {number.name}; the state of training is in {saved}: go on with the same command and '
-            '--resume'
-        )
+        assert says(line, f'interrupted by {number.name}', f'{saved}', '--resume')
         assert signal.getsignal(number) is before
         assert pointed_to(work_dir) == saved and fault_of(saved) is None
     train(small, '--work-dir', work_dir, '--resume')
@@ -329,10 +326,7 @@ def test_full_disk(disturbed, small, whole, tmp_path, capsys):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert code == 2
-    assert line == (
-        'error: a checkpoint cannot be written: File too large; the last good checkpoint is '
-        f'{work_dir / "epoch_1.pth"}; make room and go on with the same command and --resume'
-    )
+    assert says(line, 'error: ', 'File too large', f'{work_dir / "epoch_1.pth"}', '--resume')
     assert [path.name for path in work_dir.glob('epoch_*.pth')] == ['epoch_1.pth'] and not list(work_dir.glob('.*'))
     train(small, '--work-dir', work_dir, '--resume')
     assert same(result(work_dir), whole)
@@ -352,8 +346,8 @@ def test_loss_that_is_not_finite(disturbed, tmp_path, capsys):
     config, work_dir = disturbed('iteration', 5, spoil(LAYER)), tmp_path / 'w'
     code, line = stopped(capsys, config, '--work-dir', work_dir)
     assert code == 2
-    assert f'the loss of iteration 6 is nan: {LAYER} is the first layer whose output is not finite' in line
-    assert line.endswith(f'the last good checkpoint is {work_dir / "epoch_1.pth"}')
+    assert says(line, 'iteration 6 is nan', f' {LAYER} ', 'not finite')
+    assert line.endswith(f' {work_dir / "epoch_1.pth"}')
     assert [path.name for path in work_dir.glob('epoch_*.pth')] == ['epoch_1.pth']
     assert all(value.isfinite().all() for value in result(work_dir)[1].values())
     # The sampler's order and the data set tell which images they were.
@@ -368,7 +362,7 @@ def test_weights_that_are_not_finite_are_not_saved(disturbed, tmp_path, capsys):
     config, work_dir = disturbed('after', 7, spoil(LAYER)), tmp_path / 'w'
     code, line = stopped(capsys, config, '--work-dir', work_dir)
     assert code == 2
-    assert f'{LAYER}.weight and perhaps other weights are not finite after iteration 8: they are not saved' in line
+    assert says(line, f'{LAYER}.weight', 'not finite after iteration 8', 'not saved')
     assert pointed_to(work_dir) == work_dir / 'epoch_1.pth'
     assert [path.name for path in work_dir.glob('epoch_*.pth')] == ['epoch_1.pth']
 
@@ -379,7 +373,7 @@ def test_damaged_checkpoint_is_passed_over(small, whole_dir, whole, tmp_path, ca
     newest = tmp_path / 'epoch_3.pth'
     newest.write_bytes(newest.read_bytes()[:-1000])
     train(small, '--work-dir', tmp_path, '--resume')
-    assert f'Passed over {newest}: it is cut off or no checkpoint' in capsys.readouterr().out
+    assert f'Passed over {newest}: ' in capsys.readouterr().out
     assert same(result(tmp_path), whole)
     for path in tmp_path.glob('epoch_*.pth'):
         path.write_bytes(b'')

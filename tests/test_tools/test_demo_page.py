@@ -97,9 +97,9 @@ def test_an_image(models, digit):
     assert answer.tokens.shape[-1] == 3 and answer.tokens.std() > 0
 
 
-def test_classes_of_one_name_are_told_apart(models, digit, monkeypatch):
-    monkeypatch.setattr(DemoModel, 'classes', ['crane'] * 2 + list('23456789'))
-    names = models[0].answer(digit).classes
+def test_classes_of_one_name_are_told_apart(digit, tmp_path):
+    config, weights = saved(tmp_path, TINY, ('crane', 'crane', *'23456789'))
+    names = DemoModel('tiny', Path(config), weights).answer(digit).classes
     assert len(names) == 5 and 'crane' not in names
 
 
@@ -117,7 +117,7 @@ def test_cost_beside_the_dense_baseline(models, monkeypatch):
     text = cost_table([own, baseline], models[0])
     assert f'{own.multiply_adds / baseline.multiply_adds:.0%} |' in text and 'time of 16 inputs' in text
     assert 'baseline' not in cost_table([alone], models[1])
-    monkeypatch.setattr(demo_models, '_AFFORDABLE', 16 * baseline.multiply_adds)
+    monkeypatch.setattr(demo_models, 'AFFORDABLE', 16 * baseline.multiply_adds)
     assert list(models[0].costs()[0].milliseconds) == [1]
 
 
@@ -177,7 +177,7 @@ def test_a_clip(tmp_path):
     answer = model.answer(samples[0].path)
     assert set(answer.classes) < set(MOTIONS) and len(answer.classes) == 5
     assert answer.tokens.std() > 0 and answer.drawing.shape[1] > 4 * answer.drawing.shape[0]
-    with pytest.raises(UsageError, match=r'a\.png is an image and this model takes clips: choose an image model'):
+    with pytest.raises(UsageError, match=r'a\.png is an image .* takes clips'):
         model.answer(tmp_path / 'a.png')
 
 
@@ -284,7 +284,7 @@ def test_wrong_arguments_are_told_in_one_line(given, line, capsys, monkeypatch, 
 
 
 def test_without_gradio_the_extra_is_named(capsys, monkeypatch):
-    monkeypatch.setattr('mmstvit.compat.requires.is_found', lambda package: package != 'gradio')
+    monkeypatch.setitem(sys.modules, 'gradio', None)
     with pytest.raises(SystemExit) as end:
         main([])
     assert end.value.code == 2

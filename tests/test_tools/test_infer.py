@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from run_helpers import DETECTION, TINY, saved
+from run_helpers import DETECTION, TINY, saved, says
 from torch.nn.modules.module import register_module_forward_hook
 
 from mmstvit import get_model, inference_model
@@ -221,7 +221,7 @@ def test_reduced_tokens(photos, tmp_path):
 
 def test_half_precision_is_for_gpus(classifier, photos, fails):
     command = (classifier[0], photos, '--checkpoint', classifier[1], '--device', 'cpu', '--dtype', 'float16')
-    assert 'dtype=float16 is not for inference on cpu: take float32 or bfloat16' in fails(main, *command)
+    assert says(fails(main, *command), 'float16', 'cpu', 'bfloat16')
 
 
 def test_several_labels_of_an_image(photos, tmp_path):
@@ -254,9 +254,9 @@ def test_a_work_dir(trained, photos, tmp_path, fails):
     (moved / 'epoch_4.pth').unlink()
     assert main([str(moved), str(photos / '0.PNG'), '--device', 'cpu']) == 0
     (moved / 'best_accuracy_top1_epoch_2.pth').unlink()
-    assert 'has no checkpoint that a training has finished: give a checkpoint' in fails(main, moved, photos)
+    assert 'give a checkpoint' in fails(main, moved, photos)
     (moved / 'other.py').write_text('')
-    assert 'must have the config of one training, it has other.py, tiny.py' in fails(main, moved, photos)
+    assert 'one training, it has other.py, tiny.py' in fails(main, moved, photos)
 
 
 def test_pictures_name_the_classes(photos, tmp_path):

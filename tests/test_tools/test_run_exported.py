@@ -103,7 +103,7 @@ def test_scores_are_told_as_by_inference_model():
 
 def test_unknown_steps_and_clips_are_refused():
     meta = dict(layout='NCHW', transforms=[dict(type='Mosaic')])
-    with pytest.raises(InputError, match='prepares images by Mosaic, which is unknown here'):
+    with pytest.raises(InputError, match='Mosaic, which is unknown'):
         check_preparation(meta)
     with pytest.raises(InputError, match='takes clips'):
         check_preparation(dict(layout='NCTHW'))
@@ -116,11 +116,11 @@ def test_pictures_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
     edge = dict(type='ResizeEdge', scale=32, edge='short', backend='cv2', interpolation='bilinear')
     meta = dict(layout='NCHW', transforms=[edge])
     monkeypatch.setenv('MMSTVIT_MAX_PIXELS', '100')
-    with pytest.raises(ImageError, match='it would be resized to 3200 x 32 pixels, more than the 100'):
+    with pytest.raises(ImageError, match='3200 x 32 pixels, .* 100'):
         normalise(read_image(str(path)), meta)
     monkeypatch.setenv('MMSTVIT_MAX_PIXELS', '99')
     monkeypatch.setattr(cv2, 'imdecode', None)
-    with pytest.raises(ImageError, match=f'^{path}: it has 100 x 1 pixels, more than the 99'):
+    with pytest.raises(ImageError, match=f'^{path}: .* 100 x 1 pixels, .* 99'):
         read_image(str(path))
 
 

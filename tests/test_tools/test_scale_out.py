@@ -111,16 +111,14 @@ def test_accumulated_steps_are_one_of_the_larger_batch(steady, one, tmp_path):
 
 
 @pytest.fixture
-def blocks_run(monkeypatch):
+def blocks_run():
     """A list with an entry for each time that a transformer block was computed."""
-    calls, forward = [], Mlp.forward  # each block has one
-
-    def counted(mlp, *args, **kwargs):
-        calls.append(mlp)
-        return forward(mlp, *args, **kwargs)
-
-    monkeypatch.setattr(Mlp, 'forward', counted)
-    return calls
+    calls = []
+    handle = nn.modules.module.register_module_forward_pre_hook(
+        lambda module, args: calls.append(module) if isinstance(module, Mlp) else None  # each block has one
+    )
+    yield calls
+    handle.remove()
 
 
 LAYERS_1_AND_2 = 'activation_checkpointing=["backbone.encoder.layers.1","backbone.encoder.layers.2"]'

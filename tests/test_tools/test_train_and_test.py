@@ -133,9 +133,9 @@ def test_resume_with_nothing_to_resume(trained, tmp_path, capsys):
     assert cfg.resume and cfg.load_from == str(trained.checkpoint)
 
 
-def test_a_finished_training_is_not_resumed(trained, tmp_path, capsys, monkeypatch):
-    """By epochs or by iterations: nothing is built, unless the config asks for more."""
-    monkeypatch.setattr(train_cli, 'build_runner', None)
+def test_a_finished_training_is_not_resumed(trained, capsys):
+    """By epochs or by iterations: nothing is trained or written."""
+    before = sorted(trained.work_dir.rglob('*'))
     by_iterations = (
         'train_cfg._delete_=True',
         'train_cfg.type=IterBasedTrainLoop',
@@ -144,8 +144,11 @@ def test_a_finished_training_is_not_resumed(trained, tmp_path, capsys, monkeypat
     for options in ((), ('--cfg-options', *by_iterations)):
         train(trained.config, '--work-dir', trained.work_dir, '--resume', *options)
         assert 'training is finished' in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        train(trained.config, '--work-dir', trained.work_dir, '--resume', '--cfg-options', 'train_cfg.max_epochs=5')
+    assert sorted(trained.work_dir.rglob('*')) == before
+    cfg = parsed(
+        train_cli, trained.config, '--work-dir', trained.work_dir, '--resume', '--cfg-options', 'train_cfg.max_epochs=5'
+    )
+    assert cfg.resume and cfg.load_from == str(trained.checkpoint)
 
 
 ONE_EPOCH = ('train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=200')

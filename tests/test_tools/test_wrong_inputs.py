@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from run_helpers import TINY
+from run_helpers import TINY, says
 
 from mmstvit.cli.test import main as evaluate
 from mmstvit.cli.train import main as train
@@ -101,9 +101,7 @@ def test_unknown_scope(fails, config):
 
 @pytest.mark.parametrize('scope, extra', [('mmdet', 'det'), ('mmaction', 'video'), ('mmpretrain', 'cls')])
 def test_toolbox_not_installed(fails, config, monkeypatch, scope, extra):
-    monkeypatch.setattr(
-        'mmstvit.compat.requires.is_found', lambda package: False if package == scope else package in sys.modules
-    )
+    monkeypatch.setitem(sys.modules, scope, None)
     line = fails(train, config(f"default_scope = '{scope}'"))
     assert f'{scope} is needed' in line and f"pip install 'mmstvit[{extra}]'" in line
 
@@ -346,5 +344,5 @@ def test_process_ends_with_code_2(tool, option, run_tool, tiny_config, tmp_path)
     """The same at the outside, once for each command: nothing is printed after the line."""
     result = run_tool(tool, tiny_config, *option, 'no.pth', '--work-dir', tmp_path, check=False)
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1] == 'error: there is no checkpoint no.pth: give the path of a file or a URL'
+    assert says(result.stderr.splitlines()[-1], 'error: ', ' no.pth', 'URL')
     assert 'Traceback' not in result.stdout + result.stderr

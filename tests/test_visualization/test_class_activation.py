@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from run_helpers import TINY, run_here
+from run_helpers import TINY, run_here, says
 
 from mmstvit import get_model
 from mmstvit.layers.steps import Generation
@@ -131,7 +131,7 @@ def test_what_cannot_be_done_is_refused(tiny, monkeypatch):
     model = tiny[1]
     with pytest.raises(ValueError, match="method='CAM' is unknown"):
         class_activation(model, IMAGE, method='CAM')
-    with pytest.raises(ValueError, match='target=10: the classes are numbered from 0 to 9'):
+    with pytest.raises(ValueError, match='target=10: .* 0 to 9'):
         class_activation(model, IMAGE, target=10)
     with pytest.raises(ValueError, match="is for mmpretrain's ImageClassifier, not for STViT"):
         class_activation(model.backbone, IMAGE)
@@ -155,7 +155,7 @@ def test_command(tiny, tmp_path, monkeypatch, capsys):
     assert not np.array_equal(one, cv2.imread(str(tmp_path / 'image.png')))
     with pytest.raises(SystemExit):
         run('--target', '77')
-    assert 'error: target=77: the classes are numbered from 0 to 9' in capsys.readouterr().err
+    assert says(capsys.readouterr().err, 'error: target=77', '0 to 9')
     with pytest.raises(SystemExit):
         run('--target', 'seven')
     assert 'error: --target seven: there is no such class' in capsys.readouterr().err

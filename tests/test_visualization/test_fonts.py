@@ -1,5 +1,6 @@
 """Names of classes in any script: drawn with an installed font that has them, or readable without one."""
 
+import importlib
 import logging
 from pathlib import Path
 
@@ -32,19 +33,21 @@ test_evaluator = dict(type='Accuracy', topk=1)
 UNKNOWN = '\U000105c0'  # Todhri, which no usual font has
 
 
+def forget():
+    importlib.reload(fonts)
+    fontManager._findfont_cached.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
     """As in a new process."""
-    listed, added = list(fontManager.ttflist), fonts._add_new_fonts
-    monkeypatch.setattr(fonts, '_reported', set())
+    listed = list(fontManager.ttflist)
     # The fonts of this machine are not what is tested.
     monkeypatch.setattr(fontManager, 'ttflist', [font for font in listed if 'matplotlib' in font.fname])
     monkeypatch.setattr('matplotlib.font_manager.findSystemFonts', list)
-    for cached in (fonts._characters, added, fontManager._findfont_cached):
-        cached.cache_clear()
+    forget()
     yield
-    for cached in (fonts._characters, added, fontManager._findfont_cached):
-        cached.cache_clear()
+    forget()
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_overlay_has_mean_colours():
 
 
 def test_refused_in_a_line():
-    with pytest.raises(ValueError, match='STViT has no semantic tokens, and merges or drops none: reduce it first'):
+    with pytest.raises(ValueError, match='STViT .*: reduce it'):
         token_groups(vit(), IMAGES)
     with pytest.raises(ValueError, match='no view 2: the network gets 2'):
         token_groups(reduce_(vit(), 'tome', r=8), IMAGES, view=2)

@@ -250,16 +250,14 @@ def test_resized_maps_lie_between_the_centres_of_cells():
 
 def test_what_is_not_there_is_refused():
     model, inputs = build('STViTR')
-    with pytest.raises(ValueError, match='there is no view 2: the network got 2, counted from 0'):
+    with pytest.raises(ValueError, match='no view 2: .* got 2'):
         token_maps(model, inputs, view=2)
     maps = token_maps(model, inputs)
-    with pytest.raises(ValueError, match='there is no semantic token 16: they are numbered from 0 to 15'):
+    with pytest.raises(ValueError, match='no semantic token 16: .* 0 to 15'):
         maps.layers[0].resized([3, 16])
-    with pytest.raises(
-        ValueError, match="no layer 'recover' of unit 3: there are generate of unit 1, refine of unit 1"
-    ):
+    with pytest.raises(ValueError, match="'recover' of unit 3: .*generate of unit 1, refine of unit 1"):
         maps.layer('recover', 3)
-    with pytest.raises(ValueError, match='there is no unit 3: they are numbered from 1 to 2'):
+    with pytest.raises(ValueError, match='no unit 3: .* 1 to 2'):
         maps.of_unit(3)
     assert [layer.unit for layer in maps.of_unit(2).layers] == [2, 2, 2]
     plain = STViT(arch=PLAIN, img_size=32, patch_size=4, semantic_grid=None)
@@ -326,7 +324,7 @@ def test_a_neck_on_other_maps_is_refused():
         image, semantic = model.backbone(images)
         return model.neck((image[..., ::2, ::2], semantic))
 
-    with pytest.raises(ValueError, match=r'the neck recovers \(5, 4\) image tokens from \(2, 3\) semantic ones'):
+    with pytest.raises(ValueError, match=r'\(5, 4\) image tokens from \(2, 3\)'):
         with recording(model), torch.no_grad():
             forward(torch.zeros(1, 3, 34, 30))
 

@@ -33,7 +33,7 @@ class BlockAdapter:
     makes_masks = False
 
     def __init__(self, block: nn.Module) -> None:
-        self.block = block
+        self.block: Any = block  # whose parts only its library knows
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalise and project tokens (B, N, C) to queries, keys and values, each (B, heads, N, C / heads)."""
@@ -81,7 +81,8 @@ class View:
     """
 
     def __init__(self, vit: nn.Module) -> None:
-        self.vit, self.grid = vit, None
+        self.vit: Any = vit
+        self.grid: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.vit, name)
@@ -111,7 +112,7 @@ class Transformer(NamedTuple):
     network: Network
     needs_all: bool = False
     outputs: Sequence[int] = ()
-    vit: nn.Module | None = None
+    vit: Any = None
     view: type[View] = View
     methods: tuple[str, ...] = ()
 
@@ -141,7 +142,8 @@ class Transformer(NamedTuple):
     @property
     def steps(self) -> list[Step]:
         """Those that run the blocks; none where the blocks run as they are."""
-        return [block.forward.args[1] for block in self.blocks if 'forward' in vars(block)]
+        runs = (vars(block).get('forward') for block in self.blocks)
+        return [run.args[1] for run in runs if run is not None]
 
     def restore(self) -> None:
         """Let the blocks run as they did before."""
@@ -198,7 +200,7 @@ def _go_on(finish: Callable[[Tokens], Tensor], tokens: Tokens) -> Tensor:
     """Give what the library takes for an output of a block, with the tokens that the next block goes on with."""
     out = finish(tokens)
     out = out.view_as(out)  # never the tokens' own tensor, which would hold itself
-    out.tokens = tokens
+    out.tokens = tokens  # type: ignore[attr-defined]
     return out
 
 

@@ -1,7 +1,7 @@
 """Vision models of Hugging Face's transformers: ViT, DeiT, DINOv2 with or without registers, CLIP, SigLIP."""
 
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn as nn
 from torch import Tensor
@@ -79,7 +79,7 @@ class HuggingFaceBlock(BlockAdapter):
         return x + self._apply(self.parts.mlp, x)
 
 
-def find(model: nn.Module) -> Transformer | None:
+def find(model: Any) -> Transformer | None:
     """Return the vision transformer that a module of transformers is, if it is one.
 
     Raises:
@@ -96,12 +96,12 @@ def find(model: nn.Module) -> Transformer | None:
             f'{type(model).__name__} has layers of the type {", ".join(sorted(kinds))}, which cannot be reduced, only '
             f'{", ".join(LAYERS)}'
         )
-    parts, width = LAYERS[kinds.pop()], patches.out_channels
+    parts, width, mlp = LAYERS[kinds.pop()], patches.out_channels, layers[0].get_submodule('mlp')
     if not hasattr(layers[0].get_submodule(parts.attention), 'q_proj'):
         raise ValueError(f'{type(model).__name__} is of a transformers before version 5: install a newer one')
     size = axes_of('image_size', model.config.image_size, 2)
     grid = tuple(pixels // patch for pixels, patch in zip(size, patches.kernel_size, strict=True))
-    network = Network(len(layers), width, grid, _num_prefix(embeddings), mlp_ratio(layers[0].mlp, width))
+    network = Network(len(layers), width, grid, _num_prefix(embeddings), mlp_ratio(mlp, width))
     return Transformer(layers, partial(HuggingFaceBlock, parts), network, is_a(model, 'transformers', 'BackboneMixin'))
 
 

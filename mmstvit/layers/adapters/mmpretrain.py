@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch.nn as nn
 from torch import Tensor
 
 from ...functional.windows import Size
@@ -43,7 +42,7 @@ class OpenMMLabView(View):
         return self.blocks_on_grid(self.vit.layers)
 
 
-def find(vit: nn.Module) -> Transformer | None:
+def find(vit: Any) -> Transformer | None:
     """Return the transformer that a module is, if it is one.
 
     Raises:

@@ -1,6 +1,7 @@
 """mmseg's VisionTransformer."""
 
-import torch.nn as nn
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class MMSegBlock(BlockAdapter):
         return self.block.ffn(self.block.norm2(x), identity=x)
 
 
-def find(vit: nn.Module) -> Transformer | None:
+def find(vit: Any) -> Transformer | None:
     """Return the transformer that a module is, if it is one.
 
     Raises:

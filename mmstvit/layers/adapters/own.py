@@ -1,7 +1,7 @@
 """STViT without a reduction of its own."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn as nn
 
@@ -30,7 +30,7 @@ class OwnTransformer(NamedTuple):
         self.run([SelfAttention() for _ in self.encoder.layers])
 
 
-def find(vit: nn.Module) -> OwnTransformer | None:
+def find(vit: Any) -> OwnTransformer | None:
     """Return the transformer that a module is, if it is one.
 
     Raises:

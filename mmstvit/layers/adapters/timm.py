@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn as nn
 from torch import Tensor
 
 from ..steps import Network
@@ -55,7 +54,7 @@ class TimmView(View):
         return Chain(self.blocks_on_grid(self.vit.blocks))
 
 
-def find(model: nn.Module) -> Transformer | None:
+def find(model: Any) -> Transformer | None:
     """Return the transformer that a module is, alone or as timm wraps it for maps, if it is one.
 
     Raises:
@@ -66,7 +65,7 @@ def find(model: nn.Module) -> Transformer | None:
     return _find(model)
 
 
-def _find(vit: nn.Module, outputs: Sequence[int] = ()) -> Transformer | None:
+def _find(vit: Any, outputs: Sequence[int] = ()) -> Transformer | None:
     """Return the transformer that a module is.
 
     Args:

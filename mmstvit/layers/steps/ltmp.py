@@ -122,7 +122,8 @@ class LTMP(ReducingStep):
         x, size = merge_weighted(matching, torch.cat((tokens.x, score.to(tokens.x.dtype)), dim=-1), tokens.size)
         selection = selection_of(best(x[:, prefix:, -1], count - merged - pruned, prefix), x.shape[1])
         trace = (*tokens.trace, matching, selection)
-        return tokens._replace(x=selection.merge(x[..., :-1]), size=selection.merge(size), trace=trace)
+        # Sliced after, since OpenVINO 2026.4 loses a slice that is gathered from.
+        return tokens._replace(x=selection.merge(x)[..., :-1], size=selection.merge(size), trace=trace)
 
     def _hide(self, tokens: Tokens, metric: Tensor, score: Tensor, there: Tensor) -> Tokens:
         prefix, thresholds, old = tokens.layout.num_prefix, self.thresholds, torch.cat((tokens.x, score), dim=-1)

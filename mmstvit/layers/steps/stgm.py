@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -13,7 +14,7 @@ from ...functional.position import resize_table
 from ...functional.reduction import Reduction
 from ...functional.windows import POOLING, Size
 from ..attention import AttentionLayout
-from ..layout import TokenLayout
+from ..layout import Context, TokenLayout
 from ..options import axes_of
 from ..tokens import Tokens
 from .base import Network, SelfAttention, Step
@@ -48,11 +49,11 @@ class TokenMapStep(Step):
 
     role: str
 
-    def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Tensor]:
+    def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Any]:
         """Return the layout, the queries, the semantic tokens and the image tokens."""
         raise NotImplementedError
 
-    def context(self, layout: TokenLayout, semantic: Tensor, image: Tensor) -> tuple[Sequence[Tensor], AttentionLayout]:
+    def context(self, layout: TokenLayout, semantic: Tensor, image: Tensor) -> Context:
         """Return the parts of what the queries attend to, and who attends to whom."""
         raise NotImplementedError
 
@@ -72,10 +73,11 @@ class TokenMapStep(Step):
         # The number of the token that each key is, counted from 1; 0 for those that are none.
         recovers = isinstance(self, Recovery)
         image = layout.image_from_grid(_numbers(layout.grid, query.device) * (not recovers))
-        semantic = layout.from_grid(_numbers(layout.cells, query.device) * recovers)
+        cells = layout.cells or ()
+        semantic = layout.from_grid(_numbers(cells, query.device) * recovers)
         numbers, _ = self.context(layout, semantic, image)
         keys = attention.arrange(numbers, weights.shape[1])[..., 0].unsqueeze(2).expand_as(weights)
-        count = math.prod(layout.cells if recovers else layout.grid)
+        count = math.prod(cells if recovers else layout.grid)
         weights = weights.new_zeros(*weights.shape[:3], count + 1).scatter_add_(-1, keys, weights)[..., 1:]
         if attention.windows is not None:
             weights = attention.windows.merge(weights.reshape(*attention.windows.split(query).shape[:-1], count))
@@ -136,14 +138,15 @@ class Generation(TokenMapStep):
         self.pooling, self.cells, self.shortcut = pooling, cells, shortcut
         self.conv = None if conv_size is None else CenterConv(embed_dims, conv_size)
 
-    def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Tensor]:
-        layout = tokens.layout if self.cells is None else tokens.layout._replace(cells=self.cells)
+    def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Any]:
+        layout: Any = tokens.layout
+        layout = layout if self.cells is None else layout._replace(cells=self.cells)
         centers = layout.initial_centers(tokens.x, self.pooling)
         if self.conv is not None:
             centers = self.conv(centers)
         return layout, centers, centers, tokens.x
 
-    def context(self, layout: TokenLayout, semantic: Tensor, image: Tensor) -> tuple[Sequence[Tensor], AttentionLayout]:
+    def context(self, layout: TokenLayout, semantic: Tensor, image: Tensor) -> Context:
         return layout.generation(semantic, image)
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
@@ -170,13 +173,13 @@ class Refinement(TokenMapStep):
             self.global_centers = nn.Parameter(torch.zeros(1, *centers_grid, embed_dims))
             trunc_normal_(self.global_centers, std=0.02)
 
-    def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Tensor]:
+    def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Any]:
         query = tokens.x
         if self.global_centers is not None:
-            query = query + tokens.layout.from_grid(resize_table(self.global_centers, tokens.layout.cells))
+            query = query + tokens.layout.from_grid(resize_table(self.global_centers, tokens.layout.cells or ()))
         return tokens.layout, query, tokens.x, tokens.image
 
-    def context(self, layout: TokenLayout, semantic: Tensor, image: Tensor) -> tuple[Sequence[Tensor], AttentionLayout]:
+    def context(self, layout: TokenLayout, semantic: Tensor, image: Tensor) -> Context:
         return layout.refinement(semantic, image)
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
@@ -190,10 +193,11 @@ class Recovery(TokenMapStep):
 
     role = 'recover'
 
-    def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Tensor]:
-        return tokens.layout, tokens.layout.image_queries(tokens.x, tokens.image), tokens.x, tokens.image
+    def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Any]:
+        image: Any = tokens.image
+        return tokens.layout, tokens.layout.image_queries(tokens.x, image), tokens.x, image
 
-    def context(self, layout: TokenLayout, semantic: Tensor, image: Tensor) -> tuple[Sequence[Tensor], AttentionLayout]:
+    def context(self, layout: TokenLayout, semantic: Tensor, image: Tensor) -> Context:
         return layout.recovery(semantic)
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
