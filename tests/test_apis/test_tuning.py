@@ -13,13 +13,15 @@ from run_helpers import TINY, VIDEO, saved, write_folders
 import mmstvit.apis.tuning as tuning
 from mmstvit import get_model, tune
 from mmstvit.apis.tuning_data import Judge, Samples
+from mmstvit.apis.tuning_schedules import Schedules
 from mmstvit.apis.tuning_search import Choice, Target, front, within
 from mmstvit.cli.tune import main
 from mmstvit.errors import UsageError
 from mmstvit.layers.adapters import transformer_of
 from mmstvit.layers.steps import build_steps
+from mmstvit.layers.steps.base import Network
 from mmstvit.layers.steps.schedule import tokens_per_block
-from mmstvit.measure.block_times import measure_block_times
+from mmstvit.measure.block_times import BlockTimes, measure_blocks, measure_method
 from mmstvit.measure.networks import network_of
 from mmstvit.measure.timing import Job, Timing
 from mmstvit.models import reduce_
@@ -82,12 +84,11 @@ def test_predicted_time_is_that_of_the_clock(files, method, options, alone):
     model = get_model(config)
     network = network_of(Config.fromfile(config), 'dense', model)
     clock = counting_clock(model, attention=3.0, mlp=2.0, stem=50.0, alone=alone)
-    turns = []
-    table = measure_block_times(network, (3, 32, 32), 2, method, QUICK, clock, lambda: turns.append(1))
+    table = measure_blocks(network, (3, 32, 32), 2, QUICK, clock)
     assert table.dense == pytest.approx(50 + 4 * 17 * (3 + 2)) and table.count == 16 and table.stepped == table.dense
-    assert 16 in table.tokens and table.tokens == sorted(table.tokens)
-    assert len(turns) == 4 + 3 * len(table.tokens) <= 4 + 3 * 6
-    assert table.scale == pytest.approx(1 / alone) and table.each == pytest.approx(0, abs=1e-9)
+    assert table.tokens == [1, 2, 4, 8, 12, 16] and table.step_tokens == (1,)
+    table = measure_method(network, (3, 32, 32), 2, method, table, QUICK, clock)
+    assert table.step_tokens == [2, 8, 16] and table.scale == pytest.approx(1 / alone)
 
     reduce_(model, method, **options)
     after = model.reduction.tokens
@@ -135,6 +136,74 @@ def test_many_ways_are_thinned_and_stay_near_the_best():
     assert middle.cost < even
 
 
+@pytest.mark.parametrize('costs', ['none', 'equal', 'noise', 'real'])
+def test_of_equal_costs_the_least_and_most_even_reduction_is_found(costs):
+    """Against brute force: by costs, and where they tie by the sum of squared shares."""
+    layers, generator = 4, torch.Generator().manual_seed(0)
+    made = {
+        'none': torch.zeros(layers, 2),
+        'equal': torch.full((layers, 2), 0.3),
+        'noise': 1e-10 * torch.rand(layers, 2, generator=generator),
+        'real': torch.tensor([0.01, 0.3]) * (1 + torch.rand(layers, 1, generator=generator)),
+    }[costs]
+    table = BlockTimes(layers, 16, [1, 16], [0.1, 1.0], 5.0, 5.0)
+    known = Schedules(Network(layers, 8, (4, 4), 1), (4, 4), dict(TopK=table), dict(TopK=made.tolist()))
+
+    def of(amounts):
+        n, seconds, cost, squares = 16, 5.0, 0.0, 0.0
+        for (less, more), r in zip(made.tolist(), amounts):
+            if r > n // 2:
+                return None
+            if 0 < less < more:
+                cost += less * (8 * r / n) ** (math.log(more / less) / math.log(4))
+            else:  # up to the first amount linear, then as much
+                cost += less * min(8 * r / n, 1)
+            seconds += 0.9 * (n - 16) / 15
+            squares += (r / n) ** 2
+            n -= r
+        return seconds, round(cost, 6), squares
+
+    possible = {amounts: found for amounts in itertools.product(range(9), repeat=layers) if (found := of(amounts))}
+    for target in ('1.1x', '1.4x', '1.6x'):
+        plan = within(known.plans('TopK'), known.limit('TopK', Target.parse(target)) + 1e-9)
+        kept = {a: (c, s) for a, (t, c, s) in possible.items() if t <= 5 / float(target[:-1]) + 1e-9}
+        assert kept and len(plan.amounts) == layers
+        (cost, squares), best = kept[plan.amounts], min(kept.values())
+        if costs == 'real':
+            assert cost == pytest.approx(best[0], rel=1e-2)
+        else:
+            assert (cost, squares) == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.parametrize('saved, tries', [(1.0, 1), (0.8, 2), (1.3, 2)])
+def test_what_was_measured_corrects_what_is_searched(run, files, tmp_path, monkeypatch, saved, tries):
+    """On a machine where networks save less or more than predicted, the second search keeps the target closely."""
+    table = BlockTimes(4, 16, [1, 16], [0.004, 0.02], 0.1, 0.1)
+
+    def measure(task, described):
+        for one in described:
+            entering = [16, *one['tokens'][:-1]] if 'tokens' in one else [16] * 4
+            share = 1 - saved * (1 - table.network(entering, [0] * 4) / 0.1)
+            one.update(measured_ms=200 * share, measured_times_as_fast=1 / share, difference=0.0, as_predicted=True)
+        return run[0]['environment']
+
+    monkeypatch.setattr(tuning, '_measure', measure)
+    monkeypatch.setattr(tuning, 'measure_blocks', lambda *args: table)
+    monkeypatch.setattr(tuning, 'measure_method', lambda *args: table)
+    monkeypatch.setattr(Judge, 'of_layer', lambda *args: [0.0, 0.0])
+    options = dict(methods=['topk'], batch_size=4, images=4, timing=QUICK)
+    result = tune(files[0], files[0], '1.3x', files[1], out=tmp_path, **options)
+    assert len(result['tried']) == tries and result['kept'] and 1.3 <= result['measured_times_as_fast'] < 1.4
+    first, last = result['tried'][0], result['tried'][-1]
+    assert first['predicted_ms'] <= 100 / 1.3 and first['kept'] == (saved >= 1)
+    assert last['options'] == result['options'] and last['predicted_ms'] == result['predicted_ms']
+    if tries > 1:  # the machine takes twice as long now, and that is known too
+        assert last['predicted_ms'] == pytest.approx(last['measured_ms'])
+    card = (tmp_path / 'README.md').read_text()
+    assert f'search {tries}: predicted {last["predicted_ms"]:.2f} ms, measured {last["measured_ms"]:.2f} ms' in card
+    assert 'target 1.3x: kept' in card
+
+
 def test_divergence_and_agreement_by_their_formulas(files):
     model = get_model(*files)
     samples = Samples(torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(6))
@@ -172,7 +241,7 @@ def test_written_config_builds_the_network_of_the_schedule(run, files):
 
 def test_figures_of_a_run(run):
     result, out, _ = run
-    assert result['images'] == dict(searched=12, held_out=12)
+    assert result['images'] == dict(costs=12, searched=12, held_out=12, plotted=12)
     assert result['dense']['agreement'] == 1 and result['dense']['divergence'] == 0
     changed = result['dense']['measured_ms'] / result['dense']['predicted_ms']
     for one in (result, result['constant'], result['dense']):
@@ -211,7 +280,7 @@ def test_a_second_run_measures_nothing_again(run, files, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError('it is known already')
 
-    for name in ('measure_block_times', 'benchmark', '_find_costs'):
+    for name in ('measure_blocks', 'measure_method', 'benchmark', '_find_costs'):
         monkeypatch.setattr(tuning, name, never)
     (out / 'README.md').unlink()
     assert tune(files[0], files[0], '0.6macs', files[1], **options) == result
@@ -222,8 +291,8 @@ def test_another_target_measures_only_the_result(run, files, monkeypatch):
     """Times and costs are kept; settings that they depend on make them anew."""
     result, out, options = run
     measured = []
-    table = tuning.measure_block_times
-    monkeypatch.setattr(tuning, 'measure_block_times', lambda *a, **k: measured.append(a[3]) or table(*a, **k))
+    table = tuning.measure_method
+    monkeypatch.setattr(tuning, 'measure_method', lambda *a, **k: measured.append(a[3]) or table(*a, **k))
     other = tune(files[0], files[0], '0.8macs', files[1], **options)
     assert measured == [] and result['multiply_adds'] < other['multiply_adds'] <= 0.8
     tune(files[0], files[0], '0.6macs', files[1], **{**options, 'batch_size': 2, 'methods': ['topk']})
@@ -259,8 +328,14 @@ def test_costs_of_a_layer_are_those_of_a_network_that_reduces_there_alone(files,
     judge = Judge(model, Samples(torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)), None), 4)
     run = []
     handles = [block.attn.register_forward_hook(lambda *a, i=i: run.append(i)) for i, block in enumerate(blocks)]
+    judge.of_layer(method, layer - 1, (2, 4))
+    run.clear()
     costs = judge.of_layer(method, layer, (2, 4))
-    assert run.count(layer - 1) == 2 and run.count(layer) == 2 * 2  # once for both amounts, in two batches
+    # In two batches: the layer before once, by which it goes on; the layer and those after once for each amount.
+    assert [run.count(i) for i in range(len(blocks))] == [0, 2, 4, 4]
+    run.clear()
+    judge.of_layer('TopK', layer, (2, 4))
+    assert [run.count(i) for i in range(len(blocks))] == [0, 0, 4, 4]  # what enters it is known
     for handle in handles:
         handle.remove()
     assert judge.divergence(judge.logits()) == 0  # the network is as it was
@@ -268,6 +343,7 @@ def test_costs_of_a_layer_are_those_of_a_network_that_reduces_there_alone(files,
     alone = [[r if i == layer else 0 for i in range(layers)] for r in (2, 4)]
     assert costs == [judge.of_options(method, dict(r=r))['divergence'] for r in alone]
     assert 0 < costs[0] < costs[1]
+    assert judge.of_layer(method, 0, (2,)) != costs[:1]  # from the start again
 
 
 def test_images_of_a_folder_have_no_top1(files, tmp_path, capsys):
@@ -280,7 +356,7 @@ def test_images_of_a_folder_have_no_top1(files, tmp_path, capsys):
         + quick
     )
     result = json.loads((out / 'schedule.json').read_text())
-    assert result['top1'] is None and result['images'] == dict(searched=4, held_out=4)
+    assert result['top1'] is None and result['images'] == dict(costs=4, searched=4, held_out=4, plotted=4)
     shown = capsys.readouterr().out
     assert f'{100 * result["agreement"]:.1f}%' in shown and str(out) in shown
 
