@@ -15,7 +15,7 @@ import pytest
 import torch
 from run_helpers import ROOT, SHALLOW, TINY
 from small_backbones import BACKBONES, build
-from vits import METHODS, timm_vit
+from vits import METHODS, randomise, timm_vit
 
 from mmstvit import get_model, inference_model, reduce_
 from mmstvit.cli.benchmark import main as benchmark
@@ -23,16 +23,19 @@ from mmstvit.cli.export import main as export
 from mmstvit.datasets import digit_scans
 from mmstvit.deploy import int8
 from mmstvit.deploy.export import export_model, record
-from mmstvit.deploy.formats import write_onnx, write_openvino
+from mmstvit.deploy.formats import operators, write_onnx, write_openvino
 from mmstvit.deploy.run_exported import main as run
 from mmstvit.deploy.runtimes import open_model, refuse_telemetry
 from mmstvit.deploy.tracing import largest_difference
 from mmstvit.errors import UsageError
+from mmstvit.layers.steps import TRAINED
 from mmstvit.measure.networks import Network
 from mmstvit.measure.speed import benchmark as benchmark_networks
 from mmstvit.measure.timing import Timing
+from mmstvit.registry import MODELS
 
 refuse_telemetry()
+onnx = pytest.importorskip('onnx')
 pytest.importorskip('openvino')
 pytest.importorskip('nncf')
 CLASSES = [str(i) for i in range(10)]
@@ -50,19 +53,36 @@ class Outputs(torch.nn.Module):
         return outs if isinstance(outs, torch.Tensor) else tuple(outs)
 
 
+# Methods with weights of their own.
+LEARNED = {'DTEM': dict(r=3), 'DynamicViT': dict(keep_rate=0.6), 'LTMP': dict(keep_rate=0.8)}
+assert {*LEARNED, 'STGM'} == set(TRAINED)
+
+
+def learned(name):
+    """A network of mmpretrain that is reduced by a method with weights."""
+    arch = dict(embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=48)
+    backbone = dict(type='mmpretrain.VisionTransformer', arch=arch, img_size=32, patch_size=8)
+    reduce = dict(type=name, **LEARNED[name])
+    return randomise(MODELS.build(dict(type='mmstvit.Reduced', backbone=backbone, reduce=reduce)))
+
+
 # Each takes seconds; the files below, and those of test_export_onnx.py, stand for them in `make test`.
 @pytest.mark.long
 # OpenVINO computes in 32 bits, where the places of Random come out as others: its export refuses it.
-@pytest.mark.parametrize('name', [*BACKBONES, *(name for name in METHODS if name != 'Random')])
+@pytest.mark.parametrize('name', [*BACKBONES, *(name for name in METHODS if name != 'Random'), *LEARNED])
 def test_every_backbone_and_reduction_in_every_runtime(name, tmp_path):
     if name in BACKBONES:
         model, shape = build(name), (3, *BACKBONES[name][2])
+    elif name in LEARNED:
+        model, shape = learned(name), (3, 32, 32)
     else:
         model, shape = reduce_(timm_vit(depth=2), name, **METHODS[name]), (3, 32, 32)
     model = Outputs(model).eval()
     recorded = record(model, shape, dynamic_batch=True)
     for ending, write in {'onnx': write_onnx, 'xml': write_openvino}.items():
         write(recorded, tmp_path / f'model.{ending}')
+        if ending == 'onnx':
+            assert not any('Scatter' in operator for operator in operators(onnx.load(tmp_path / 'model.onnx')))
         opened = open_model(tmp_path / f'model.{ending}', threads=1)
         assert opened.shape[1:] == list(shape) and not isinstance(opened.shape[0], int)
         assert opened.precision == 'float32'  # whatever the processor would take

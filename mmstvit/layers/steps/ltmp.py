@@ -122,7 +122,7 @@ class LTMP(ReducingStep):
         x, size = merge_weighted(matching, torch.cat((tokens.x, score.to(tokens.x.dtype)), dim=-1), tokens.size)
         selection = selection_of(best(x[:, prefix:, -1], count - merged - pruned, prefix), x.shape[1])
         trace = (*tokens.trace, matching, selection)
-        return tokens._replace(x=selection.merge(x[..., :-1]), size=selection.merge(size), trace=trace)
+        return tokens._replace(x=selection.merge(x)[..., :-1], size=selection.merge(size), trace=trace)
 
     def _hide(self, tokens: Tokens, metric: Tensor, score: Tensor, there: Tensor) -> Tokens:
         prefix, thresholds, old = tokens.layout.num_prefix, self.thresholds, torch.cat((tokens.x, score), dim=-1)
@@ -146,7 +146,7 @@ def ltmp(network: Network, temperature: float = 0.1, blocks: Sequence[int] | Non
 
     Args:
         network: the transformer. Where it pools the patches, in training it must do so by their sizes, as
-            :class:`.STViT` does; others need the class token's features.
+            :class:`.STViT` does; others must give the class token's features.
         temperature: of the gradients.
         blocks: where, from 0; by default in all.
         **amount: ``budget``, or ``keep_rate``, see :func:`.plan`. It is what the cost shall be in the end; how many
