@@ -230,8 +230,9 @@ def _measured(known: Schedules, method: str, task: _Task) -> dict[str, Any]:
         tried.append(dict(**tuned, kept=ratio >= 1, constant=constant, dense=dense, environment=setting))
         if 1 <= ratio <= 1 + _WITHIN or task.target.kind == 'macs':
             break
-        seconds = (tuned['measured_ms'] / 1000, tuned['predicted_ms'] / 1000, dense['measured_ms'] / 1000)
-        known.times[method] = known.times[method].corrected(*seconds)
+        now = dense['measured_ms'] / 1000
+        seconds = now / tuned['measured_times_as_fast']  # of the same rounds
+        known.times[method] = known.times[method].corrected(seconds, tuned['predicted_ms'] / 1000, now)
     chosen = min(tried, key=lambda one: (not one['kept'], one['measured_times_as_fast'] * (1 if one['kept'] else -1)))
     names = ('options', 'predicted_ms', 'measured_ms', 'measured_times_as_fast', 'kept')
     return dict(**chosen, tried=[{name: one[name] for name in names} for one in tried])

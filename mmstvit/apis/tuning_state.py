@@ -4,16 +4,18 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from ..io.files import json_types, write_json
+from ..measure.block_times import BlockTimes
 from ..measure.report import environment
 from ..measure.timing import Timing
-from .tuning_data import Samples
+from .tuning_data import COST_IMAGES, Samples
+from .tuning_schedules import SHARES
 
 
 class State:
@@ -21,7 +23,8 @@ class State:
 
     def __init__(self, path: Path, settings: dict) -> None:
         key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-        self.path, self.data = path, dict(key=key, times={}, costs={}, results={})
+        self.path = path
+        self.data: dict[str, Any] = dict(key=key, times={}, costs={}, results={})
         try:
             stored = json.loads(path.read_text())
         except (OSError, ValueError):  # none, or one that was cut off
@@ -33,7 +36,7 @@ class State:
         """Return what is stored under a name, made and written first where it is not there."""
         if name not in self.data[part]:
             made = make(*args, **kwargs)
-            self.data[part][name] = json_types(asdict(made) if is_dataclass(made) else made)
+            self.data[part][name] = json_types(asdict(made) if isinstance(made, BlockTimes) else made)
             write_json(self.path, self.data)
         return self.data[part][name]
 
@@ -50,6 +53,7 @@ def settings_of(
         checkpoint=[checkpoint, stat and stat.st_size, stat and stat.st_mtime_ns],
         data=[os.path.abspath(data), hashlib.sha256(samples.images.numpy().tobytes()).hexdigest()],
         batch_size=batch_size,
+        kept=[*BlockTimes.__dataclass_fields__, COST_IMAGES, *SHARES],  # what a file of another version has not
         timing=asdict(timing),
         machine={key: setting[key] for key in ('device', 'threads', 'torch')},
     )
