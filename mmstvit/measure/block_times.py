@@ -236,7 +236,8 @@ def _numbers(count: int, shares: Sequence[float]) -> list[int]:
 def _first_of(tokens: Tokens, count: int) -> Tokens:
     """Return the first tokens of an image, as if the others had been removed."""
     stop = tokens.layout.num_prefix + count
-    return tokens._replace(x=tokens.x[:, :stop], size=None if tokens.size is None else tokens.size[:, :stop])
+    size = None if tokens.size is None else tokens.size[:, :stop]
+    return tokens._replace(x=tokens.x[:, :stop].contiguous(), size=size)
 
 
 def _run_of(steps: Sequence[Step], blocks: Sequence[Any], tokens: Tokens) -> Callable[[], None]:
