@@ -45,7 +45,7 @@ class BlockTimes:
         step_tokens: numbers of tokens at which the method was timed, ascending.
         sized: seconds that a block without reduction takes more on tokens that an earlier one has reduced, one for each
             of ``step_tokens``: to weigh by the patches that they stand for takes time.
-        first: seconds that removing one token adds to a block.
+        first: seconds that removing one token adds to a block, on such tokens.
         further: seconds that removing each further token adds; below 0 where the MLP saves more.
         scale: by which what blocks take less must be multiplied for what networks take less.
     """
@@ -67,9 +67,11 @@ class BlockTimes:
 
         Between the numbers that were timed it is linear, in ``count`` and in ``r``.
         """
-        names = ('first', 'further') if r else ('sized',) if count < self.count else ()
-        added = [float(np.interp(count, self.step_tokens, getattr(self, name))) for name in names]
-        more = added[0] + (r - 1) * added[1] if r else sum(added)
+        tables = (self.sized, self.first, self.further)
+        sized, first, further = (float(np.interp(count, self.step_tokens, seconds)) for seconds in tables)
+        more = first + (r - 1) * further if r else sized
+        if count == self.count:  # nothing was reduced before
+            more -= sized
         return float(np.interp(count, self.tokens, self.plain)) + more
 
     def extra(self, count: int, r: int) -> float:

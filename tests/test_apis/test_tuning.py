@@ -12,6 +12,7 @@ from run_helpers import TINY, VIDEO, saved, write_folders
 
 import mmstvit.apis.tuning as tuning
 from mmstvit import get_model, tune
+from mmstvit.apis import tuning_report
 from mmstvit.apis.tuning_data import Judge, Samples
 from mmstvit.apis.tuning_schedules import Schedules
 from mmstvit.apis.tuning_search import Choice, Target, front, within
@@ -46,10 +47,11 @@ def run(files, tmp_path_factory):
     return tune(config, config, '0.6macs', weights, **options), out, options
 
 
-def counting_clock(model, attention, mlp, stem, alone=1.0):
+def counting_clock(model, attention, mlp, stem, alone=1.0, sizes=0.5):
     """A timer by which attention takes so much for each token, an MLP, and a network beside its blocks.
 
-    Blocks that are run alone take ``alone`` times as much as in a network.
+    Attention takes ``sizes`` more for each token where tokens weigh by the patches that they stand for. Blocks that are
+    run alone take ``alone`` times as much as in a network.
     """
     taken, network = [0.0], [False]
 
@@ -61,7 +63,9 @@ def counting_clock(model, attention, mlp, stem, alone=1.0):
         add(stem, 1)
 
     for layer in model.backbone.encoder.layers:
-        layer.attn.register_forward_pre_hook(lambda module, args: add(attention, args[0].shape[1]))
+        layer.attn.register_forward_pre_hook(
+            lambda module, args: add(attention + (0 if args[3] is None else sizes), args[0].shape[1])
+        )
         layer.mlp.register_forward_pre_hook(lambda module, args: add(mlp, args[0].shape[1]))
     model.backbone.register_forward_pre_hook(begin)
 
@@ -191,6 +195,7 @@ def test_what_was_measured_corrects_what_is_searched(run, files, tmp_path, monke
     monkeypatch.setattr(tuning, 'measure_blocks', lambda *args: table)
     monkeypatch.setattr(tuning, 'measure_method', lambda *args: table)
     monkeypatch.setattr(Judge, 'of_layer', lambda *args: [0.0, 0.0])
+    monkeypatch.setattr(tuning_report, 'draw', lambda *args: None)
     options = dict(methods=['topk'], batch_size=4, images=4, timing=QUICK)
     result = tune(files[0], files[0], '1.3x', files[1], out=tmp_path, **options)
     assert len(result['tried']) == tries and result['kept'] and 1.3 <= result['measured_times_as_fast'] < 1.4
