@@ -1,5 +1,5 @@
-# Faster R-CNN on blood cells from random weights, with a plain ViT of mmpretrain and a pyramid of its one map: the dense
-# baseline of faster-rcnn_vit-tome_bccd.py.
+# Faster R-CNN on blood cells from random weights, with a plain ViT of mmpretrain and a pyramid of its one map: the
+# dense baseline of faster-rcnn_vit-tome_bccd.py.
 #   python tools/train.py configs/bccd/faster-rcnn_vit_bccd.py
 _base_ = ['./faster-rcnn_swin_bccd.py']
 

@@ -1,6 +1,7 @@
 """Images that a schedule is searched on, and what a network with fewer tokens predicts of them."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,15 @@ from ..errors import UsageError, one_line
 from ..layers.adapters import transformer_of
 from ..layers.steps import SelfAttention, build_steps
 from ..layers.tokens import Tokens
+from ..measure.block_times import recorded_blocks
 from ..models import reduce_, restore_
 from .configs import find_config
 from .files import IMAGES, find_inputs
 from .inputs import INPUT_ERRORS
 from .models import classes_of, read_valid_config
 from .pipelines import image_pipeline, test_dataset_of, toolbox_scope
+
+COST_IMAGES = 16  # that layers are tried on alone
 
 
 class Samples(NamedTuple):
@@ -33,10 +37,10 @@ class Samples(NamedTuple):
     images: Tensor
     labels: Tensor | None
 
-    def part(self, start: int, step: int) -> 'Samples':
-        """Return every ``step``-th sample, from ``start`` on."""
-        labels = None if self.labels is None else self.labels[start::step]
-        return Samples(self.images[start::step], labels)
+    def part(self, start: int, step: int, most: int | None = None) -> 'Samples':
+        """Return every ``step``-th sample from ``start`` on, ``most`` of them where it is given."""
+        labels = None if self.labels is None else self.labels[start::step][:most]
+        return Samples(self.images[start::step][:most], labels)
 
 
 def read_classifier_config(path: str) -> Config:
@@ -111,15 +115,15 @@ def _from_config(path: str, most: int) -> list[dict[str, Any]]:
     return [dataset[i] for i in _drawn(len(dataset), most, path)]
 
 
-class _Once(SelfAttention):
-    """Self-attention that runs the first time, and gives what came of it every time."""
+class _Known(SelfAttention):
+    """A step that does not run its block: what comes of it is known."""
 
-    done: Tokens | None = None
+    def __init__(self, tokens: Tokens) -> None:
+        super().__init__()
+        self.tokens = tokens
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
-        if self.done is None:
-            self.done = super().forward(block, tokens)
-        return self.done
+        return self.tokens
 
 
 class Judge:
@@ -137,10 +141,13 @@ class Judge:
     def __init__(self, model: nn.Module, samples: Samples, batch_size: int) -> None:
         self.model, self.samples, self.batch_size = model, samples, batch_size
         self.dense = self.logits()
+        # Blocks as steps call them, and for the cost of layers the number of one and the tokens that enter it.
+        self._blocks: list[Any] = []
+        self._layer, self._entering = -1, list[Tokens]()
 
-    def logits(self) -> Tensor:
-        """Return what the network gives as it is now, (n, classes), float64."""
-        return torch.cat([self._logits_of(images) for images in self.samples.images.split(self.batch_size)])
+    def logits(self, most: int | None = None) -> Tensor:
+        """Return what the network gives as it is now, (n, classes), float64, of the first ``most`` images or all."""
+        return torch.cat([self._logits_of(images) for images in self.samples.images[:most].split(self.batch_size)])
 
     @torch.inference_mode()
     def _logits_of(self, images: Tensor) -> Tensor:
@@ -150,46 +157,64 @@ class Judge:
         return logits.double().cpu()
 
     def divergence(self, logits: Tensor) -> float:
-        """Return the mean Kullback-Leibler divergence of predictions from the dense network's, in nats."""
-        dense, other = self.dense.log_softmax(-1), logits.log_softmax(-1)
+        """Return the mean Kullback-Leibler divergence of predictions from the dense network's, in nats.
+
+        Args:
+            logits: (n, classes), of the first n images.
+        """
+        dense, other = self.dense[: len(logits)].log_softmax(-1), logits.log_softmax(-1)
         return float((dense.exp() * (dense - other)).sum(-1).mean())
 
-    def of_options(self, method: str, options: dict[str, Any]) -> dict[str, Any]:
+    def of_options(self, method: str, options: dict[str, Any], most: int | None = None) -> dict[str, Any]:
         """Judge a reduction: ``divergence``, ``agreement`` and ``top1``, the latter two from 0 to 1.
 
         Args:
             method: a name of ``METHODS``.
             options: of the method.
+            most: how many of the images, from the first on; by default all.
         """
         reduce_(self.model, method, **options)
         try:
-            return self.of_logits(self.logits())
+            return self.of_logits(self.logits(most))
         finally:
             restore_(self.model)
 
     def of_layer(self, method: str, layer: int, amounts: Sequence[int]) -> list[float]:
-        """Return the divergence where one layer alone removes tokens, for each number of them.
+        """Return the divergence where one layer alone removes tokens, for each number of them, on a few of the images.
 
-        The layers before it do the same for each number, and run once for each batch.
+        What enters the layer is that of the dense network, and is computed once for all methods where layers are asked
+        for in their order.
         """
-        transformer = transformer_of(self.model)
-        network = transformer.network
-        alone = [[r if i == layer else 0 for i in range(network.num_layers)] for r in amounts]
-        plans = [build_steps(dict(type=method, r=r), network)[layer:] for r in alone]
-        outputs: list[list[Tensor]] = [[] for _ in plans]
-        try:
-            for images in self.samples.images.split(self.batch_size):
-                before = [_Once() for _ in range(layer)]
-                for steps, logits in zip(plans, outputs):
-                    transformer.run([*before, *steps])
+        batches, transformer = self.samples.images[:COST_IMAGES].split(self.batch_size), transformer_of(self.model)
+        network, divergences = transformer.network, []
+        entering = self._tokens_at(layer, batches)
+        for r in amounts:
+            alone = [r if i == layer else 0 for i in range(network.num_layers)]
+            steps = build_steps(dict(type=method, r=alone), network)[layer:]
+            try:
+                logits = []
+                for images, tokens in zip(batches, entering, strict=True):
+                    transformer.run([*(_Known(tokens) for _ in range(layer)), *steps])
                     logits.append(self._logits_of(images))
-        finally:
-            transformer.restore()
-        return [self.divergence(torch.cat(logits)) for logits in outputs]
+            finally:
+                transformer.restore()
+            divergences.append(self.divergence(torch.cat(logits)))
+        return divergences
+
+    @torch.inference_mode()
+    def _tokens_at(self, layer: int, batches: Sequence[Tensor]) -> list[Tokens]:
+        """Return the tokens of each batch that enter a layer of the dense network, going on from an earlier layer."""
+        if not 0 <= self._layer <= layer:
+            runs = [recorded_blocks(self.model, partial(self._logits_of, images)) for images in batches]
+            self._layer, self._blocks, self._entering = 0, runs[0][0], [tokens for _, tokens in runs]
+        for block in self._blocks[self._layer : layer]:
+            self._entering = [SelfAttention()(block, tokens) for tokens in self._entering]
+        self._layer = layer
+        return self._entering
 
     def of_logits(self, logits: Tensor) -> dict[str, Any]:
-        """Judge logits (n, classes), see :meth:`of_options`."""
+        """Judge logits (n, classes) of the first n images, see :meth:`of_options`."""
         labels, predicted = self.samples.labels, logits.argmax(-1)
-        agreement = float((predicted == self.dense.argmax(-1)).double().mean())
-        top1 = None if labels is None else float((predicted == labels).double().mean())
+        agreement = float((predicted == self.dense[: len(logits)].argmax(-1)).double().mean())
+        top1 = None if labels is None else float((predicted == labels[: len(logits)]).double().mean())
         return dict(divergence=self.divergence(logits), agreement=agreement, top1=top1)

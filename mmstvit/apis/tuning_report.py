@@ -83,12 +83,15 @@ def card(result: dict[str, Any]) -> str:
         '',
         f'Milliseconds are of a batch of {result["batch_size"]} ({setting["input"]} each), medians of',
         f'{setting["rounds"]} rounds in turn. The dense network took {result["dense"]["difference"]:+.1%} more or less',
-        'than at the beginning: so much the machine has changed. Apart from that this schedule differs by',
+        'than predicted: so much the machine has changed. Apart from that this schedule differs by',
         f'{result["difference"]:+.1%} from the predicted time, {"" if result["as_predicted"] else "not "}within 5 %.',
         '',
+        *(f'- {line}' for line in tries(result)),
+        '',
         f'Agreement is the share of {images["held_out"]} held-out images whose best class is that of the dense',
-        f'network; the schedule was searched on {images["searched"]} others. It {result["verdict"]} one number for all',
-        f'layers at about the same predicted time, by agreement: {agreeing(result)}.',
+        f'network; the schedule was searched on {images["searched"]} others, of which layers alone were tried on',
+        f'{images["costs"]}. It {result["verdict"]} one number for all layers at about the same predicted time, by',
+        f'agreement: {agreeing(result)}.',
         '',
         f'- reduction: `{method}`, {_text(result["options"])}',
         f'- tokens that leave each block: {", ".join(map(str, result["tokens"]))}',
@@ -99,8 +102,20 @@ def card(result: dict[str, Any]) -> str:
         f'[{CONFIG}]({CONFIG}) is the reduced network, [{SCHEDULE}]({SCHEDULE}) has all figures.',
         '',
         f'![Time and agreement]({PLOT})',
+        '',
+        f'The lines are of {images["plotted"]} of the held-out images, the marks of all.',
     ]
     return '\n'.join(lines) + '\n'
+
+
+def tries(result: dict[str, Any]) -> list[str]:
+    """Say in a line what was predicted of each schedule that was measured, and in one whether the target is kept."""
+    lines = [
+        f'search {i}: predicted {one["predicted_ms"]:.2f} ms, measured {one["measured_ms"]:.2f} ms, '
+        f'{one["measured_times_as_fast"]:.2f} times as fast'
+        for i, one in enumerate(result['tried'], 1)
+    ]
+    return [*lines, f'target {result["target"]}: {"kept" if result["kept"] else "not kept"}']
 
 
 def agreeing(result: dict[str, Any]) -> str:

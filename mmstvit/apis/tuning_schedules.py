@@ -14,8 +14,11 @@ from ..layers.steps.schedule import block_multiply_adds, multiply_adds, tokens_p
 from ..measure.block_times import BlockTimes, steps_of
 from .tuning_search import Choice, Plan, Target, front
 
-SHARES = (1 / 8, 1 / 4, 1 / 2)  # of its tokens, that a layer removes when its cost is found
+SHARES = (1 / 8, 1 / 2)  # of its tokens, that a layer removes when its cost is found
 _FINEST = 32  # a layer removes multiples of this part of all tokens
+# Among schedules of about the same cost, that of the least sum of squared shares: it reduces least, and evenly.
+_TIE = 1e-3  # what removing all tokens adds to a layer's cost, in the largest cost of a layer
+_NOISE = 1e-6  # and in nats
 
 
 @dataclass
@@ -47,11 +50,15 @@ class Schedules:
     def choices(self, method: str, by_macs: bool = False) -> Callable[[int, int], Iterable[Choice]]:
         """Return what each layer can do; costs that are not known yet are 0.
 
+        A little is added to costs so that of schedules that cost the same the one is found that reduces least, and
+        evenly.
+
         Args:
             method: a name of ``METHODS``.
             by_macs: whether multiply-adds are the resource, and not the seconds beyond those without reduction.
         """
-        costs, table, layers = self.costs.get(method), self.times[method], self.network.num_layers
+        costs, layers = self.costs.get(method), self.network.num_layers
+        tie = _NOISE + _TIE * max(map(max, costs)) if costs else 0.0
         finest, shares = max(1, self.count // _FINEST), [r / self.count for r in self.amounts]
         steps = {r: steps_of(method, [r] * layers, self.network) for r in (0, *range(finest, self.count, finest))}
 
@@ -60,9 +67,8 @@ class Schedules:
                 counts = steps[r][layer].counts(n, self.grid)
                 if r and set(counts) == {n}:
                     continue  # it has no effect
-                resource = block_multiply_adds(self.network, counts) if by_macs else table.extra(n, r)
-                # Linear between the shares that were tried and 0.
-                cost = float(np.interp(r / n, [0.0, *shares], [0.0, *costs[layer]])) if costs and r else 0.0
+                resource = block_multiply_adds(self.network, counts) if by_macs else self.times[method].extra(n, r)
+                cost = _cost(r / n, shares, costs[layer]) + tie * (r / n) ** 2 if costs else 0.0
                 yield Choice(r, counts.after, resource, cost)
 
         return choose
@@ -94,8 +100,13 @@ class Schedules:
         steps = [SelfAttention() for _ in range(self.network.num_layers)]
         return sum(multiply_adds(self.network, steps, self.grid))
 
-    def limit(self, method: str, target: Target) -> float:
+    def limit(self, method: str, target: Target, spare: float = 0.0) -> float:
         """Return how much of the resource of :meth:`choices` a schedule may take.
+
+        Args:
+            method: a name of ``METHODS``.
+            target: what is asked for.
+            spare: share of the time by which it shall be faster than that.
 
         Raises:
             UsageError: the network as it is takes no more.
@@ -106,7 +117,7 @@ class Schedules:
         seconds = dense / target.value if target.kind == 'x' else target.value / 1000
         if seconds >= dense:
             raise UsageError(f'target {target}: the network as it is takes {1000 * dense:.4g} ms: give a shorter time')
-        return seconds - self.times[method].stepped
+        return seconds / (1 + spare) - self.times[method].stepped
 
     def reachable(self, methods: Sequence[str], target: Target) -> list[str]:
         """Return the methods that can keep a target at all.
@@ -134,3 +145,14 @@ class Schedules:
         values = range(1, self.count // 2 + 1) if everywhere else [i / 100 for i in range(2, 100)]
         described = [self.describe(method, {'r' if everywhere else 'keep_rate': value}) for value in values]
         return min(described, key=lambda one: abs(one['predicted_ms'] - milliseconds))
+
+
+def _cost(share: float, shares: Sequence[float], costs: Sequence[float]) -> float:
+    """Return the cost of removing a share of the tokens.
+
+    It is a power of the share through the two costs that were found; where no power fits, linear from 0 through both.
+    """
+    (low, high), (less, more) = shares, costs
+    if not (0 < less < more and low < high):
+        return float(np.interp(share, [0.0, low, high], [0.0, less, more]))
+    return less * (share / low) ** (math.log(more / less) / math.log(high / low))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from ..errors import UsageError
 
 _MOST_LABELS = 200  # that are kept of the ways to one number of tokens
@@ -73,6 +75,10 @@ class Target:
             raise UsageError(f'target {text}: a time must be above 0')
         return cls(kind, value)
 
+    def kept(self, times_as_fast: float, milliseconds: float) -> float:
+        """Return how many times as fast a measured network is as it must; by multiply-adds 1, which are counted."""
+        return dict(x=times_as_fast / self.value, ms=self.value / milliseconds, macs=1.0)[self.kind]
+
     def __str__(self) -> str:
         return f'{self.value:g}{self.kind}'
 
@@ -90,42 +96,76 @@ def front(layers: int, count: int, choices: Callable[[int, int], Iterable[Choice
         count: tokens that enter the first.
         choices: gives, for a layer and the tokens that enter it, what it can do.
     """
-    states = {count: [(0.0, 0.0, None)]}  # tokens -> (resource, cost, (way before, r))
+    states = {count: _Labels.start()}
+    ways: list[dict[int, _Labels]] = []  # the states after each layer
     for layer in range(layers):
-        reached: dict[int, list[tuple]] = {}
+        reached: dict[int, list[_Labels]] = {}
         for n, labels in states.items():
             for choice in choices(layer, n):
-                reached.setdefault(choice.after, []).extend(
-                    (resource + choice.resource, cost + choice.cost, (way, choice.r)) for resource, cost, way in labels
-                )
-        states = {n: _best(labels) for n, labels in reached.items()}
-    labels = _undominated([label for labels in states.values() for label in labels])
-    return [Plan(resource, cost, _amounts(way)) for resource, cost, way in labels]
+                reached.setdefault(choice.after, []).append(labels.go_on(n, choice))
+        states = {n: _Labels.joined(found).best() for n, found in reached.items()}
+        ways.append(states)
+    ends = [(labels, n, i) for n, labels in states.items() for i in range(len(labels.cost))]
+    ends.sort(key=lambda end: (end[0].resource[end[2]], end[0].cost[end[2]]))
+    plans: list[Plan] = []
+    for labels, n, i in ends:
+        if not plans or labels.cost[i] < plans[-1].cost:
+            plans.append(Plan(float(labels.resource[i]), float(labels.cost[i]), _amounts(ways, n, i)))
+    return plans
 
 
-def _undominated(labels: list[tuple]) -> list[tuple]:
-    kept, least = [], math.inf
-    for label in sorted(labels, key=lambda label: label[:2]):
-        if label[1] < least:
-            kept.append(label)
-            least = label[1]
-    return kept
+class _Labels(NamedTuple):
+    """Ways to one number of tokens, an array each.
+
+    Attributes:
+        resource: what they have taken.
+        cost: what they have spoilt.
+        tokens: number of tokens before the last layer.
+        way: which of the ways to that number it goes on from.
+        r: tokens that the last layer has removed.
+    """
+
+    resource: np.ndarray
+    cost: np.ndarray
+    tokens: np.ndarray
+    way: np.ndarray
+    r: np.ndarray
+
+    @classmethod
+    def start(cls) -> '_Labels':
+        return cls(np.zeros(1), np.zeros(1), *np.zeros((3, 1), int))
+
+    @classmethod
+    def joined(cls, labels: Sequence['_Labels']) -> '_Labels':
+        return cls(*map(np.concatenate, zip(*labels)))
+
+    def go_on(self, tokens: int, choice: Choice) -> '_Labels':
+        """Return the ways that go on from these by a choice."""
+        way = np.arange(len(self.cost))
+        numbers = (np.full_like(way, tokens), way, np.full_like(way, choice.r))
+        return _Labels(self.resource + choice.resource, self.cost + choice.cost, *numbers)
+
+    def best(self) -> '_Labels':
+        """Return those that no other one beats in both resource and cost, thinned where they are many."""
+        order = np.lexsort((self.cost, self.resource))
+        least = np.minimum.accumulate(self.cost[order])
+        kept = order[np.append(True, least[1:] < least[:-1])]
+        if len(kept) > _MOST_LABELS:
+            along = self.resource[kept] - self.resource[kept[0]]
+            part = (along / along[-1] * (_MOST_LABELS - 1)).astype(int)
+            last = np.append(part[1:] != part[:-1], True)  # of a part of the range: the cheapest
+            last[0] = True
+            kept = kept[last]
+        return _Labels(*(values[kept] for values in self))
 
 
-def _best(labels: list[tuple]) -> list[tuple]:
-    kept = _undominated(labels)
-    if len(kept) <= _MOST_LABELS:
-        return kept
-    low, high = kept[0][0], kept[-1][0]
-    parts = {int((label[0] - low) / (high - low) * (_MOST_LABELS - 1)): label for label in kept}  # the last: cheapest
-    return [kept[0], *(label for label in parts.values() if label is not kept[0])]
-
-
-def _amounts(way: tuple | None) -> tuple[int, ...]:
+def _amounts(ways: Sequence[dict[int, _Labels]], n: int, i: int) -> tuple[int, ...]:
+    """Return what each layer removes on the way to so many tokens with a number."""
     amounts = []
-    while way is not None:
-        way, r = way
-        amounts.append(r)
+    for states in reversed(ways):
+        labels = states[n]
+        amounts.append(int(labels.r[i]))
+        n, i = int(labels.tokens[i]), int(labels.way[i])
     return tuple(reversed(amounts))
 
 

@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from ..apis.models import chosen_device
 from ..apis.tuning import tune
-from ..apis.tuning_report import BLOCKS, CARD, CONFIG, agreeing, figures
+from ..apis.tuning_report import BLOCKS, CARD, CONFIG, agreeing, figures, tries
 from ..apis.weights import check_checkpoint
 from ..console import console, number_table, print_table
 from ..errors import one_line_errors
@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
     amounts = ', '.join(map(str, result['tokens']))
     how = 'within' if result['as_predicted'] else 'not within'
     screen.print(f'tokens that leave each block: {amounts}', soft_wrap=True)
+    for line in tries(result):
+        screen.print(line, soft_wrap=True)
     screen.print(
         f'the measured time differs by {result["difference"]:+.1%} from the predicted one, {how} 5 % '
         f'beside {result["dense"]["difference"]:+.1%} by which the machine has changed in between',

@@ -17,51 +17,62 @@ from ..layers.steps.schedule import tokens_per_block
 from ..layers.tokens import Tokens
 from ..models import reduce_
 from .networks import Network
-from .timing import Job, Spread, Timing, interleave, runs_a_round, seconds_of
+from .timing import Job, Timing, interleave, runs_a_round, seconds_of
 
-_SHARES = (1, 3 / 4, 1 / 2, 1 / 4, 1 / 8)  # of the tokens, where blocks are timed
+_SHARES = (0, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)  # of the tokens, where blocks are timed; at least one token
+_STEP_SHARES = (1 / 8, 1 / 2, 1)  # where what a method adds to a block is
+_STEP_BLOCKS = 3  # that it is timed in
+_MOST_OFF = 2.0  # times that what a network saves may differ from what its blocks save
+
+Timer = Callable[[Callable[[], Any], int], float]
 
 
 @dataclass(frozen=True)
 class BlockTimes:
-    """Seconds of one block by its number of tokens, prefix tokens not counted, and of the rest of the network.
+    """Seconds of one block by its number of tokens, prefix tokens not counted, and of the network.
+
+    The block alone is the same for all methods. What a method adds is told by ``sized``, ``first`` and ``further``,
+    which stand for one that adds nothing until :func:`measure_method` has timed it.
 
     Attributes:
         layers: blocks of the network.
         count: tokens of an image before any reduction.
         tokens: numbers of tokens that were timed, ascending.
         plain: seconds of a block without reduction, one for each of ``tokens``.
-        light: seconds of a block that removes one token.
-        heavy: seconds of a block that removes half of its tokens.
         dense: seconds of the network as it is.
         stepped: seconds of the network run by steps that reduce nothing: other libraries compute their blocks in ways
             of their own.
+        step_tokens: numbers of tokens at which the method was timed, ascending.
+        sized: seconds that a block without reduction takes more on tokens that an earlier one has reduced, one for each
+            of ``step_tokens``: to weigh by the patches that they stand for takes time.
+        first: seconds that removing one token adds to a block, on such tokens.
+        further: seconds that removing each further token adds; below 0 where the MLP saves more.
         scale: by which what blocks take less must be multiplied for what networks take less.
-        each: seconds that the network takes longer for each block that reduces than its blocks tell, e.g. to give
-            patches the values of their tokens at the end; may be negative.
     """
 
     layers: int
     count: int
     tokens: list[int]
     plain: list[float]
-    light: list[float]
-    heavy: list[float]
     dense: float
     stepped: float
+    step_tokens: Sequence[int] = (1,)
+    sized: Sequence[float] = (0.0,)
+    first: Sequence[float] = (0.0,)
+    further: Sequence[float] = (0.0,)
     scale: float = 1.0
-    each: float = 0.0
 
     def block(self, count: int, r: int) -> float:
         """Return the seconds of a block that ``count`` tokens enter and that removes ``r``.
 
         Between the numbers that were timed it is linear, in ``count`` and in ``r``.
         """
-        if r == 0:
-            return float(np.interp(count, self.tokens, self.plain))
-        light, heavy = (float(np.interp(count, self.tokens, seconds)) for seconds in (self.light, self.heavy))
-        half = float(np.interp(count, self.tokens, [n // 2 for n in self.tokens]))  # as the times are: of odd ones less
-        return light + (heavy - light) * (r - 1) / max(half - 1, 1)
+        tables = (self.sized, self.first, self.further)
+        sized, first, further = (float(np.interp(count, self.step_tokens, seconds)) for seconds in tables)
+        more = first + (r - 1) * further if r else sized
+        if count == self.count:  # nothing was reduced before
+            more -= sized
+        return float(np.interp(count, self.tokens, self.plain)) + more
 
     def extra(self, count: int, r: int) -> float:
         """Return the seconds that a block adds to the network, in comparison with a step that reduces nothing.
@@ -69,8 +80,7 @@ class BlockTimes:
         No block is taken to save more of its part of the network than one with the fewest tokens that were timed.
         """
         most = self.stepped / self.layers * (1 - min(self.plain[0] / self.plain[-1], 1.0))
-        seconds = self.scale * (self.block(count, r) - self.plain[-1]) + (self.each if r else 0.0)
-        return max(seconds, -most)
+        return max(self.scale * (self.block(count, r) - self.plain[-1]), -most)
 
     def network(self, counts: Sequence[int], amounts: Sequence[int]) -> float:
         """Return the seconds of a network.
@@ -81,8 +91,24 @@ class BlockTimes:
         """
         return self.stepped + sum(self.extra(n, r) for n, r in zip(counts, amounts, strict=True))
 
+    def corrected(self, seconds: float, predicted: float, dense: float | None = None) -> 'BlockTimes':
+        """Return the table by which a network takes what it was measured to take.
 
-class _Recorder(SelfAttention):
+        Blocks in a row do not save what they save alone: what is between them, and what the caches hold, differ.
+
+        Args:
+            seconds: that were measured.
+            predicted: by this table.
+            dense: seconds of the dense network that were measured beside it, where the machine may have changed.
+        """
+        changed = 1.0 if dense is None else dense / self.dense
+        stepped, saved = self.stepped * changed, (self.stepped - predicted) * changed
+        off = (stepped - seconds) / saved if saved else 1.0
+        off = min(max(off, 1 / _MOST_OFF), _MOST_OFF)
+        return replace(self, dense=self.dense * changed, stepped=stepped, scale=self.scale * changed * off)
+
+
+class Recorder(SelfAttention):
     """Self-attention that keeps the block and the tokens that it was called with."""
 
     def __init__(self, calls: list[tuple[Any, Tokens]]) -> None:
@@ -99,12 +125,12 @@ def steps_of(method: str, amounts: Sequence[int], network: Any) -> list[Step]:
     return build_steps(dict(type=method, r=list(amounts)), network)
 
 
-def recorded_blocks(job: Job) -> tuple[list[Any], Tokens]:
-    """Run a network once, and return its blocks as steps call them, and the tokens that enter the first."""
-    transformer, calls = transformer_of(job.network.model), list[Any]()
-    transformer.run([_Recorder(calls) for _ in range(transformer.network.num_layers)])
+def recorded_blocks(model: torch.nn.Module, run: Callable[[], Any]) -> tuple[list[Any], Tokens]:
+    """Run a model once, and return its blocks as steps call them, and the tokens that enter the first."""
+    transformer, calls = transformer_of(model), list[tuple[Any, Tokens]]()
+    transformer.run([Recorder(calls) for _ in range(transformer.network.num_layers)])
     try:
-        job.run()
+        run()
     finally:
         transformer.restore()
     return [block for block, _ in calls], calls[0][1]
@@ -113,78 +139,107 @@ def recorded_blocks(job: Job) -> tuple[list[Any], Tokens]:
 def image_grid(network: Network, shape: Sequence[int]) -> Size:
     """Return the grid of image tokens of a network on inputs of a shape (channels, ...)."""
     device = next(network.model.parameters()).device
-    _, tokens = recorded_blocks(Job(network, shape, 1, Timing(device)))
+    _, tokens = recorded_blocks(network.model, Job(network, shape, 1, Timing(device)).run)
     return tuple(tokens.layout.grid)
 
 
-def measure_block_times(
-    network: Network,
-    shape: Sequence[int],
-    batch: int,
-    method: str,
-    timing: Timing,
-    timer: Callable[[Callable[[], Any], int], float] | None = None,
-    done: Callable[[], Any] = lambda: None,
+def measure_blocks(
+    network: Network, shape: Sequence[int], batch: int, timing: Timing, timer: Timer | None = None
 ) -> BlockTimes:
-    """Time the blocks of a network at a few numbers of tokens, and the network with and without reduction.
+    """Time the network, and its blocks without reduction at a few numbers of tokens.
 
-    All have their turn in each round, forwards in one and backwards in the next; medians are taken of the ratios to the
-    network without reduction in the same round. Blocks of one kind are run one after the other, each on the same
-    tokens, so that weights come from memory as in the network. Two reduced networks, a little in each block and by half
-    in the first, correct what the blocks tell.
+    Blocks of one kind are run one after the other, each on the same tokens, so that weights come from memory as in the
+    network.
 
     Args:
         network: with a model that :func:`mmstvit.reduce_` takes, not reduced, on the device.
         shape: (channels, ...) of an input.
         batch: inputs of a run.
-        method: a name of ``METHODS``.
         timing: how it is run.
         timer: takes what is run and how often, and gives the seconds of one run.
-        done: called after each turn.
     """
-    timer = timer or functools.partial(seconds_of, device=torch.device(timing.device))
-    job, plain = Job(network, shape, batch, timing), transformer_of(network.model).network
-    blocks, first = recorded_blocks(job)
-    layers, grid = len(blocks), tuple(first.layout.grid)
-    count = math.prod(grid)
-    known = [[max(1, count // (2 * layers))] * layers, [max(1, count // 2)] + [0] * (layers - 1)]
-    models = [network.model, copy.deepcopy(network.model)]
-    transformer_of(models[1]).run([SelfAttention() for _ in range(layers)])
-    models += [reduce_(copy.deepcopy(network.model), method, r=amounts) for amounts in known]
-    runs = [Job(replace(network, model=model), shape, batch, timing).run for model in models]
-    points = _tokens_by_number(functools.partial(steps_of, method, network=plain), layers, blocks[0], first)
-    for n, tokens in points.items():
-        for r in (0, 1, max(1, n // 2)):
-            runs.append(_run_of(steps_of(method, [r] * layers, plain), blocks, tokens))
-    timers = [functools.partial(timer, run) for run in runs]
-    times = [runs_a_round(seconds, timing.min_time) for seconds in timers]
-    rounds = interleave(timers, times, timing.rounds, done)
-    dense = Spread.of(rounds[0]).median
-    ratios = [Spread.of([t / base for t, base in zip(own, rounds[0], strict=True)]).median for own in rounds]
-    _, stepped, *reduced = (dense * ratio for ratio in ratios[: len(models)])
-    of_block = [dense * ratio / layers for ratio in ratios[len(models) :]]
-    table = BlockTimes(layers, count, list(points), of_block[0::3], of_block[1::3], of_block[2::3], dense, stepped)
-    entering = [[count, *tokens_per_block(plain, steps_of(method, amounts, plain), grid)[:-1]] for amounts in known]
-    return _corrected(table, entering, known, reduced)
+    job = Job(network, shape, batch, timing)
+    blocks, tokens = recorded_blocks(network.model, job.run)
+    layers, count = len(blocks), math.prod(tokens.layout.grid)
+    stepped, steps = copy.deepcopy(network.model), [SelfAttention() for _ in blocks]
+    transformer_of(stepped).run(steps)
+    points = _numbers(count, _SHARES)
+    runs = [job.run, Job(replace(network, model=stepped), shape, batch, timing).run]
+    runs += [_run_of(steps, blocks, _first_of(tokens, n)) for n in points]
+    times = _in_turn(runs, timing, timing.rounds, timer)
+    dense = float(np.median(times[0]))
+    _, stepped, *plain = (dense * _ratios(times, times[0])).tolist()
+    return BlockTimes(layers, count, points, [seconds / layers for seconds in plain], dense, stepped)
 
 
-def _corrected(
-    table: BlockTimes, entering: Sequence[list[int]], amounts: Sequence[list[int]], seconds: Sequence[float]
+def measure_method(
+    network: Network,
+    shape: Sequence[int],
+    batch: int,
+    method: str,
+    table: BlockTimes,
+    timing: Timing,
+    timer: Timer | None = None,
 ) -> BlockTimes:
-    """Choose ``scale`` and ``each`` so that the seconds of known networks are predicted, by least squares."""
-    off, left = [], []
-    for counts, own, taken in zip(entering, amounts, seconds, strict=True):
-        predicted = table.network(counts, own)
-        # In shares of the whole, so that both are numbers of the same size.
-        off.append([predicted / table.stepped - 1, sum(r > 0 for r in own)])
-        left.append((taken - predicted) / table.stepped)
-    (scale, each), *_ = np.linalg.lstsq(np.array(off), np.array(left), rcond=0.01)
-    return replace(table, scale=1 + float(scale), each=float(each) * table.stepped)
+    """Time what a method adds to a few blocks, and one reduced network, which corrects what the blocks tell.
+
+    Args:
+        network, shape, batch, timing, timer: as of :func:`measure_blocks`; half of the rounds are run.
+        method: a name of ``METHODS``.
+        table: of :func:`measure_blocks`.
+    """
+    job, plain = Job(network, shape, batch, timing), transformer_of(network.model).network
+    blocks, tokens = recorded_blocks(network.model, job.run)
+    chosen = sorted({round(i * (len(blocks) - 1) / (_STEP_BLOCKS - 1)) for i in range(_STEP_BLOCKS)})
+    amounts = [max(1, table.count // (2 * len(blocks)))] * len(blocks)
+    reduced = reduce_(copy.deepcopy(network.model), method, r=amounts)
+    with torch.inference_mode():
+        left = steps_of(method, amounts, plain)[0](blocks[0], tokens)
+    sizes = None if left.size is None else torch.ones_like(tokens.x[..., :1])
+    later = tokens._replace(size=sizes, proportional=left.proportional)
+
+    def run(r: int, tokens: Tokens) -> Callable[[], None]:
+        steps = steps_of(method, [r] * len(blocks), plain)
+        return _run_of([steps[i] for i in chosen], [blocks[i] for i in chosen], tokens)
+
+    points = _numbers(table.count, _STEP_SHARES)
+    halves = [max(1, n // 2) for n in points]
+    runs = [job.run, Job(replace(network, model=reduced), shape, batch, timing).run, run(0, tokens)]
+    for r in ([1] * len(points), halves, *([] if sizes is None else [[0] * len(points)])):
+        runs += [run(r, _first_of(later, n)) for n, r in zip(points, r)]
+    times = _in_turn(runs, timing, max(1, timing.rounds // 2), timer)
+    base = np.interp(points, table.tokens, table.plain)
+    own = table.plain[-1] * _ratios(times[3:], times[2]).reshape(-1, len(points))
+    light, heavy, *sized = own - base
+    further = (heavy - light) / np.maximum(np.array(halves) - 1, 1)
+    lists = dict(first=light, further=further, sized=sized[0] if sized else 0 * light)
+    found = replace(table, step_tokens=points, **{name: seconds.tolist() for name, seconds in lists.items()})
+    entering = [table.count, *tokens_per_block(plain, steps_of(method, amounts, plain), tokens.layout.grid)[:-1]]
+    return found.corrected(table.dense * _ratios(times[1:2], times[0])[0], found.network(entering, amounts))
 
 
-def turns(timing: Timing) -> int:
-    """Return how often :func:`measure_block_times` calls ``done``."""
-    return timing.rounds * (4 + 3 * (1 + len(_SHARES)))
+def _in_turn(runs: Sequence[Callable], timing: Timing, rounds: int, timer: Timer | None) -> list[list[float]]:
+    """Time what is run in turn, and return the seconds of each, one number a round."""
+    timer = timer or functools.partial(seconds_of, device=torch.device(timing.device))
+    timers = [functools.partial(timer, run) for run in runs]
+    return interleave(timers, [runs_a_round(seconds, timing.min_time, warm_up=1) for seconds in timers], rounds)
+
+
+def _ratios(times: Sequence[Sequence[float]], base: Sequence[float]) -> np.ndarray:
+    """Return times in those of a base, the least of all rounds each: what else a machine does only adds to them."""
+    return np.min(times, axis=1) / np.min(base)
+
+
+def _numbers(count: int, shares: Sequence[float]) -> list[int]:
+    """Return shares of a number of tokens, ascending, one at the least."""
+    return sorted({max(1, round(share * count)) for share in shares})
+
+
+def _first_of(tokens: Tokens, count: int) -> Tokens:
+    """Return the first tokens of an image, as if the others had been removed."""
+    stop = tokens.layout.num_prefix + count
+    size = None if tokens.size is None else tokens.size[:, :stop]
+    return tokens._replace(x=tokens.x[:, :stop].contiguous(), size=size)
 
 
 def _run_of(steps: Sequence[Step], blocks: Sequence[Any], tokens: Tokens) -> Callable[[], None]:
@@ -194,28 +249,3 @@ def _run_of(steps: Sequence[Step], blocks: Sequence[Any], tokens: Tokens) -> Cal
                 step(block, tokens)
 
     return run
-
-
-def _tokens_by_number(
-    make: Callable[[list[int]], list[Step]], layers: int, block: Any, first: Tokens
-) -> dict[int, Tokens]:
-    """Return tokens that the method has left, by their number; those of all patches as they are.
-
-    One less than all is among the numbers: tokens that stand for several patches can take longer in attention.
-    """
-    grid, prefix = first.layout.grid, first.layout.num_prefix
-    count = first.x.shape[1] - prefix
-    found = {count: first}
-    for wanted in (count - 1, *(round(share * count) for share in _SHARES[1:])):
-        tokens, n = first, count
-        while n > max(wanted, 1):
-            # The first that removes something: EViT's fused token takes the place of one.
-            tries = (make([min(n - wanted + more, max(1, n // 2))] * layers)[0] for more in (0, 1))
-            step = next((step for step in tries if step.counts(n, grid).after < n), None)
-            if step is None:
-                break
-            with torch.inference_mode():
-                tokens = step(block, tokens)
-            n = tokens.x.shape[1] - prefix
-        found.setdefault(n, tokens)
-    return dict(sorted(found.items()))

@@ -7,8 +7,9 @@ computed. What is here beside it: the fused attention kernel of CPUs, which it d
 import contextlib
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -108,7 +109,12 @@ def count(function: Callable[..., Any], *inputs: Any, module: nn.Module | None =
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention as one operation, which would not be seen
     try:
-        with _entering(module) as seen, torch.set_grad_enabled(torch.is_grad_enabled() and not is_module), counter:
+        inside: Counter[tuple[str, str]] = Counter()
+        with (
+            _entering(module, counter, inside) as seen,
+            torch.set_grad_enabled(torch.is_grad_enabled() and not is_module),
+            counter,
+        ):
             function(*inputs, **kwargs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
@@ -122,7 +128,7 @@ def count(function: Callable[..., Any], *inputs: Any, module: nn.Module | None =
         if name == root or name.startswith(f'{root}.')
     }
     modules = dict.fromkeys(seen, 0) | {name: sum(ops.values()) // 2 for name, ops in by_operation.items()}
-    parts = _parts(module, modules, _layers(module, by_operation), seen, total)
+    parts = _parts(module, modules, _layers(module, by_operation), seen, total, inside)
     return Complexity(total, _parameters(module), parts, modules, _not_counted(module))
 
 
@@ -148,24 +154,41 @@ _CPU_ATTENTION = {
 
 
 Shape = tuple[int, ...]
+Inside = Counter[tuple[str, str]]  # multiply-adds by the names of a caller, and of a module that is no part of it
 
 
 @contextlib.contextmanager
-def _entering(model: nn.Module | None) -> Iterator[dict[str, tuple[Shape | None, list[Shape]]]]:
-    """Record what enters each module at its first call: the shape of its first tensor, and of lists of tensors."""
-    seen = {}
+def _entering(
+    model: nn.Module | None, counter: FlopCounterMode, inside: Inside
+) -> Iterator[dict[str, tuple[Shape | None, list[Shape]]]]:
+    """Record what enters each module at its first call: the shape of its first tensor, and of lists of tensors.
 
-    def note(name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    A module that is called by one that it is no part of, as a step's embedding by the block that it runs, goes to
+    ``inside`` with its multiply-adds, by the names of the two.
+    """
+    seen, calls = {}, []
+
+    def begin(name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        calls.append((name, counter.get_total_flops()))
         if name not in seen:
             values = [*args, *kwargs.values()]
             tensors = [tuple(x.shape) for x in values if isinstance(x, Tensor)]
             lists = [x for x in values if isinstance(x, (list, tuple)) and all(isinstance(t, Tensor) for t in x)]
             seen[name] = tensors[0] if tensors else None, [tuple(t.shape) for x in lists for t in x]
 
+    def end(name: str, module: nn.Module, args: tuple, out: Any) -> None:
+        _, before = calls.pop()
+        called = name
+        for caller, _ in reversed(calls):
+            if caller in _ancestors(name) or (called != name and caller not in _ancestors(called)):
+                break  # it is a part of that; or that has called a caller that is no part of it
+            inside[caller, name] += (counter.get_total_flops() - before) // 2
+            called = caller
+
     with contextlib.ExitStack() as stack:
         for name, module in () if model is None else model.named_modules():
-            hook = functools.partial(note, name)
-            stack.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
+            stack.enter_context(module.register_forward_pre_hook(functools.partial(begin, name), with_kwargs=True))
+            stack.enter_context(module.register_forward_hook(functools.partial(end, name)))
         yield seen
 
 
@@ -197,7 +220,14 @@ def _ancestors(name: str) -> Iterator[str]:
         yield name
 
 
-def _parts(model: nn.Module, modules: dict[str, int], layers: set[str], seen: dict, total: int) -> tuple[Part, ...]:
+def _parts(
+    model: nn.Module,
+    modules: dict[str, int],
+    layers: set[str],
+    seen: dict,
+    total: int,
+    inside: Counter[tuple[str, str]],
+) -> tuple[Part, ...]:
     """Return the layers, and the largest modules without any that lie beside them."""
     opened = {'', 'backbone'} | {ancestor for name in layers for ancestor in _ancestors(name)}
     counted: set[int] = set()
@@ -221,6 +251,11 @@ def _parts(model: nn.Module, modules: dict[str, int], layers: set[str], seen: di
             )
 
     visit('', model)
+    names = {part.name for part in parts}
+    other = Counter[str]()  # of other parts
+    for (caller, name), multiply_adds in inside.items():
+        other[caller] += multiply_adds if name in names else 0
+    parts = [replace(part, multiply_adds=part.multiply_adds - other[part.name]) for part in parts]
     parts = [part for part in parts if part.multiply_adds or part.parameters]
     multiply_adds = total - sum(part.multiply_adds for part in parts)
     parameters = _parameters(model) - sum(part.parameters for part in parts)

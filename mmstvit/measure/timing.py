@@ -17,7 +17,7 @@ from .memory import peak_bytes
 from .networks import Network
 
 DTYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
-WARM_UP = 3  # runs that are not timed, the last of which says how many a round takes
+WARM_UP = 3  # runs that are not timed, unless said
 
 
 @dataclass(frozen=True)
@@ -182,15 +182,16 @@ def seconds_of(run: Callable[[], Any], times: int, device: torch.device) -> floa
     return timeit.timeit(run, timer=clock(device), number=times) / times
 
 
-def runs_a_round(seconds: Callable[[int], float], min_time: float) -> int:
+def runs_a_round(seconds: Callable[[int], float], min_time: float, warm_up: int = WARM_UP) -> int:
     """Warm up, and return how many runs take the least time of a round.
 
     Args:
         seconds: takes a number of runs and gives the seconds of one.
         min_time: seconds of a round, at the least.
+        warm_up: runs that are not counted, the last of which says how many a round takes.
     """
-    warm_up = [seconds(1) for _ in range(WARM_UP)]
-    return max(1, round(min_time / warm_up[-1] + 0.5))
+    *_, last = [seconds(1) for _ in range(warm_up)]
+    return max(1, round(min_time / last + 0.5))
 
 
 def interleave(

@@ -246,6 +246,18 @@ def test_parts_and_tokens_of_stvit():
         counted.of('encoder.layers.6')
 
 
+def test_a_module_that_a_block_calls_beside_its_own_is_counted_once():
+    """The embedding by which DTEM matches belongs to a step, and the block calls it."""
+    model = STViT(TINY, reduce=dict(type='DTEM', r=3, dims=4), img_size=32, patch_size=4, with_cls_token=True).eval()
+    counted = count(model, torch.randn(1, 3, 32, 32))
+    parts = {part.name: part.multiply_adds for part in counted.parts}
+    for i in range(6):
+        embedded = (65 - 3 * i) * 16 * 4
+        assert parts[f'encoder.steps.{i}.embedding'] == counted.of(f'encoder.steps.{i}.embedding') == embedded
+        assert parts[f'encoder.layers.{i}'] == counted.of(f'encoder.layers.{i}') - embedded
+    assert sum(parts.values()) == counted.multiply_adds and parts[''] == 0
+
+
 def test_parts_of_a_pyramid_are_grouped_by_stage():
     model = STViTR(dict(embed_dims=8, depths=(1, 1, 6, 1), num_heads=(1,) * 4)).eval()
     counted = count(model, torch.randn(1, 3, 224, 224))

@@ -12,14 +12,17 @@ from rich.progress import Progress
 from run_helpers import TINY, VIDEO, saved, write_folders
 
 from mmstvit import get_model, tune
+from mmstvit.apis import tuning, tuning_report
 from mmstvit.apis.tuning_data import Judge, Samples
+from mmstvit.apis.tuning_schedules import Schedules
 from mmstvit.apis.tuning_search import Choice, Target, front, within
 from mmstvit.cli.tune import main
 from mmstvit.errors import UsageError
 from mmstvit.layers.adapters import transformer_of
 from mmstvit.layers.steps import build_steps
+from mmstvit.layers.steps.base import Network
 from mmstvit.layers.steps.schedule import tokens_per_block
-from mmstvit.measure.block_times import measure_block_times
+from mmstvit.measure.block_times import BlockTimes, measure_blocks, measure_method
 from mmstvit.measure.networks import network_of
 from mmstvit.measure.timing import Job, Timing
 from mmstvit.models import reduce_
@@ -44,10 +47,11 @@ def run(files, tmp_path_factory):
     return tune(config, config, '0.6macs', weights, **options), out, options
 
 
-def counting_clock(model, attention, mlp, stem, alone=1.0):
+def counting_clock(model, attention, mlp, stem, alone=1.0, sizes=0.5):
     """A timer by which attention takes so much for each token, an MLP, and a network beside its blocks.
 
-    Blocks that are run alone take ``alone`` times as much as in a network.
+    Attention takes ``sizes`` more for each token where tokens weigh by the patches that they stand for. Blocks that are
+    run alone take ``alone`` times as much as in a network.
     """
     taken, network = [0.0], [False]
 
@@ -59,7 +63,9 @@ def counting_clock(model, attention, mlp, stem, alone=1.0):
         add(stem, 1)
 
     for layer in model.backbone.encoder.layers:
-        layer.attn.register_forward_pre_hook(lambda module, args: add(attention, args[0].shape[1]))
+        layer.attn.register_forward_pre_hook(
+            lambda module, args: add(attention + (0 if args[3] is None else sizes), args[0].shape[1])
+        )
         layer.mlp.register_forward_pre_hook(lambda module, args: add(mlp, args[0].shape[1]))
     model.backbone.register_forward_pre_hook(begin)
 
@@ -82,12 +88,11 @@ def test_predicted_time_is_that_of_the_clock(files, method, options, alone):
     model = get_model(config)
     network = network_of(Config.fromfile(config), 'dense', model)
     clock = counting_clock(model, attention=3.0, mlp=2.0, stem=50.0, alone=alone)
-    turns = []
-    table = measure_block_times(network, (3, 32, 32), 2, method, QUICK, clock, lambda: turns.append(1))
+    table = measure_blocks(network, (3, 32, 32), 2, QUICK, clock)
     assert table.dense == pytest.approx(50 + 4 * 17 * (3 + 2)) and table.count == 16 and table.stepped == table.dense
-    assert 16 in table.tokens and table.tokens == sorted(table.tokens)
-    assert len(turns) == 4 + 3 * len(table.tokens) <= 4 + 3 * 6
-    assert table.scale == pytest.approx(1 / alone) and table.each == pytest.approx(0, abs=1e-9)
+    assert table.tokens == [1, 2, 4, 8, 12, 16] and table.step_tokens == (1,)
+    table = measure_method(network, (3, 32, 32), 2, method, table, QUICK, clock)
+    assert table.step_tokens == [2, 8, 16] and table.scale == pytest.approx(1 / alone)
 
     reduce_(model, method, **options)
     after = model.reduction.tokens
@@ -135,6 +140,75 @@ def test_many_ways_are_thinned_and_stay_near_the_best():
     assert middle.cost < even
 
 
+@pytest.mark.parametrize('costs', ['none', 'equal', 'noise', 'real'])
+def test_of_equal_costs_the_least_and_most_even_reduction_is_found(costs):
+    """Against brute force: by costs, and where they tie by the sum of squared shares."""
+    layers, generator = 4, torch.Generator().manual_seed(0)
+    made = {
+        'none': torch.zeros(layers, 2),
+        'equal': torch.full((layers, 2), 0.3),
+        'noise': 1e-10 * torch.rand(layers, 2, generator=generator),
+        'real': torch.tensor([0.01, 0.3]) * (1 + torch.rand(layers, 1, generator=generator)),
+    }[costs]
+    table = BlockTimes(layers, 16, [1, 16], [0.1, 1.0], 5.0, 5.0)
+    known = Schedules(Network(layers, 8, (4, 4), 1), (4, 4), dict(TopK=table), dict(TopK=made.tolist()))
+
+    def of(amounts):
+        n, seconds, cost, squares = 16, 5.0, 0.0, 0.0
+        for (less, more), r in zip(made.tolist(), amounts):
+            if r > n // 2:
+                return None
+            if 0 < less < more:
+                cost += less * (8 * r / n) ** (math.log(more / less) / math.log(4))
+            else:  # up to the first amount linear, then as much
+                cost += less * min(8 * r / n, 1)
+            seconds += 0.9 * (n - 16) / 15
+            squares += (r / n) ** 2
+            n -= r
+        return seconds, round(cost, 6), squares
+
+    possible = {amounts: found for amounts in itertools.product(range(9), repeat=layers) if (found := of(amounts))}
+    for target in ('1.1x', '1.4x', '1.6x'):
+        plan = within(known.plans('TopK'), known.limit('TopK', Target.parse(target)) + 1e-9)
+        kept = {a: (c, s) for a, (t, c, s) in possible.items() if t <= 5 / float(target[:-1]) + 1e-9}
+        assert kept and len(plan.amounts) == layers
+        (cost, squares), best = kept[plan.amounts], min(kept.values())
+        if costs == 'real':
+            assert cost == pytest.approx(best[0], rel=1e-2)
+        else:
+            assert (cost, squares) == pytest.approx(best, abs=1e-9)
+
+
+@pytest.mark.parametrize('saved, tries', [(1.0, 1), (0.8, 2), (1.3, 2)])
+def test_what_was_measured_corrects_what_is_searched(run, files, tmp_path, monkeypatch, saved, tries):
+    """On a machine where networks save less or more than predicted, the second search keeps the target closely."""
+    table = BlockTimes(4, 16, [1, 16], [0.004, 0.02], 0.1, 0.1)
+
+    def measure(task, described):
+        for one in described:
+            entering = [16, *one['tokens'][:-1]] if 'tokens' in one else [16] * 4
+            share = 1 - saved * (1 - table.network(entering, [0] * 4) / 0.1)
+            one.update(measured_ms=200 * share, measured_times_as_fast=1 / share, difference=0.0, as_predicted=True)
+        return run[0]['environment']
+
+    monkeypatch.setattr(tuning, '_measure', measure)
+    monkeypatch.setattr(tuning, 'measure_blocks', lambda *args: table)
+    monkeypatch.setattr(tuning, 'measure_method', lambda *args: table)
+    monkeypatch.setattr(Judge, 'of_layer', lambda *args: [0.0, 0.0])
+    monkeypatch.setattr(tuning_report, 'draw', lambda *args: None)
+    options = dict(methods=['topk'], batch_size=4, images=4, timing=QUICK)
+    result = tune(files[0], files[0], '1.3x', files[1], out=tmp_path, **options)
+    assert len(result['tried']) == tries and result['kept'] and 1.3 <= result['measured_times_as_fast'] < 1.4
+    first, last = result['tried'][0], result['tried'][-1]
+    assert first['predicted_ms'] <= 100 / 1.3 and first['kept'] == (saved >= 1)
+    assert last['options'] == result['options'] and last['predicted_ms'] == result['predicted_ms']
+    if tries > 1:  # the machine takes twice as long now, and that is known too
+        assert last['predicted_ms'] == pytest.approx(last['measured_ms'])
+    card = (tmp_path / 'README.md').read_text()
+    assert f'search {tries}: predicted {last["predicted_ms"]:.2f} ms, measured {last["measured_ms"]:.2f} ms' in card
+    assert 'target 1.3x: kept' in card
+
+
 def test_divergence_and_agreement_by_their_formulas(files):
     model = get_model(*files)
     samples = Samples(torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(6))
@@ -172,7 +246,7 @@ def test_written_config_builds_the_network_of_the_schedule(run, files):
 
 def test_figures_of_a_run(run):
     result, out, _ = run
-    assert result['images'] == dict(searched=12, held_out=12)
+    assert result['images'] == dict(costs=12, searched=12, held_out=12, plotted=12)
     assert result['dense']['agreement'] == 1 and result['dense']['divergence'] == 0
     changed = result['dense']['measured_ms'] / result['dense']['predicted_ms']
     for one in (result, result['constant'], result['dense']):
@@ -224,7 +298,7 @@ def test_another_target_measures_only_the_result(run, files):
     other = tune(files[0], files[0], '0.8macs', files[1], **options)
     assert kept_times(out) == times and result['multiply_adds'] < other['multiply_adds'] <= 0.8
     tune(files[0], files[0], '0.6macs', files[1], **{**options, 'batch_size': 2, 'methods': ['topk']})
-    assert list(kept_times(out)) == ['TopK'] and kept_times(out)['TopK'] != times['TopK']
+    assert list(kept_times(out)) == ['blocks', 'TopK'] and kept_times(out)['TopK'] != times['TopK']
 
 
 class Interrupted(Progress):
@@ -243,7 +317,7 @@ def test_an_interrupted_run_goes_on_where_it_ended(files, tmp_path):
         tune(config, config, '0.7macs', weights, progress=Interrupted(disable=True), **options)
     assert not (tmp_path / 'schedule.json').exists()
     before = json.loads((tmp_path / 'state.json').read_text())
-    assert len(before['times']) == 1 and len(before['costs']) == 2
+    assert list(before['times']) == ['blocks', 'TopK'] and len(before['costs']) == 2
     # Other costs than would be found again.
     before['costs'] = {layer: [2 * cost + 1e-3 for cost in costs] for layer, costs in before['costs'].items()}
     (tmp_path / 'state.json').write_text(json.dumps(before))
@@ -261,8 +335,14 @@ def test_costs_of_a_layer_are_those_of_a_network_that_reduces_there_alone(files,
     judge = Judge(model, Samples(torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0)), None), 4)
     run = []
     handles = [block.attn.register_forward_hook(lambda *a, i=i: run.append(i)) for i, block in enumerate(blocks)]
+    judge.of_layer(method, layer - 1, (2, 4))
+    run.clear()
     costs = judge.of_layer(method, layer, (2, 4))
-    assert run.count(layer - 1) == 2 and run.count(layer) == 2 * 2  # once for both amounts, in two batches
+    # In two batches: the layer before once, by which it goes on; the layer and those after once for each amount.
+    assert [run.count(i) for i in range(len(blocks))] == [0, 2, 4, 4]
+    run.clear()
+    judge.of_layer('TopK', layer, (2, 4))
+    assert [run.count(i) for i in range(len(blocks))] == [0, 0, 4, 4]  # what enters it is known
     for handle in handles:
         handle.remove()
     assert judge.divergence(judge.logits()) == 0  # the network is as it was
@@ -270,6 +350,7 @@ def test_costs_of_a_layer_are_those_of_a_network_that_reduces_there_alone(files,
     alone = [[r if i == layer else 0 for i in range(layers)] for r in (2, 4)]
     assert costs == [judge.of_options(method, dict(r=r))['divergence'] for r in alone]
     assert 0 < costs[0] < costs[1]
+    assert judge.of_layer(method, 0, (2,)) != costs[:1]  # from the start again
 
 
 def test_images_of_a_folder_have_no_top1(files, tmp_path, capsys):
@@ -282,7 +363,7 @@ def test_images_of_a_folder_have_no_top1(files, tmp_path, capsys):
         + quick
     )
     result = json.loads((out / 'schedule.json').read_text())
-    assert result['top1'] is None and result['images'] == dict(searched=4, held_out=4)
+    assert result['top1'] is None and result['images'] == dict(costs=4, searched=4, held_out=4, plotted=4)
     shown = capsys.readouterr().out
     assert f'{100 * result["agreement"]:.1f}%' in shown and str(out) in shown
 

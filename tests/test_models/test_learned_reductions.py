@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 from test_distillation import IMAGES, OWN, THEIRS, config, losses
+from vits import timm_vit
 
 from mmstvit import get_model, reduce_
 from mmstvit.functional.matching import bipartite_soft_matching
 from mmstvit.functional.soft_matching import relaxed_matching
+from mmstvit.layers.adapters import transformer_of
 from mmstvit.layers.block import TransformerBlock
 from mmstvit.layers.layout import WholeImage
 from mmstvit.layers.steps import Network, build_steps
@@ -17,6 +19,7 @@ from mmstvit.layers.steps.ltmp import LTMP
 from mmstvit.layers.tokens import Tokens
 from mmstvit.models.distillation import last_tokens
 from mmstvit.models.reduction import reduction_of, restore_
+from mmstvit.registry import MODELS
 
 pytest.importorskip('mmpretrain')
 
@@ -109,6 +112,22 @@ def test_network_of_another_library_is_ours(dense, method):
                 x = run(tokens, WholeImage((4, 4), tokens.device, 1))[0].x
             outs.append(x[:, 0])
         assert torch.allclose(*outs, atol=1e-5)
+
+
+@every_method
+def test_what_pools_hidden_tokens_is_refused(method):
+    """Networks of others that pool their patches do not know which are hidden; ours pools by sizes."""
+    reduce, theirs = dict(type=method, **LEARNED[method][0]), {**THEIRS, 'type': 'mmpretrain.VisionTransformer'}
+    for pooled in (False, True):
+        backbone = MODELS.build({**theirs, 'out_type': 'avg_featmap' if pooled else 'cls_token'})
+        for model in (timm_vit(global_pool='avg' if pooled else 'token'), backbone):
+            transformer = transformer_of(model)
+            steps = build_steps(reduce, transformer.network)
+            if pooled and method != 'DTEM':  # which hides none
+                with pytest.raises(ValueError, match=f"{method} hides tokens in training.*class token's features"):
+                    transformer.check(steps)
+            else:
+                transformer.check(steps)
 
 
 @every_method

@@ -15,7 +15,7 @@ import pytest
 import torch
 from run_helpers import ROOT, SHALLOW, TINY
 from small_backbones import BACKBONES, PLAIN, build
-from vits import METHODS, timm_vit
+from vits import METHODS, randomise, timm_vit
 
 from mmstvit import get_model, inference_model, reduce_
 from mmstvit.cli.benchmark import main as benchmark
@@ -23,17 +23,19 @@ from mmstvit.cli.export import main as export
 from mmstvit.datasets import digit_scans
 from mmstvit.deploy import int8
 from mmstvit.deploy.export import export_model, record
-from mmstvit.deploy.formats import write_onnx, write_openvino
+from mmstvit.deploy.formats import operators, write_onnx, write_openvino
 from mmstvit.deploy.run_exported import main as run
 from mmstvit.deploy.runtimes import open_model, refuse_telemetry
 from mmstvit.deploy.tracing import largest_difference
 from mmstvit.errors import UsageError
+from mmstvit.layers.steps import TRAINED
 from mmstvit.measure.networks import Network
 from mmstvit.measure.speed import benchmark as benchmark_networks
 from mmstvit.measure.timing import Timing
 from mmstvit.models import SimpleFeaturePyramid, STViT, TokenRecovery
 
 refuse_telemetry()
+onnx = pytest.importorskip('onnx')
 pytest.importorskip('openvino')
 pytest.importorskip('nncf')
 CLASSES = [str(i) for i in range(10)]
@@ -53,6 +55,7 @@ class Outputs(torch.nn.Module):
 
 # What is learnt with the network, and necks on two maps of a backbone.
 LEARNT = {'DTEM': dict(r=4), 'DynamicViT': dict(keep_rate=0.7), 'LTMP': dict(budget=0.7)}
+assert {*LEARNT, 'STGM'} == set(TRAINED)
 SMALL = dict(arch=PLAIN, img_size=32, patch_size=4)
 
 
@@ -66,7 +69,7 @@ def network(name):
         return torch.nn.Sequential(backbone, TokenRecovery(16, 2), SimpleFeaturePyramid(16, 12)), (3, 32, 32)
     if name in LEARNT:
         reduce = dict(type=name, **LEARNT[name])
-        return STViT(**SMALL, reduce=reduce, with_cls_token=True, out_type='cls_token'), (3, 32, 32)
+        return randomise(STViT(**SMALL, reduce=reduce, with_cls_token=True, out_type='cls_token')), (3, 32, 32)
     return reduce_(timm_vit(depth=2), name, **METHODS[name]), (3, 32, 32)
 
 
@@ -80,6 +83,8 @@ def test_every_network_in_every_runtime(name, tmp_path):
     recorded = record(model, shape, batch=None)
     for ending, write in {'onnx': write_onnx, 'xml': write_openvino}.items():
         write(recorded, tmp_path / f'model.{ending}')
+        if ending == 'onnx':
+            assert not any('Scatter' in operator for operator in operators(onnx.load(tmp_path / 'model.onnx')))
         opened = open_model(tmp_path / f'model.{ending}', threads=1)
         assert opened.shape[1:] == list(shape) and not isinstance(opened.shape[0], int)
         assert opened.precision == 'float32'  # whatever the processor would take

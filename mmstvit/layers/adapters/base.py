@@ -105,6 +105,7 @@ class Transformer(NamedTuple):
         vit: the library's module, where it is run as a view; its own grid is taken for that of each image where not.
         view: of ``vit``.
         methods: names of those of ``vit`` that run the blocks.
+        pools: whether features are of all patches, and not of the class token alone.
     """
 
     blocks: list[nn.Module]
@@ -115,17 +116,23 @@ class Transformer(NamedTuple):
     vit: Any = None
     view: type[View] = View
     methods: tuple[str, ...] = ()
+    pools: bool = False
 
     def check(self, steps: Sequence[Step]) -> None:
         """Refuse steps that the model cannot be run by.
 
         Raises:
-            ValueError: they drop tokens of a map that has a place for each patch.
+            ValueError: they drop tokens of a map that has a place for each patch, or hide in training what is pooled.
         """
         if self.needs_all and _loses_patches(steps):
             raise ValueError(
                 "the model's output is a map with a place for each patch, and the method drops tokens: give "
                 'fuse_last=True, or take a method that merges'
+            )
+        if self.pools and (hiding := next((step for step in steps if step.learns_amount), None)):
+            raise ValueError(
+                f'{type(hiding).__name__} hides tokens in training, and this network would pool them with the others: '
+                "let it give the class token's features, or take STViT, which pools by sizes"
             )
 
     def run(self, steps: Sequence[Step]) -> None:

@@ -102,7 +102,8 @@ def find(model: Any) -> Transformer | None:
     size = axes_of('image_size', model.config.image_size, 2)
     grid = tuple(pixels // patch for pixels, patch in zip(size, patches.kernel_size, strict=True))
     network = Network(len(layers), width, grid, _num_prefix(embeddings), mlp_ratio(mlp, width))
-    return Transformer(layers, partial(HuggingFaceBlock, parts), network, is_a(model, 'transformers', 'BackboneMixin'))
+    needs_all, pools = is_a(model, 'transformers', 'BackboneMixin'), network.num_prefix == 0
+    return Transformer(layers, partial(HuggingFaceBlock, parts), network, needs_all, pools=pools)
 
 
 def _num_prefix(embeddings: nn.Module) -> int:

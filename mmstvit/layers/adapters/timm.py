@@ -88,4 +88,5 @@ def _find(vit: Any, outputs: Sequence[int] = ()) -> Transformer | None:
     ratio = mlp_ratio(vit.blocks[0].mlp, width)
     network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, ratio, vit.cls_token is not None)
     methods = ('forward_features', 'forward_intermediates')
-    return Transformer(list(vit.blocks), TimmBlock, network, bool(outputs), outputs, vit, TimmView, methods)
+    pools = vit.global_pool != 'token'
+    return Transformer(list(vit.blocks), TimmBlock, network, bool(outputs), outputs, vit, TimmView, methods, pools)

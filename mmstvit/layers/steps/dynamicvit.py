@@ -103,7 +103,7 @@ def dynamicvit(network: Network, blocks: Sequence[int] | None = None, **amount: 
 
     Args:
         network: the transformer. Where it pools the patches, in training it must do so by their sizes, as
-            :class:`.STViT` does; others need the class token's features.
+            :class:`.STViT` does; others must give the class token's features.
         blocks: where tokens are dropped, from 0; by default 3, 6 and 9 of 12, and the same quarters of others.
         **amount: ``keep_rate``, as in the paper, ``r`` or ``budget``, see :func:`.plan`.
 

@@ -147,7 +147,7 @@ def ltmp(network: Network, temperature: float = 0.1, blocks: Sequence[int] | Non
 
     Args:
         network: the transformer. Where it pools the patches, in training it must do so by their sizes, as
-            :class:`.STViT` does; others need the class token's features.
+            :class:`.STViT` does; others must give the class token's features.
         temperature: of the gradients.
         blocks: where, from 0; by default in all.
         **amount: ``budget``, or ``keep_rate``, see :func:`.plan`. It is what the cost shall be in the end; how many
