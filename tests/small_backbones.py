@@ -3,9 +3,9 @@
 import torch
 
 from projects.gpu_report.parity import network
-from projects.gpu_report.small import BACKBONES
+from projects.gpu_report.small import BACKBONES, PLAIN
 
-__all__ = ['BACKBONES', 'build', 'maps']
+__all__ = ['BACKBONES', 'PLAIN', 'build', 'maps']
 
 
 def build(name):

@@ -11,9 +11,12 @@ def lines():
     """The lines that mmengine's logger gets."""
     said, logger, handler = [], MMLogger.get_current_instance(), logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
+    level = logger.level  # commands raise it
+    logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     yield said
     logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture
