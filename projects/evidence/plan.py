@@ -174,6 +174,11 @@ class Run:
         return f'{self.trial}_seed-{self.seed}'
 
     @property
+    def minutes(self) -> float:
+        """What it takes, for the first estimate."""
+        return MINUTES[self.config]
+
+    @property
     def overrides(self) -> dict[str, Any]:
         """What differs from the config, but for the epochs."""
         return {'randomness.seed': self.seed, **self.options}

@@ -23,7 +23,7 @@ from mmstvit.measure.report import commit, cpu_name
 from mmstvit.paths import package_data
 
 from .pace import TRIAL, Pace, pace_of
-from .plan import MINUTES, Run, as_typed, config_file, option_args
+from .plan import Run, as_typed, config_file, option_args
 from .store import (
     config_path,
     fingerprint,
@@ -73,8 +73,8 @@ class Estimate:
         same = [seconds for other, seconds in self.done if other.config == run.config]
         if same:
             return sum(same) / len(same)
-        stated = sum(60 * MINUTES[other.config] for other, _ in self.done)
-        return 60 * MINUTES[run.config] * (sum(seconds for _, seconds in self.done) / stated if stated else 1)
+        stated = sum(60 * other.minutes for other, _ in self.done)
+        return 60 * run.minutes * (sum(seconds for _, seconds in self.done) / stated if stated else 1)
 
     def left(self, run: Run, taken: float, share: float = 0.0) -> float:
         """The expected rest of a run that is at work.

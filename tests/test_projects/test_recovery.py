@@ -10,6 +10,7 @@ from mmstvit import get_model
 from mmstvit.models.reduction import reduction_of
 from projects.evidence import recovery, recovery_report
 from projects.evidence.recovery_measure import Measured, variants
+from projects.evidence.runs import Estimate
 from projects.evidence.store import config_path
 
 pytest.importorskip('mmpretrain')
@@ -118,3 +119,9 @@ def test_bad_arguments_are_told(capsys):
         with pytest.raises(SystemExit):
             recovery.main(words)
         assert line in capsys.readouterr().err
+
+
+def test_a_recovery_is_estimated_as_any_training_is():
+    elastic, separate = recovery.Recovery('configs/ToMe_elastic_0', 0), recovery.Recovery('configs/ToMe_0.5_0', 0)
+    assert Estimate().remaining([elastic, separate], [], 1) == 60 * (elastic.minutes + separate.minutes)
+    assert Estimate([(elastic, 90.0)]).seconds(separate) == 90 * separate.minutes / elastic.minutes
