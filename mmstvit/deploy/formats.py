@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import openvino
 
 OPSET = 18
+LARGEST_CONSTANT = 2**24  # elements: the largest mask of a Swin at 1,500 px has 7 million
 # What is in a file of each --dtype: the type of its weights, that in which it is computed, and the largest difference
 # from PyTorch's float32 that is let pass, as a share of the largest output.
 DTYPES = {
@@ -60,6 +61,8 @@ def write_onnx(recorded: Recorded, path: Path) -> None:
     Raises:
         UsageError: the graph has an operator that is not to be trusted.
     """
+    from onnxscript.optimizer import fold_constants
+
     exported = torch.onnx.export(
         recorded.program,
         dynamo=True,
@@ -69,6 +72,15 @@ def write_onnx(recorded: Recorded, path: Path) -> None:
         verbose=False,
     )
     model = exported.model_proto
+    if refused_operators(model):
+        # A mask that is drawn region by region, as Swin's in other libraries, is a constant.
+        fold_constants(
+            exported.model,
+            input_size_limit=LARGEST_CONSTANT,
+            output_size_limit=LARGEST_CONSTANT,
+            should_fold=lambda node: node.op_type == 'ConstantOfShape' or None,
+        )
+        model = exported.model_proto
     _name_axes(model, recorded.open_axes)
     check_operators(model)
     save_onnx(model, recorded.metadata, path)
@@ -107,13 +119,18 @@ def operators(model: 'onnx.ModelProto') -> set[str]:
     return {f'{node.domain}::{node.op_type}' if node.domain else node.op_type for node in nodes}
 
 
+def refused_operators(model: 'onnx.ModelProto') -> list[str]:
+    """Return those that scatter, which runtimes have computed wrong without a word, and foreign ones."""
+    return sorted(name for name in operators(model) if name.startswith('Scatter') or '::' in name)
+
+
 def check_operators(model: 'onnx.ModelProto') -> None:
-    """Refuse operators that scatter, which runtimes have computed wrong without a word, and foreign ones.
+    """Refuse a graph with operators of :func:`refused_operators`.
 
     Raises:
         UsageError: there is one.
     """
-    refused = sorted(name for name in operators(model) if name.startswith('Scatter') or '::' in name)
+    refused = refused_operators(model)
     if refused:
         raise UsageError(f'the network has operators that are not exported: {", ".join(refused)}')
 

@@ -111,6 +111,22 @@ def test_a_network_for_one_batch_size(tmp_path):
     largest_difference(ForOneBatch(), opened, [(6, 3, 4, 4)], 0)
 
 
+class Masked(torch.nn.Module):
+    """It draws a mask region by region, as mmdet's Swin does."""
+
+    def forward(self, x):
+        mask = x.new_zeros(1, 1, *x.shape[2:])
+        for i, rows in enumerate((slice(0, -20), slice(-20, None))):
+            mask[:, :, rows] = i + 1
+        return x * mask
+
+
+def test_what_no_input_changes_is_written_as_a_constant(tmp_path):
+    write_onnx(record(Masked(), (3, 64, 64), batch=1), tmp_path / 'model.onnx')
+    assert operators(onnx.load(tmp_path / 'model.onnx')) == {'Mul'}
+    largest_difference(Masked(), open_model(tmp_path / 'model.onnx', threads=1), [(1, 3, 64, 64)], 0)
+
+
 # ------------------------------------------------------------------------------------------------ files of a command
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
