@@ -156,7 +156,7 @@ def _result(task: _Task, methods: Sequence[str]) -> dict[str, Any]:
     best: dict[str, Any] = {method: _best(known, method, task.target) for method in methods}
     spoilt = {m: searched.of_options(m, _options(best[m]))['divergence'] for m in methods}
     method = min(spoilt, key=lambda name: spoilt[name])
-    result = _measured(known, method, task)
+    result = _measured(known, method, best[method], task)
     held_out, tuned, constant = task.judge(1), result, result['constant']
     points = [known.describe(method, tuned['options'])]
     points += [known.describe(method, _options(plan)) for plan in _spread(known, method, task.target)]
@@ -211,15 +211,22 @@ def _spread(known: Schedules, method: str, target: Target) -> list[Plan]:
     return [plans[i] for i in sorted(places)]
 
 
-def _measured(known: Schedules, method: str, task: _Task) -> dict[str, Any]:
+def _measured(known: Schedules, method: str, plan: Plan | None, task: _Task) -> dict[str, Any]:
     """Describe the best schedule that was measured to keep the target, with those that were tried.
 
     Where what was measured is not what was asked for, the times are corrected by it and the schedule is searched again.
     Of those that keep the target the one that reduces least is taken, and where none does the fastest.
+
+    Args:
+        known: what the schedules are searched by.
+        method: of the schedule.
+        plan: the first schedule.
+        task: what is asked for.
     """
     tried: list[dict[str, Any]] = []
     for turn in range(1 + _AGAIN):
-        plan = _best(known, method, task.target, _SPARE if turn else 0.0)
+        if turn:
+            plan = _best(known, method, task.target, _SPARE)
         if plan is None or any(_options(plan) == one['options'] for one in tried):
             break
         tuned = known.describe(method, _options(plan))

@@ -26,7 +26,7 @@ class CachedImages:
     def __init__(self, dataset: Any, pipeline: Sequence = (), lazy_init: bool = False) -> None:
         self.dataset = MMENGINE_DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         self.pipeline = Compose(pipeline)
-        self._samples: list[dict] = []
+        self._samples: Any = None  # until they are decoded
         if not lazy_init:
             self.full_init()
 
@@ -37,7 +37,7 @@ class CachedImages:
 
     def full_init(self) -> None:
         """Read and decode all images; a second call does nothing."""
-        if not self._samples:
+        if self._samples is None:
             self.dataset.full_init()
             self._samples = [self.dataset[i] for i in range(len(self.dataset))]
 

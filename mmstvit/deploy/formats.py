@@ -61,8 +61,6 @@ def write_onnx(recorded: Recorded, path: Path) -> None:
     Raises:
         UsageError: the graph has an operator that is not to be trusted.
     """
-    from onnxscript.optimizer import fold_constants
-
     exported = torch.onnx.export(
         recorded.program,
         dynamo=True,
@@ -73,6 +71,8 @@ def write_onnx(recorded: Recorded, path: Path) -> None:
     )
     model = exported.model_proto
     if refused_operators(model):
+        from onnxscript.optimizer import fold_constants
+
         # A mask that is drawn region by region, as Swin's in other libraries, is a constant.
         fold_constants(
             exported.model,
@@ -81,8 +81,8 @@ def write_onnx(recorded: Recorded, path: Path) -> None:
             should_fold=lambda node: node.op_type == 'ConstantOfShape' or None,
         )
         model = exported.model_proto
+        check_operators(model)
     _name_axes(model, recorded.open_axes)
-    check_operators(model)
     save_onnx(model, recorded.metadata, path)
 
 

@@ -161,10 +161,10 @@ def measure_blocks(
     job = Job(network, shape, batch, timing)
     blocks, tokens = recorded_blocks(network.model, job.run)
     layers, count = len(blocks), math.prod(tokens.layout.grid)
-    stepped, steps = copy.deepcopy(network.model), [SelfAttention() for _ in blocks]
-    transformer_of(stepped).run(steps)
+    by_steps, steps = copy.deepcopy(network.model), [SelfAttention() for _ in blocks]
+    transformer_of(by_steps).run(steps)
     points = _numbers(count, _SHARES)
-    runs = [job.run, Job(replace(network, model=stepped), shape, batch, timing).run]
+    runs = [job.run, Job(replace(network, model=by_steps), shape, batch, timing).run]
     runs += [_run_of(steps, blocks, _first_of(tokens, n)) for n in points]
     times = _in_turn(runs, timing, timing.rounds, timer)
     dense = float(np.median(times[0]))
@@ -205,8 +205,8 @@ def measure_method(
     points = _numbers(table.count, _STEP_SHARES)
     halves = [max(1, n // 2) for n in points]
     runs = [job.run, Job(replace(network, model=reduced), shape, batch, timing).run, run(0, tokens)]
-    for r in ([1] * len(points), halves, *([] if sizes is None else [[0] * len(points)])):
-        runs += [run(r, _first_of(later, n)) for n, r in zip(points, r)]
+    for removed in ([1] * len(points), halves, *([] if sizes is None else [[0] * len(points)])):
+        runs += [run(r, _first_of(later, n)) for n, r in zip(points, removed)]
     times = _in_turn(runs, timing, max(1, timing.rounds // 2), timer)
     base = np.interp(points, table.tokens, table.plain)
     own = table.plain[-1] * _ratios(times[3:], times[2]).reshape(-1, len(points))

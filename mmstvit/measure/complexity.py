@@ -109,7 +109,7 @@ def count(function: Callable[..., Any], *inputs: Any, module: nn.Module | None =
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # nn.MultiheadAttention as one operation, which would not be seen
     try:
-        inside: Counter[tuple[str, str]] = Counter()
+        inside: Inside = Counter()
         with (
             _entering(module, counter, inside) as seen,
             torch.set_grad_enabled(torch.is_grad_enabled() and not is_module),
@@ -226,7 +226,7 @@ def _parts(
     layers: set[str],
     seen: dict,
     total: int,
-    inside: Counter[tuple[str, str]],
+    inside: Inside,
 ) -> tuple[Part, ...]:
     """Return the layers, and the largest modules without any that lie beside them."""
     opened = {'', 'backbone'} | {ancestor for name in layers for ancestor in _ancestors(name)}

@@ -90,10 +90,11 @@ class Job:
         self.inputs = Inputs(network, shape, batch, self.device, dtype if timing.cast else None)
         network.model.train(timing.train_step)
         self.part = timing.part or 'model'
-        self.optimizer, self.scaler = None, torch.amp.GradScaler(self.device.type, enabled=timing.dtype == 'float16')
+        self.optimizer: Any = None
         if timing.train_step:
             trained = [p for p in network.model.parameters() if p.requires_grad]
             self.optimizer = torch.optim.AdamW(trained, lr=1e-5)
+            self.scaler = torch.amp.GradScaler(self.device.type, enabled=timing.dtype == 'float16')
         self.called = network.part(self.part)
         self.compiled = timing.compile or network.compiled
         if self.compiled:

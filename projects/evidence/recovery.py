@@ -27,13 +27,7 @@ ELASTIC = 'elastic'
 
 @dataclass(frozen=True)
 class Recovery(Run):
-    """One recovery; ``config`` is the path of its own config without ``.py``.
-
-    Attributes:
-        expected: minutes.
-    """
-
-    expected: float = 1.0
+    """One recovery; ``config`` is the path of its own config without ``.py``."""
 
     @property
     def name(self) -> str:
@@ -45,7 +39,7 @@ class Recovery(Run):
 
     @property
     def minutes(self) -> float:
-        return self.expected
+        return 1.0  # the finished ones tell more
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

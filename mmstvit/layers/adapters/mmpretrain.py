@@ -63,5 +63,5 @@ def find(vit: Any) -> Transformer | None:
     blocks, ratio = list(vit.layers), mlp_ratio(vit.layers[0].ffn, width)
     network = Network(len(blocks), width, grid, vit.num_extra_tokens, ratio, vit.cls_token is not None)
     needs_all, outputs = vit.out_type == 'featmap', tuple(vit.out_indices)
-    view, pools = (outputs, vit, OpenMMLabView, ('forward',)), vit.out_type != 'cls_token'
-    return Transformer(blocks, MMPretrainBlock, network, needs_all, *view, pools)
+    pools, methods = vit.out_type != 'cls_token', ('forward',)
+    return Transformer(blocks, MMPretrainBlock, network, needs_all, outputs, vit, OpenMMLabView, methods, pools)
