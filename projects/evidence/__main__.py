@@ -179,7 +179,7 @@ def _report(args: argparse.Namespace, timing: bool = True) -> dict[str, str]:
 
 def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
     began, runs = time.monotonic(), chosen(plan(args.tier), args.only)
-    if args.tier != 'quick':
+    if any(config_file(run.config).startswith('configs/cifar10/') for run in runs):
         check_data(args.data_root or Path('data/cifar10'))
     with exclusive(args.work_dir) as lock:
         environment = {DATA_ROOT: str(args.data_root.resolve())} if args.data_root else None

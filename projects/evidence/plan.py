@@ -10,7 +10,7 @@ SEEDS = (0, 1, 2)
 # Where each is trained, and on what.
 TIERS = {
     'quick': 'small networks on digits, for two cores: a demonstration, saturated as it is',
-    'cpu': 'small networks on CIFAR-10, for two cores',
+    'cpu': 'small networks on CIFAR-10, blood cells and street scenes, for two cores',
     'gpu': 'DeiT-T and S on CIFAR-10 in bfloat16, for a GPU',
 }
 # The variable by which the configs of CIFAR-10 find it.
@@ -78,6 +78,24 @@ PAIRS = (
         'swin_cifar10',
         *_PHOTOGRAPHS,
     ),
+    Pair(
+        'STViT-R and Swin in Faster R-CNN',
+        'cpu',
+        ('faster-rcnn_stvit-r_bccd',),
+        'faster-rcnn_swin_bccd',
+        72,
+        'photographs of blood cells',
+        (('coco/bbox_mAP', 'box AP', 100.0),),
+    ),
+    Pair(
+        'STViT-R and Swin in UPerNet',
+        'cpu',
+        ('upernet_stvit-r_camvid',),
+        'upernet_swin_camvid',
+        233,
+        'street scenes of CamVid',
+        (('mIoU', 'mIoU', 1.0),),
+    ),
     Pair('STViT and ViT', 'quick', ('stvit-tiny_digits',), 'vit-tiny_digits', 450, 'digits at 32 px'),
     Pair(
         'STViTSwin, STViT-R and Swin',
@@ -129,6 +147,10 @@ MINUTES = {
     'stvit-swin_cifar10': 48,
     'stvit-r_cifar10': 51,
     'swin_cifar10': 55,
+    'faster-rcnn_stvit-r_bccd': 10,
+    'faster-rcnn_swin_bccd': 12,
+    'upernet_stvit-r_camvid': 25,
+    'upernet_swin_camvid': 27,
     'stvit-t_cifar10': 5,
     'deit-t_cifar10': 6,
     'stvit-s_cifar10': 6,

@@ -178,10 +178,14 @@ class Crew:
         return pace_of(folder, time.monotonic() - start)
 
     def _prepare_data(self, runs: Sequence[Run]) -> dict[str, str]:
-        """Make the data sets that the configs name a command for; it leaves alone what is there."""
+        """Make the data sets that the configs name a program for; it leaves alone what is there.
+
+        What is to be fetched is left to the user: where it is missing, the training says how.
+        """
         failed, makers = {}, {}
         for run in runs:
-            if command := read_config(run).get('prepare_data'):
+            command = read_config(run).get('prepare_data', '')
+            if command.startswith('python '):
                 makers.setdefault(command, []).append(run)
         for command, users in makers.items():
             words = shlex.split(command)
@@ -312,7 +316,7 @@ class Crew:
         metrics, rows = folder / 'metrics.json', folder / 'predictions.jsonl'
         for path in (metrics, rows):
             path.unlink(missing_ok=True)
-        outs = [metrics] if read_config(run).default_scope == 'mmdet' else [metrics, rows]
+        outs = [metrics] if read_config(run).default_scope in ('mmdet', 'mmseg') else [metrics, rows]
         self._step([*command, *(word for out in outs for word in ('--out', out))], folder, 'test', state)
         found = read_json(metrics)
         if not found:
@@ -373,5 +377,5 @@ def duration(seconds: float) -> str:
 
 def _metrics_line(result: dict) -> str:
     numbers = [f'{key} {value:.4g}' for key, value in result['metrics'].items() if isinstance(value, (int, float))]
-    shown = [n for n in numbers if n.split()[0].endswith(('top1', 'bbox_mAP', 'segm_mAP'))] or numbers[:3]
+    shown = [n for n in numbers if n.split()[0].endswith(('top1', 'bbox_mAP', 'segm_mAP', 'mIoU'))] or numbers[:3]
     return f'{", ".join(shown)}, {duration(result["seconds"])}'
