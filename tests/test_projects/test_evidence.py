@@ -335,7 +335,7 @@ def test_page(tmp_path):
     for pair in PAIRS:
         assert all(f'../configs/{run.config.split("_")[-1]}/{run.config}.py' in page for run in pair.trials[:-1])
     for picture in re.findall(r'\]\(images/(\S+)\)', page):
-        assert 5_000 < (tmp_path / 'images' / picture).stat().st_size < 80_000
+        assert 5_000 < (tmp_path / 'images' / picture).stat().st_size < 60_000
     assert page.count('](images/') == 2
     # From the JSON file alone comes the same page.
     (tmp_path / 'evidence.json').write_text(json.dumps(evidence))
