@@ -41,7 +41,7 @@ def caches(tmp_path_factory):
 def quick_everywhere():
     gc.collect()
     gc.freeze()
-    with quick_runs():
+    with one_run(), quick_runs():  # fixtures of a module run before those of its tests
         yield
 
 

@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--data-root',
         type=Path,
         metavar='FOLDER',
-        help=f'with --tier cpu or gpu: CIFAR-10, train/<class> and test/<class>; default ${DATA_ROOT} or data/cifar10',
+        help=f'of CIFAR-10, for --tier cpu or gpu: train/<class>, test/<class>; default ${DATA_ROOT} or data/cifar10',
     )
     parser.add_argument(
         '--minutes',
@@ -94,8 +94,8 @@ def check_args(args: argparse.Namespace) -> None:
     for option in ('minutes', 'compile'):
         if getattr(args, option) and args.tier != 'gpu':
             raise UsageError(f'--{option} is for --tier gpu')
-    if args.data_root and args.tier == 'quick':
-        raise UsageError('--data-root is for --tier cpu and gpu')
+    if args.data_root and not any(map(on_cifar10, chosen(plan(args.tier), args.only))):
+        raise UsageError('--data-root is of CIFAR-10, on which none of these runs is trained')
     if args.minutes is not None and not args.minutes > 0:
         raise UsageError('--minutes must be more than 0')
     if args.out.suffix != '.md':
@@ -117,6 +117,11 @@ def chosen(runs: Sequence[Run], pattern: str | None) -> list[Run]:
     if not found:
         raise UsageError(f'--only {pattern}: no run has it in its name; --list shows them')
     return found
+
+
+def on_cifar10(run: Run) -> bool:
+    """Whether a run is trained on CIFAR-10."""
+    return config_file(run.config).startswith('configs/cifar10/')
 
 
 def show(runs: Sequence[Run], root: Path, jobs: int) -> None:
@@ -179,7 +184,7 @@ def _report(args: argparse.Namespace, timing: bool = True) -> dict[str, str]:
 
 def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
     began, runs = time.monotonic(), chosen(plan(args.tier), args.only)
-    if any(config_file(run.config).startswith('configs/cifar10/') for run in runs):
+    if any(map(on_cifar10, runs)):
         check_data(args.data_root or Path('data/cifar10'))
     with exclusive(args.work_dir) as lock:
         environment = {DATA_ROOT: str(args.data_root.resolve())} if args.data_root else None
@@ -227,7 +232,7 @@ def run(args: argparse.Namespace) -> int:
     kept = args.out.with_suffix('.json')
     # Configs are read as in a checkout without it, so that they are the same on every machine; trainings get it back.
     root = os.environ.pop(DATA_ROOT, None)
-    if root and args.tier != 'quick' and not args.data_root:
+    if root and not args.data_root:
         args.data_root = Path(root)
     if not args.page_only:
         take_up(kept, args.work_dir)
