@@ -27,7 +27,7 @@ model = dict(
 
 # Batches of one size: another would be compiled again.
 train_dataloader = dict(batch_size=512, drop_last=True, num_workers=2, persistent_workers=True)
-optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0)
+optim_wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0, optimizer=dict(lr=1e-3))
 warm_up = 5
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=warm_up, convert_to_iter_based=True),

@@ -28,40 +28,45 @@ class Verdict:
     verdict: str
 
 
-def results_of(evidence: Evidence, run: Run) -> list[dict]:
+def results_of(evidence: Evidence, run: Run, seeds: Sequence[int] = SEEDS) -> list[dict]:
     """The results of a config with its options, whichever seeds are there."""
     rows = {row['name']: row for row in evidence['runs']}
-    names = [replace(run, seed=seed).name for seed in SEEDS]
+    names = [replace(run, seed=seed).name for seed in seeds]
     return [rows[name] for name in names if name in rows]
 
 
-def scores(evidence: Evidence, run: Run, metric: tuple[str, str, float]) -> list[float]:
+def scores(evidence: Evidence, run: Run, metric: tuple[str, str, float], seeds: Sequence[int] = SEEDS) -> list[float]:
     """A metric, see :class:`.Pair`, of a config by seed, in per cent, as far as the seeds are there."""
     key, _, scale = metric
-    return [scale * row['metrics'][key] for row in results_of(evidence, run) if key in row['metrics']]
+    return [scale * row['metrics'][key] for row in results_of(evidence, run, seeds) if key in row['metrics']]
 
 
-def compare(evidence: Evidence, own: Run, dense: Run, metric: tuple[str, str, float]) -> Difference | None:
-    """Two networks, by their answers to each image where both have kept them; ``None`` before all seeds are there.
+def compare(
+    evidence: Evidence, own: Run, dense: Run, metric: tuple[str, str, float], seeds: Sequence[int] = SEEDS
+) -> Difference | None:
+    """Two networks, by their answers to each image where both have kept them.
+
+    ``None`` before all seeds are there, and of one seed without answers.
 
     Args:
         evidence: with their results.
         own, dense: any seed of them.
         metric: of both, see :class:`.Pair`.
+        seeds: that are compared.
     """
-    found = [scores(evidence, run, metric) for run in (own, dense)]
-    if not all(len(values) == len(SEEDS) for values in found):
+    found = [scores(evidence, run, metric, seeds) for run in (own, dense)]
+    if not all(len(values) == len(seeds) for values in found):
         return None
-    packed = [[row.get('right') for row in results_of(evidence, run)] for run in (own, dense)]
+    packed = [[row.get('right') for row in results_of(evidence, run, seeds)] for run in (own, dense)]
     if metric[1] == 'top-1' and all(packed[0] + packed[1]):
         return compare_images(*([unpack_right(text) for text in rows] for rows in packed))
-    return compare_scores(*found)
+    return compare_scores(*found) if len(seeds) > 1 else None
 
 
 def saturated(evidence: Evidence, pair: Pair) -> bool:
     """Whether a task that counts right answers is no evidence, see :func:`.is_saturated`; when all seeds are there."""
     metric = pair.metrics[0]
-    found = [scores(evidence, run, metric) for run in pair.trials]
+    found = [scores(evidence, run, metric) for run in pair.twins]
     if metric[1] != 'top-1' or not all(len(values) == len(SEEDS) for values in found):
         return False
     return is_saturated(found, pair.samples)

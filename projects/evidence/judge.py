@@ -77,10 +77,11 @@ def compare_images(own: Sequence[np.ndarray], dense: Sequence[np.ndarray]) -> Di
     """Compare twins whose answers are known for each image.
 
     Args:
-        own, dense: (seeds, images), bool: whether an image is right; row by row of the same seed, two or more.
+        own, dense: (seeds, images), bool: whether an image is right; row by row of the same seed. With one seed the
+            interval is one over images alone: another seed may lie outside it.
 
     Raises:
-        ValueError: the shapes differ, or there is one seed.
+        ValueError: the shapes differ.
     """
     own, dense = np.asarray(own), np.asarray(dense)
     if own.shape != dense.shape or own.ndim != 2:
@@ -101,16 +102,16 @@ def compare_scores(own: Sequence[float], dense: Sequence[float]) -> Difference:
     """
     if len(own) != len(dense):
         raise ValueError(f'twins must have the same seeds, got {len(own)} and {len(dense)}')
+    if len(own) < 2:
+        raise ValueError('one seed has no spread: an interval takes two or more')
     return _difference(np.subtract(own, dense), np.zeros(DRAWS))
 
 
 def _difference(gaps: np.ndarray, image_draws: np.ndarray) -> Difference:
     """From the gap of each seed, in points, and draws of what the images add to their mean."""
     seeds, points = len(gaps), gaps.mean()
-    if seeds < 2:
-        raise ValueError('one seed has no spread: an interval takes two or more')
-    spread = gaps.std(ddof=1)
-    draws = points + image_draws + _seed_draws(spread, seeds)
+    spread = gaps.std(ddof=1) if seeds > 1 else 0.0
+    draws = points + image_draws + (_seed_draws(spread, seeds) if seeds > 1 else 0.0)
     # Exact at the borders, in spite of what floats do to sums.
     found = (points, *np.quantile(draws, (0.025, 0.975)))
     return Difference(*(round(float(v), 6) for v in found), seeds, float(spread), float(image_draws.std()))

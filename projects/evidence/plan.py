@@ -29,7 +29,7 @@ class Pair:
         samples: how many are tested.
         what: they are.
         metrics: keys of the test's metrics, with their names and what makes them per cent.
-        variants: overrides of the first semantic config, each of which is trained too.
+        variants: overrides of the first semantic config, each of which is trained too, with the first seed.
     """
 
     title: str
@@ -52,10 +52,19 @@ class Pair:
         return Run(self.dense, 0)
 
     @property
-    def trials(self) -> tuple['Run', ...]:
+    def twins(self) -> tuple['Run', ...]:
         """Seed 0 of all that are compared, the dense baseline last."""
-        own = [Run(config, 0) for config in self.semantic] + [Run(self.semantic[0], 0, v) for v in self.variants]
-        return (*own, self.baseline)
+        return tuple(Run(config, 0) for config in self.configs)
+
+    @property
+    def study(self) -> tuple['Run', ...]:
+        """Seed 0 of the variants."""
+        return tuple(Run(self.semantic[0], 0, options) for options in self.variants)
+
+    @property
+    def trials(self) -> tuple['Run', ...]:
+        """Seed 0 of all that are trained, the dense baseline last."""
+        return (*self.twins[:-1], *self.study, self.baseline)
 
 
 _PHOTOGRAPHS = (10_000, 'test images of CIFAR-10')
@@ -68,7 +77,10 @@ PAIRS = (
         ('stvit-tiny_cifar10',),
         'vit-tiny_cifar10',
         *_PHOTOGRAPHS,
-        variants=tuple({'model.backbone.semantic_grid': (n, n)} for n in (2, 3, 6)),
+        variants=(
+            *({'model.backbone.semantic_grid': (n, n)} for n in (2, 3, 6)),
+            *({'model.backbone.stgm_layer': n} for n in (0, 2)),
+        ),
     ),
     Pair('STViT-T2T and T2T-ViT', 'cpu', ('stvit-t2t_cifar10',), 't2t-vit_cifar10', *_PHOTOGRAPHS),
     Pair(
@@ -140,13 +152,13 @@ MINUTES = {
     'mask-rcnn_swin_digits': 10,
     'stvit-swin3d_digits': 8,
     'swin3d_digits': 9,
-    'stvit-tiny_cifar10': 20,
-    'vit-tiny_cifar10': 30,
-    'stvit-t2t_cifar10': 60,
-    't2t-vit_cifar10': 72,
-    'stvit-swin_cifar10': 48,
-    'stvit-r_cifar10': 51,
-    'swin_cifar10': 55,
+    'stvit-tiny_cifar10': 28,
+    'vit-tiny_cifar10': 36,
+    'stvit-t2t_cifar10': 26,
+    't2t-vit_cifar10': 31,
+    'stvit-swin_cifar10': 25,
+    'stvit-r_cifar10': 26,
+    'swin_cifar10': 28,
     'faster-rcnn_stvit-r_bccd': 10,
     'faster-rcnn_swin_bccd': 12,
     'upernet_stvit-r_camvid': 32,
@@ -229,5 +241,6 @@ def as_typed(command: Sequence[str | Path], root: Path) -> str:
 
 def plan(tier: str | None = None) -> list[Run]:
     """All runs of a tier (``None``: of all), each once, seed by seed, so that an early end leaves whole comparisons."""
-    trials = [run for pair in PAIRS if tier in (None, pair.tier) for run in pair.trials]
-    return [replace(run, seed=seed) for seed in SEEDS for run in trials]
+    pairs = [pair for pair in PAIRS if tier in (None, pair.tier)]
+    twins = [replace(run, seed=seed) for seed in SEEDS for pair in pairs for run in pair.twins]
+    return [*twins, *(run for pair in pairs for run in pair.study)]

@@ -28,7 +28,7 @@ def plot_differences(evidence: dict[str, Any], path: Path) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    rows = [(pair, run, metric) for pair in PAIRS for metric in pair.metrics for run in pair.trials[:-1]]
+    rows = [(pair, run, metric) for pair in PAIRS for metric in pair.metrics for run in pair.twins[:-1]]
     found = [compare(evidence, run, pair.baseline, metric) for pair, run, metric in rows]
     shown = [(*row, gap) for row, gap in zip(rows, found) if gap]
     if not shown:

@@ -84,7 +84,7 @@ def _picture(title: str, name: str, pictures: Sequence[str]) -> list[str]:
 
 
 def _accuracy(evidence: dict, pictures: Sequence[str]) -> list[str]:
-    run = [pair for pair in PAIRS if any(results_of(evidence, trial) for trial in pair.trials)]
+    run = [pair for pair in PAIRS if any(results_of(evidence, twin) for twin in pair.twins)]
     heads = ['network', 'its metric', 'the dense baseline', 'difference, 95 % interval', 'verdict']
     rows = [row for pair in run for row in _rows(evidence, pair)]
     missing = [f'{pair.title} ({pair.tier})' for pair in PAIRS if pair not in run]
@@ -104,20 +104,52 @@ def _accuracy(evidence: dict, pictures: Sequence[str]) -> list[str]:
         'interval of its accuracy reaches 100 %.',
         '',
         *([f'Not run yet: {", ".join(missing)}.', ''] if missing else []),
+        *(line for pair in run for line in _study(evidence, pair)),
     ]
 
 
 def _rows(evidence: dict, pair: Pair) -> Iterator[list[str]]:
-    measured = evidence['measured']
-    for run in pair.trials[:-1]:
-        speed = speed_of(measured, pair.dense, run.trial)
-        own, base = ((cost_of(measured, r) or {}).get('backbone') for r in (run, pair.baseline))
-        share = f'{readable(own)} ({own / base:.2f} x)' if own and base else _NONE
-        ratio = f'{speed["ratio"]["median"]:.2f} x' if speed else _NONE
+    for run in pair.twins[:-1]:
         for metric in pair.metrics:
             score, dense = (score_cell(scores(evidence, r, metric)) for r in (run, pair.baseline))
-            link = f'[{run.trial}](../configs/{run.config.rpartition("_")[2]}/{run.config}.py)'
-            yield [link, f'{metric[1]} {score}', dense, *_difference(evidence, pair, run, metric), share, ratio]
+            cells = [_link(run), f'{metric[1]} {score}', dense, *_difference(evidence, pair, run, metric)]
+            yield [*cells, *_saving(evidence, pair, run)]
+
+
+def _link(run: Run) -> str:
+    return f'[{run.trial}](../configs/{run.config.rpartition("_")[2]}/{run.config}.py)'
+
+
+def _saving(evidence: dict, pair: Pair, run: Run) -> tuple[str, str]:
+    """The multiply-adds of the backbone and the speed, beside those of the dense baseline."""
+    measured = evidence['measured']
+    speed = speed_of(measured, pair.dense, run.trial)
+    own, base = ((cost_of(measured, r) or {}).get('backbone') for r in (run, pair.baseline))
+    share = f'{readable(own)} ({own / base:.2f} x)' if own and base else _NONE
+    return share, f'{speed["ratio"]["median"]:.2f} x' if speed else _NONE
+
+
+def _study(evidence: dict, pair: Pair) -> list[str]:
+    """Other numbers of tokens, other places of the STGM, with the first seed."""
+    (metric, *_), first, rows = pair.metrics, SEEDS[:1], []
+    trained = [run for run in pair.study if results_of(evidence, run)]
+    for run in (pair.twins[0], *trained) if trained else ():
+        found = compare(evidence, run, pair.baseline, metric, first)
+        if found:
+            score = scores(evidence, run, metric, first)[0]
+            rows.append(
+                [_link(run), f'{score:.1f}', f'{found.points:+.2f} ({interval(found)})', *_saving(evidence, pair, run)]
+            )
+    if not rows:
+        return []
+    return [
+        f'### Tokens and place of the STGM: {pair.title}',
+        '',
+        table(['network', metric[1], 'difference, 95 % interval', 'multiply-adds', 'speed'], rows),
+        '',
+        f'Seed {first[0]} alone: the interval is one over the {pair.what}, and says nothing of other seeds.',
+        '',
+    ]
 
 
 def _difference(evidence: dict, pair: Pair, run: Run, metric: tuple[str, str, float]) -> tuple[str, str]:

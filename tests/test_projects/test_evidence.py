@@ -45,21 +45,23 @@ def test_each_tier_is_a_part_of_the_plan():
     parts = [run for tier in TIERS for run in plan(tier)]
     assert sorted(run.name for run in parts) == sorted(run.name for run in plan())
     for tier in TIERS:
-        seeds = [run.seed for run in plan(tier)]
+        seeds = [run.seed for run in plan(tier) if not run.options]
         assert seeds == sorted(seeds) and set(seeds) == set(SEEDS)  # whole comparisons where it ends early
 
 
-def test_variants_have_the_tokens_they_are_of():
+def test_variants_have_the_tokens_and_the_place_they_are_of():
     (pair,) = (pair for pair in PAIRS if pair.variants)
+    assert [run for run in plan() if run.options] == list(pair.study)  # the first seed alone
     found = {}
     for run in pair.trials[:-1]:
         cfg = store.read_config(run)
         with torch.device('meta'):
             backbone = MODELS.build({k: v for k, v in cfg.model.backbone.items() if k != 'init_cfg'})
         (step,) = (step for step in backbone.encoder.steps if isinstance(step, Generation))
-        found[run.trial] = step.cells[0] * step.cells[1]
+        found[run.trial] = step.cells[0] * step.cells[1], list(backbone.encoder.steps).index(step)
     own = pair.semantic[0]
-    assert found == {own: 16, **{f'{own}_semantic_grid-{n}x{n}': n * n for n in (2, 3, 6)}}
+    tokens = {f'{own}_semantic_grid-{n}x{n}': (n * n, 1) for n in (2, 3, 6)}
+    assert found == {own: (16, 1), **tokens, **{f'{own}_stgm_layer-{n}': (16, n) for n in (0, 2)}}
 
 
 def test_options_come_back_from_the_command_line():

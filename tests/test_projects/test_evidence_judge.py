@@ -130,4 +130,12 @@ def test_what_cannot_be_compared():
     with pytest.raises(ValueError, match='same seeds'):
         compare_scores([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match='one seed has no spread'):
-        compare_images(own[:1], dense[:1])
+        compare_scores([1.0], [2.0])
+
+
+def test_one_seed_is_judged_by_its_images_alone():
+    own, dense = made_twins(0)
+    found = compare_images(own[:1], dense[:1])
+    gaps = 100 * (own[0].astype(float) - dense[0])
+    assert found.points == pytest.approx(gaps.mean(), abs=1e-6) and (found.spread, found.seeds) == (0.0, 1)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * gaps.std() / len(gaps) ** 0.5, rel=0.03)

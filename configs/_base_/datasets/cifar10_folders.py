@@ -11,7 +11,7 @@ train_pipeline = [
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=32), dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=64,
     num_workers=0,  # the images are in memory: a worker would spend more on handing them over
     dataset=dict(
         type='mmstvit.CachedImages',
