@@ -223,7 +223,7 @@ CLAIMS: tuple[Callable[[Evidence], Verdict], ...] = (
         T2T,
         'trained from scratch, better than ViT',
         judge_up,
-        ('t2t-vit_cifar10', 'vit-tiny_cifar10'),
+        ('t2t-vit_cifar10', 'vit-patch_cifar10'),
         ('t2t-vit_digits', 'vit-tiny_digits'),
     ),
     _published(T2T),

@@ -19,7 +19,7 @@ DATA_ROOT = 'CIFAR10'
 
 @dataclass(frozen=True)
 class Pair:
-    """Networks on semantic tokens and their dense baseline, trained on the same data by the same schedule.
+    """Networks on semantic tokens, or T2T-ViT, and their baseline, trained on the same data by the same schedule.
 
     Attributes:
         title: what is compared.
@@ -83,6 +83,7 @@ PAIRS = (
         ),
     ),
     Pair('STViT-T2T and T2T-ViT', 'cpu', ('stvit-t2t_cifar10',), 't2t-vit_cifar10', *_PHOTOGRAPHS),
+    Pair('T2T-ViT and ViT', 'cpu', ('t2t-vit_cifar10',), 'vit-patch_cifar10', *_PHOTOGRAPHS),
     Pair(
         'STViTSwin, STViT-R and Swin',
         'cpu',
@@ -156,6 +157,7 @@ MINUTES = {
     'vit-tiny_cifar10': 36,
     'stvit-t2t_cifar10': 26,
     't2t-vit_cifar10': 31,
+    'vit-patch_cifar10': 16,
     'stvit-swin_cifar10': 25,
     'stvit-r_cifar10': 26,
     'swin_cifar10': 28,
@@ -243,4 +245,4 @@ def plan(tier: str | None = None) -> list[Run]:
     """All runs of a tier (``None``: of all), each once, seed by seed, so that an early end leaves whole comparisons."""
     pairs = [pair for pair in PAIRS if tier in (None, pair.tier)]
     twins = [replace(run, seed=seed) for seed in SEEDS for pair in pairs for run in pair.twins]
-    return [*twins, *(run for pair in pairs for run in pair.study)]
+    return list(dict.fromkeys([*twins, *(run for pair in pairs for run in pair.study)]))

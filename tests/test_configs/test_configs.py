@@ -305,6 +305,7 @@ def test_fine_tuning_starts_from_deit():
         ('stvit-r_digits', 'swin_digits', ('semantic_size', 'type', 'stem', 'layer_scale_init_value')),
         ('stvit-tiny_cifar10', 'vit-tiny_cifar10', ('semantic_grid', 'stgm_layer')),
         ('stvit-t2t_cifar10', 't2t-vit_cifar10', ('semantic_grid', 'stgm_layer')),
+        ('t2t-vit_cifar10', 'vit-patch_cifar10', ('t2t_type', 'type', 'token_dims', 'semantic_grid')),
         ('stvit-swin_cifar10', 'swin_cifar10', ('semantic_size',)),
         ('stvit-r_cifar10', 'swin_cifar10', ('semantic_size', 'type', 'stem', 'layer_scale_init_value')),
         ('stvit-t_cifar10', 'deit-t_cifar10', ('semantic_grid',)),

@@ -313,6 +313,21 @@ def test_twins_are_compared_image_by_image_where_that_is_known():
     assert claims.compare(evidence, pair.trials[0], pair.baseline, pair.metrics[0]).image_error == 0
 
 
+def test_the_study_is_of_one_seed_and_its_images():
+    (pair,) = (pair for pair in PAIRS if pair.variants)
+    evidence = made_evidence()
+    assert 'Tokens and place' not in render(evidence, [])  # without the answers one seed has no interval
+    shares = {run.name: 0.5 + i / 20 for i, run in enumerate((pair.baseline, pair.twins[0], *pair.study))}
+    for run in evidence['runs']:
+        if run['name'] in shares:
+            run['right'] = store.pack(np.arange(1000) < 1000 * shares[run['name']])
+    page = render(evidence, [])
+    rows = [line for line in page.splitlines() if line.startswith(f'| [{pair.semantic[0]}')][-len(pair.study) - 1 :]
+    for row, (name, share) in zip(rows, list(shares.items())[1:], strict=True):
+        assert f'[{name.removesuffix("_seed-0")}]' in row and f'{100 * share - 50:+.2f} (' in row
+    assert 'Seed 0 alone: the interval is one over the test images of CIFAR-10' in page
+
+
 def test_nothing_is_judged_on_a_part():
     evidence = made_evidence()
     gone = ('stvit-tiny_digits_seed-2', 'swin_digits_seed-0')
