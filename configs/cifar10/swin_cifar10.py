@@ -27,7 +27,7 @@ model = dict(
     ),
 )
 
-train_cfg = dict(max_epochs=6, val_interval=6)  # five minutes each on one core
+train_cfg = dict(max_epochs=5)  # five minutes each on one core
 default_hooks = dict(
     logger=dict(interval=50),
     checkpoint=dict(interval=1, max_keep_ckpts=1),

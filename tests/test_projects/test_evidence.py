@@ -49,6 +49,10 @@ def test_each_tier_is_a_part_of_the_plan():
         assert seeds == sorted(seeds) and set(seeds) == set(SEEDS)  # whole comparisons where it ends early
 
 
+def test_the_tier_for_two_cores_takes_a_working_day():
+    assert runs.Estimate([]).remaining(plan('cpu'), [], jobs=2) < 8 * 3600
+
+
 def test_variants_have_the_tokens_and_the_place_they_are_of():
     (pair,) = (pair for pair in PAIRS if pair.variants)
     assert [run for run in plan() if run.options] == list(pair.study)  # the first seed alone
