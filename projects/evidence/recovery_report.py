@@ -133,19 +133,20 @@ def _limits(data: dict[str, Any]) -> str:
 
 
 def write_page(data: dict[str, Any], path: Path) -> None:
-    """Write the page and its plots, which go into ``images`` beside it."""
+    """Write the page and its plots, which go into ``images`` beside it and have its name before theirs."""
     seeds, images = data['untrained'], next(iter(data['untrained'].values()))['images']
     dense = spread(one['dense'] for one in seeds.values())
     parts = [
-        '# Accuracy with fewer tokens',
+        f'# Accuracy with fewer tokens: {data["network"]}',
         f'Written by `python -m projects.evidence.recovery`. {data["network"]}, the dense network, trained for '
         f'{data["dense_epochs"]} epochs, has a top-1 of {dense} % on {images:,} test images, the mean and the standard '
         f'deviation of {len(seeds)} seeds. A budget is the share of the multiply-adds of its layers; what a method '
         'reaches of it is beside its name.',
         f'## Untrained\n\nTop-1 in %, nothing trained.\n\n{_untrained_table(data)}\n\n{_limits(data)}'.rstrip(),
     ]
-    images_of = path.parent / 'images'
-    parts.append(f'![Top-1 over multiply-adds and time](images/{_plot_untrained(data, images_of)})')
+    pictures = [path.parent / 'images' / f'{path.stem}_{name}.png' for name in ('untrained', 'recovered')]
+    _plot_untrained(data, pictures[0])
+    parts.append(f'![Top-1 over multiply-adds and time](images/{pictures[0].name})')
     for timed in data.get('times', {}).values():
         setting = timed['environment']
         parts.append(
@@ -154,6 +155,7 @@ def write_page(data: dict[str, Any], path: Path) -> None:
         )
     tables = list(_recovery_tables(data))
     if tables:
+        _plot_recovered(data, pictures[1])
         low, high = data['elastic']
         parts += [
             f'## Recovered\n\n{data["epochs"]} epochs, of which the dense network had {data["dense_epochs"]}: cross '
@@ -161,7 +163,7 @@ def write_page(data: dict[str, Any], path: Path) -> None:
             'drawn for each step. *Won back*: of the accuracy that the untrained reduction loses. At a budget of 1 '
             'nothing is reduced.',
             *tables,
-            f'![Top-1 before and after](images/{_plot_recovered(data, images_of)})',
+            f'![Top-1 before and after](images/{pictures[1].name})',
         ]
     if data.get('stvit'):
         parts.append(f'## STViT\n\n{_stvit_table(data)}')
@@ -173,7 +175,7 @@ def _means(points: Iterable[list[dict[str, Any]]], name: str, unit: float = 1) -
     return [unit * statistics.mean(point[name] for point in found) for found in points]
 
 
-def _plot_untrained(data: dict[str, Any], folder: Path) -> str:
+def _plot_untrained(data: dict[str, Any], path: Path) -> None:
     timed = next(iter(data.get('times', {}).values()), None)
     figure, axes = _pyplot().subplots(1, 2 if timed else 1, figsize=(10 if timed else 5.5, 4), layout='constrained')
     axes = list(axes) if timed else [axes]
@@ -191,11 +193,10 @@ def _plot_untrained(data: dict[str, Any], folder: Path) -> str:
             axes[1].set(xlabel=f'ms for a batch of {batch}, {timed["environment"]["device"]}')
     axes[0].set(xlabel='share of multiply-adds', ylabel='top-1 in %')
     axes[0].legend(frameon=False, fontsize=7)
-    _save(figure, folder / 'recovery_untrained.png')
-    return 'recovery_untrained.png'
+    _save(figure, path)
 
 
-def _plot_recovered(data: dict[str, Any], folder: Path) -> str:
+def _plot_recovered(data: dict[str, Any], path: Path) -> None:
     figure, axes = _pyplot().subplots(figsize=(5.5, 4), layout='constrained')
     methods = list(dict.fromkeys(name.split(' ')[0] for name in data['recovered']))
     for method, colour in zip(methods, ('#1b7f79', '#d98c5f', '#4c78a8', '#8a8a8a')):
@@ -210,5 +211,4 @@ def _plot_recovered(data: dict[str, Any], folder: Path) -> str:
     axes.axhline(statistics.mean(100 * s['dense'] for s in data['untrained'].values()), color='#8a8a8a', linewidth=1)
     axes.set(xlabel='share of multiply-adds', ylabel='top-1 in %')
     axes.legend(frameon=False, fontsize=7)
-    _save(figure, folder / 'recovery_trained.png')
-    return 'recovery_trained.png'
+    _save(figure, path)

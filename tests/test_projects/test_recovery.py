@@ -99,7 +99,7 @@ def test_page_has_the_figures(tmp_path):
     assert '| Random (control) | 0.69, 0.49 | 60.0 ± 0.0 | 45.0 ± 7.1 |' in page
     assert '| 0.5 | 71.0 ± 1.4 | 86.0 ± 8.5 | 75 ± 35 | 85.0 | 75 |' in page
     assert '| STViT distilled from it | 1 | 88.0 |' in page
-    for name in ('recovery_untrained.png', 'recovery_trained.png'):
+    for name in ('recovery_untrained.png', 'recovery_recovered.png'):
         assert f'images/{name}' in page and (tmp_path / 'images' / name).stat().st_size > 5000
 
 
