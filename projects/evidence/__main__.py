@@ -51,7 +51,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--compile', action='store_true', help='with --tier gpu: train with compiled backbones (a minute more at first)'
     )
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='trainings side by side, default %(default)s')
-    parser.add_argument('--only', metavar='PATTERN', help='train only runs whose name has it; * and ? are wildcards')
+    parser.add_argument(
+        '--only',
+        metavar='PATTERN',
+        help='train only runs whose name has it or, where it has a * or ?, fits it as a whole',
+    )
     parser.add_argument('--list', action='store_true', help='show the runs and what they would take, do nothing')
     parser.add_argument('--report-only', action='store_true', help='train nothing: measure and write the page')
     parser.add_argument(
@@ -113,9 +117,11 @@ def chosen(runs: Sequence[Run], pattern: str | None) -> list[Run]:
     Raises:
         UsageError: none does.
     """
-    found = [run for run in runs if pattern is None or fnmatch.fnmatch(run.name, f'*{pattern}*')]
+    wild = pattern or '*'
+    wild = wild if any(mark in wild for mark in '*?[') else f'*{wild}*'
+    found = [run for run in runs if fnmatch.fnmatch(run.name, wild)]
     if not found:
-        raise UsageError(f'--only {pattern}: no run has it in its name; --list shows them')
+        raise UsageError(f'--only {pattern}: no run has such a name; --list shows them')
     return found
 
 

@@ -429,12 +429,14 @@ def test_list(capsys, tmp_path, monkeypatch):
     main(['--list', '--only', 'vit-tiny', '--work-dir', 'w'])
     shown = [line.split(':')[0] for line in capsys.readouterr().out.splitlines() if '_seed-' in line]
     assert shown == [run.name for run in plan('quick') if 'vit-tiny' in run.name]
+    main(['--list', '--only', 'vit-tiny*', '--work-dir', 'w'])  # as a whole: of stvit-tiny none
+    assert 'stvit' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     'args, line',
     [
-        (['--only', 'nothing'], 'no run has it in its name'),
+        (['--only', 'nothing'], 'no run has such a name'),
         (['--jobs', '0'], 'at least 1'),
         (['--minutes', '3'], 'is for --tier gpu'),
         (['--data-root', '.'], 'on which none of these runs is trained'),
