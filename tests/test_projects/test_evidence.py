@@ -370,17 +370,16 @@ def test_page_in_the_checkout_is_the_one_of_its_results():
     assert page == render(json.loads(kept), re.findall(r'\]\(images/(\S+)\)', page))
 
 
-def test_metafile_has_the_means_of_all_seeds():
+def test_metafiles_have_the_means_of_all_seeds():
     runs = json.loads((ROOT / 'docs/evidence.json').read_text())['runs']
-    entries = {m['Name']: m for m in mmengine.load(ROOT / 'configs/digits/metafile.yml')['Models']}
-    for pair in PAIRS:
-        for config in pair.configs if pair.tier == 'quick' else ():
-            told = [value for result in entries[config]['Results'] for value in result['Metrics'].values()]
-            for (key, _, unit), value in zip(pair.metrics, told, strict=True):
-                own = [run['metrics'][key] for run in runs if run['name'] in {f'{config}_seed-{s}' for s in SEEDS}]
-                assert len(own) == len(SEEDS)
-                digits = 3 if value < 1 else 2
-                assert value == round(statistics.mean(own) * (1 if value < 1 else unit), digits), config
+    for config, metrics in {config: pair.metrics for pair in PAIRS for config in pair.configs}.items():
+        models = mmengine.load(ROOT / config_file(config).replace(f'{config}.py', 'metafile.yml'))['Models']
+        (entry,) = (model for model in models if model['Name'] == config)
+        told = [value for result in entry['Results'] for value in result['Metrics'].values()]
+        own = [run['metrics'] for run in runs if run['name'] in {f'{config}_seed-{s}' for s in SEEDS}]
+        for (key, _, unit), value in zip(metrics, told, strict=True) if len(own) == len(SEEDS) else ():
+            digits, unit = (3, 1) if value < 1 else (2, unit)
+            assert value == round(unit * statistics.mean(one[key] for one in own), digits), config
 
 
 # Measuring
