@@ -54,7 +54,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--only',
         metavar='PATTERN',
-        help='train only runs whose name has it or, where it has a * or ?, fits it as a whole',
+        help='train only runs whose name has it or, where it has wildcards (*, ?, [...]), fits it as a whole',
     )
     parser.add_argument('--list', action='store_true', help='show the runs and what they would take, do nothing')
     parser.add_argument('--report-only', action='store_true', help='train nothing: measure and write the page')

@@ -110,8 +110,10 @@ def compare_scores(own: Sequence[float], dense: Sequence[float]) -> Difference:
 def _difference(gaps: np.ndarray, image_draws: np.ndarray) -> Difference:
     """From the gap of each seed, in points, and draws of what the images add to their mean."""
     seeds, points = len(gaps), gaps.mean()
-    spread = gaps.std(ddof=1) if seeds > 1 else 0.0
-    draws = points + image_draws + (_seed_draws(spread, seeds) if seeds > 1 else 0.0)
+    spread, draws = 0.0, points + image_draws
+    if seeds > 1:
+        spread = gaps.std(ddof=1)
+        draws = draws + _seed_draws(spread, seeds)
     # Exact at the borders, in spite of what floats do to sums.
     found = (points, *np.quantile(draws, (0.025, 0.975)))
     return Difference(*(round(float(v), 6) for v in found), seeds, float(spread), float(image_draws.std()))

@@ -144,9 +144,9 @@ def write_page(data: dict[str, Any], path: Path) -> None:
         'reaches of it is beside its name.',
         f'## Untrained\n\nTop-1 in %, nothing trained.\n\n{_untrained_table(data)}\n\n{_limits(data)}'.rstrip(),
     ]
-    pictures = [path.parent / 'images' / f'{path.stem}_{name}.png' for name in ('untrained', 'recovered')]
-    _plot_untrained(data, pictures[0])
-    parts.append(f'![Top-1 over multiply-adds and time](images/{pictures[0].name})')
+    before, after = (path.parent / 'images' / f'{path.stem}_{name}.png' for name in ('untrained', 'recovered'))
+    _plot_untrained(data, before)
+    parts.append(f'![Top-1 over multiply-adds and time](images/{before.name})')
     for timed in data.get('times', {}).values():
         setting = timed['environment']
         parts.append(
@@ -155,7 +155,7 @@ def write_page(data: dict[str, Any], path: Path) -> None:
         )
     tables = list(_recovery_tables(data))
     if tables:
-        _plot_recovered(data, pictures[1])
+        _plot_recovered(data, after)
         low, high = data['elastic']
         parts += [
             f'## Recovered\n\n{data["epochs"]} epochs, of which the dense network had {data["dense_epochs"]}: cross '
@@ -163,7 +163,7 @@ def write_page(data: dict[str, Any], path: Path) -> None:
             'drawn for each step. *Won back*: of the accuracy that the untrained reduction loses. At a budget of 1 '
             'nothing is reduced.',
             *tables,
-            f'![Top-1 before and after](images/{pictures[1].name})',
+            f'![Top-1 before and after](images/{after.name})',
         ]
     if data.get('stvit'):
         parts.append(f'## STViT\n\n{_stvit_table(data)}')

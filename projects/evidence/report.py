@@ -23,7 +23,7 @@ from .claims import (
 )
 from .judge import RULES
 from .measure import FULL_SIZE, cost_of, speed_of
-from .plan import PAIRS, SEEDS, TIERS, Pair, Run
+from .plan import PAIRS, SEEDS, TIERS, Pair, Run, config_file
 
 DIFFERENCES_PLOT, COSTS_PLOT = 'evidence_differences.png', 'evidence_costs.png'
 _NONE = '-'
@@ -104,7 +104,7 @@ def _accuracy(evidence: dict, pictures: Sequence[str]) -> list[str]:
         'interval of its accuracy reaches 100 %.',
         '',
         *([f'Not run yet: {", ".join(missing)}.', ''] if missing else []),
-        *(line for pair in run for line in _study(evidence, pair)),
+        *(line for pair in run if pair.study for line in _study(evidence, pair)),
     ]
 
 
@@ -117,7 +117,7 @@ def _rows(evidence: dict, pair: Pair) -> Iterator[list[str]]:
 
 
 def _link(run: Run) -> str:
-    return f'[{run.trial}](../configs/{run.config.rpartition("_")[2]}/{run.config}.py)'
+    return f'[{run.trial}](../{config_file(run.config)})'
 
 
 def _saving(evidence: dict, pair: Pair, run: Run) -> tuple[str, str]:
@@ -131,17 +131,21 @@ def _saving(evidence: dict, pair: Pair, run: Run) -> tuple[str, str]:
 
 def _study(evidence: dict, pair: Pair) -> list[str]:
     """Other numbers of tokens, other places of the STGM, with the first seed."""
-    (metric, *_), first, rows = pair.metrics, SEEDS[:1], []
-    trained = [run for run in pair.study if results_of(evidence, run)]
-    for run in (pair.twins[0], *trained) if trained else ():
-        found = compare(evidence, run, pair.baseline, metric, first)
-        if found:
-            score = scores(evidence, run, metric, first)[0]
-            rows.append(
-                [_link(run), f'{score:.1f}', f'{found.points:+.2f} ({interval(found)})', *_saving(evidence, pair, run)]
-            )
-    if not rows:
+    metric, first = pair.metrics[0], SEEDS[:1]
+    runs = (pair.twins[0], *pair.study)
+    found = [compare(evidence, run, pair.baseline, metric, first) for run in runs]
+    if not any(found[1:]):  # of the variants
         return []
+    rows = [
+        [
+            _link(run),
+            f'{scores(evidence, run, metric, first)[0]:.1f}',
+            f'{gap.points:+.2f} ({interval(gap)})',
+            *_saving(evidence, pair, run),
+        ]
+        for run, gap in zip(runs, found)
+        if gap
+    ]
     return [
         f'### Tokens and place of the STGM: {pair.title}',
         '',
