@@ -15,7 +15,7 @@ from mmstvit.errors import UsageError, one_line_errors
 
 from .measure import Measurements
 from .pace import Pace, as_json, epochs_within, from_json, mean_paces
-from .plan import DATA_ROOT, TIERS, Run, as_typed, config_file, option_args, plan
+from .plan import DATA_ROOT, MOST_SEEDS, SEEDS, TIERS, Run, as_typed, config_file, option_args, plan
 from .plots import plot_costs, plot_differences
 from .report import COSTS_PLOT, DIFFERENCES_PLOT, render
 from .runs import Crew, Estimate, busy_share, device_name, duration
@@ -56,6 +56,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='PATTERN',
         help='train only runs whose name has it or, where it has wildcards (*, ?, [...]), fits it as a whole',
     )
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        default=len(SEEDS),
+        metavar='N',
+        help='of each network, default %(default)s; a verdict that is undecided says how many would decide',
+    )
     parser.add_argument('--list', action='store_true', help='show the runs and what they would take, do nothing')
     parser.add_argument('--report-only', action='store_true', help='train nothing: measure and write the page')
     parser.add_argument(
@@ -89,8 +96,10 @@ def check_args(args: argparse.Namespace) -> None:
         raise UsageError('--jobs must be at least 1')
     if args.list + args.report_only + args.page_only > 1:
         raise UsageError('give one of --list, --report-only and --page-only')
-    if args.only and (args.report_only or args.page_only):
-        raise UsageError('--only chooses what is trained: with --report-only or --page-only it has no effect')
+    if not len(SEEDS) <= args.seeds <= MOST_SEEDS:
+        raise UsageError(f'--seeds must be {len(SEEDS)} to {MOST_SEEDS}')
+    if (args.only or args.seeds > len(SEEDS)) and (args.report_only or args.page_only):
+        raise UsageError('--only and --seeds choose what is trained: with --report-only or --page-only none has effect')
     if args.measure_again and (args.page_only or args.list):
         raise UsageError('--measure-again has no effect with --page-only or --list')
     if args.add and not args.report_only:
@@ -98,7 +107,7 @@ def check_args(args: argparse.Namespace) -> None:
     for option in ('minutes', 'compile'):
         if getattr(args, option) and args.tier != 'gpu':
             raise UsageError(f'--{option} is for --tier gpu')
-    if args.data_root and not any(map(on_cifar10, chosen(plan(args.tier), args.only))):
+    if args.data_root and not any(map(on_cifar10, chosen(plan(args.tier, args.seeds), args.only))):
         raise UsageError('--data-root is of CIFAR-10, on which none of these runs is trained')
     if args.minutes is not None and not args.minutes > 0:
         raise UsageError('--minutes must be more than 0')
@@ -161,7 +170,7 @@ def check_data(root: Path) -> None:
 
 def gather(args: argparse.Namespace, timing: bool) -> tuple[dict[str, Any], dict[str, str]]:
     """Everything that has been found out, measured where it has not been, and what could not be measured."""
-    runs = read_runs(args.work_dir, plan(), say)
+    runs = read_runs(args.work_dir, plan(seeds=MOST_SEEDS), say)
     share = busy_share() if timing else 0.0
     if share > MOST_BUSY:
         say(f'the cores are busy ({100 * share:.0f} %): speeds are not measured now, --report-only does it later')
@@ -189,7 +198,7 @@ def _report(args: argparse.Namespace, timing: bool = True) -> dict[str, str]:
 
 
 def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
-    began, runs = time.monotonic(), chosen(plan(args.tier), args.only)
+    began, runs = time.monotonic(), chosen(plan(args.tier, args.seeds), args.only)
     if any(map(on_cifar10, runs)):
         check_data(args.data_root or Path('data/cifar10'))
     with exclusive(args.work_dir) as lock:
@@ -245,7 +254,7 @@ def run(args: argparse.Namespace) -> int:
         for file in args.add:
             take_up(file, args.work_dir, replace=True)
     if args.list:
-        show(chosen(plan(args.tier), args.only), args.work_dir, args.jobs)
+        show(chosen(plan(args.tier, args.seeds), args.only), args.work_dir, args.jobs)
         return 0
     if args.page_only:
         evidence = read_json(kept)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .judge import Difference, compare_images, compare_scores, is_saturated
 from .measure import PUBLISHED, speed_of
-from .plan import PAIRS, SEEDS, Pair, Run
+from .plan import MOST_SEEDS, PAIRS, SEEDS, Pair, Run
 from .store import unpack_right
 
 HELD, NOT_HELD, UNDECIDED = 'held here', 'not held here', 'undecided here'
@@ -28,35 +28,43 @@ class Verdict:
     verdict: str
 
 
-def results_of(evidence: Evidence, run: Run, seeds: Sequence[int] = SEEDS) -> list[dict]:
+def results_of(evidence: Evidence, run: Run, seeds: Sequence[int] = range(MOST_SEEDS)) -> list[dict]:
     """The results of a config with its options, whichever seeds are there."""
     rows = {row['name']: row for row in evidence['runs']}
     names = [replace(run, seed=seed).name for seed in seeds]
     return [rows[name] for name in names if name in rows]
 
 
-def scores(evidence: Evidence, run: Run, metric: tuple[str, str, float], seeds: Sequence[int] = SEEDS) -> list[float]:
+def common_seeds(evidence: Evidence, runs: Sequence[Run], seeds: Sequence[int] = range(MOST_SEEDS)) -> list[int]:
+    """Those of the seeds of which all the networks have a result."""
+    return [seed for seed in seeds if all(results_of(evidence, run, [seed]) for run in runs)]
+
+
+def scores(
+    evidence: Evidence, run: Run, metric: tuple[str, str, float], seeds: Sequence[int] = range(MOST_SEEDS)
+) -> list[float]:
     """A metric, see :class:`.Pair`, of a config by seed, in per cent, as far as the seeds are there."""
     key, _, scale = metric
     return [scale * row['metrics'][key] for row in results_of(evidence, run, seeds) if key in row['metrics']]
 
 
 def compare(
-    evidence: Evidence, own: Run, dense: Run, metric: tuple[str, str, float], seeds: Sequence[int] = SEEDS
+    evidence: Evidence, own: Run, dense: Run, metric: tuple[str, str, float], only: Sequence[int] | None = None
 ) -> Difference | None:
     """Two networks, by their answers to each image where both have kept them.
 
-    ``None`` before all seeds are there, and of one seed without answers.
+    ``None`` where they have fewer seeds in common than ``SEEDS``, and of one seed without answers.
 
     Args:
         evidence: with their results.
         own, dense: any seed of them.
         metric: of both, see :class:`.Pair`.
-        seeds: that are compared.
+        only: the seeds that are compared, in the place of all that they have in common.
     """
-    found = [scores(evidence, run, metric, seeds) for run in (own, dense)]
-    if not all(len(values) == len(seeds) for values in found):
+    seeds = common_seeds(evidence, (own, dense), only or range(MOST_SEEDS))
+    if len(seeds) < len(only or SEEDS):
         return None
+    found = [scores(evidence, run, metric, seeds) for run in (own, dense)]
     packed = [[row.get('right') for row in results_of(evidence, run, seeds)] for run in (own, dense)]
     if metric[1] == 'top-1' and all(packed[0] + packed[1]):
         return compare_images(*([unpack_right(text) for text in rows] for rows in packed))
@@ -67,7 +75,7 @@ def saturated(evidence: Evidence, pair: Pair) -> bool:
     """Whether a task that counts right answers is no evidence, see :func:`.is_saturated`; when all seeds are there."""
     metric = pair.metrics[0]
     found = [scores(evidence, run, metric) for run in pair.twins]
-    if metric[1] != 'top-1' or not all(len(values) == len(SEEDS) for values in found):
+    if metric[1] != 'top-1' or not all(len(values) >= len(SEEDS) for values in found):
         return False
     return is_saturated(found, pair.samples)
 
@@ -109,7 +117,8 @@ def _accuracy(paper: str, claim: str, judge: Callable[[Difference], str], *twins
             found = compare(evidence, own, dense, pair.metrics[metric])
             if found is None:
                 continue
-            means = [fmean(scores(evidence, run, pair.metrics[metric])) for run in (own, dense)]
+            seeds = common_seeds(evidence, (own, dense))
+            means = [fmean(scores(evidence, run, pair.metrics[metric], seeds)) for run in (own, dense)]
             text = (
                 f'{pair.metrics[metric][1]} {means[0]:.1f} against {means[1]:.1f}, {found.points:+.2f} points '
                 f'({interval(found)}) on {pair.what} ({names[0]}, {names[1]})'

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 SEEDS = (0, 1, 2)
+MOST_SEEDS = 10
 # Where each is trained, and on what.
 TIERS = {
     'quick': 'small networks on digits, for two cores: a demonstration, saturated as it is',
@@ -241,8 +242,8 @@ def as_typed(command: Sequence[str | Path], root: Path) -> str:
     return shlex.join(['python', *words[1:]])
 
 
-def plan(tier: str | None = None) -> list[Run]:
+def plan(tier: str | None = None, seeds: int = len(SEEDS)) -> list[Run]:
     """All runs of a tier (``None``: of all), each once, seed by seed, so that an early end leaves whole comparisons."""
     pairs = [pair for pair in PAIRS if tier in (None, pair.tier)]
-    twins = [replace(run, seed=seed) for seed in SEEDS for pair in pairs for run in pair.twins]
+    twins = [replace(run, seed=seed) for seed in range(seeds) for pair in pairs for run in pair.twins]
     return list(dict.fromkeys([*twins, *(run for pair in pairs for run in pair.study)]))

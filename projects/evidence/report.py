@@ -12,6 +12,7 @@ from .claims import (
     KINDS,
     NOT_TESTABLE,
     Verdict,
+    common_seeds,
     compare,
     interval,
     results_of,
@@ -43,7 +44,7 @@ def score_cell(found: Sequence[float]) -> str:
     if not found:
         return 'not run'
     values = ', '.join(f'{value:.1f}' for value in found)
-    missing = '' if len(found) == len(SEEDS) else f', {len(found)} of {len(SEEDS)} seeds'
+    missing = '' if len(found) >= len(SEEDS) else f', {len(found)} of {len(SEEDS)} seeds'
     return f'{fmean(found):.1f} ({values}{missing})'
 
 
@@ -95,7 +96,7 @@ def _accuracy(evidence: dict, pictures: Sequence[str]) -> list[str]:
         '',
         *_picture('Points above the dense baseline', DIFFERENCES_PLOT, pictures),
         *_settings(evidence, run),
-        f'Per cent, the mean (seeds {", ".join(map(str, SEEDS))}); differences in points; multiply-adds of the '
+        'Per cent, the mean (of seed 0, 1 and so on); differences in points; multiply-adds of the '
         'backbone. Twins are compared seed by seed and, where it is known which test images each has right, image by '
         'image: the interval is a bootstrap over images and seeds, else over seeds alone. Verdicts by rule:',
         '',
@@ -110,8 +111,9 @@ def _accuracy(evidence: dict, pictures: Sequence[str]) -> list[str]:
 
 def _rows(evidence: dict, pair: Pair) -> Iterator[list[str]]:
     for run in pair.twins[:-1]:
+        seeds = common_seeds(evidence, (run, pair.baseline)) or SEEDS
         for metric in pair.metrics:
-            score, dense = (score_cell(scores(evidence, r, metric)) for r in (run, pair.baseline))
+            score, dense = (score_cell(scores(evidence, r, metric, seeds)) for r in (run, pair.baseline))
             cells = [_link(run), f'{metric[1]} {score}', dense, *_difference(evidence, pair, run, metric)]
             yield [*cells, *_saving(evidence, pair, run)]
 
@@ -246,7 +248,8 @@ def _repeat(evidence: dict) -> list[str]:
         '## Doing it again',
         '',
         f'`make evidence EVIDENCE_ARGS="--tier NAME"` trains a tier, `--list` says what it would take. {tiers}. '
-        f'`--add FILE` takes in what another machine found. The {len(evidence["runs"])} trainings with their command, '
-        'commit, time, machine and versions, and who was right on which image, are in [evidence.json](evidence.json).',
+        '`--seeds N` trains more where a verdict is undecided, `--add FILE` takes in what another machine found. The '
+        f'{len(evidence["runs"])} trainings with their command, commit, time, machine and versions, and who was right on '
+        'which image, are in [evidence.json](evidence.json).',
         '',
     ]
