@@ -249,7 +249,7 @@ def _repeat(evidence: dict) -> list[str]:
         '',
         f'`make evidence EVIDENCE_ARGS="--tier NAME"` trains a tier, `--list` says what it would take. {tiers}. '
         '`--seeds N` trains more where a verdict is undecided, `--add FILE` takes in what another machine found. The '
-        f'{len(evidence["runs"])} trainings with their command, commit, time, machine and versions, and who was right on '
-        'which image, are in [evidence.json](evidence.json).',
+        f'{len(evidence["runs"])} trainings with their command, commit, time, machine and versions, and who was right '
+        'on which image, are in [evidence.json](evidence.json).',
         '',
     ]
