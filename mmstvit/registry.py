@@ -59,5 +59,5 @@ def entries_of(value: Any) -> list:
 
 def is_type(kind: Any, cls: type, registry: Registry, scope: str | None = None) -> bool:
     """Whether a config's ``type`` stands for a class or one derived from it."""
-    found = resolve_type(kind, registry, scope)
-    return isinstance(found, type) and issubclass(found, cls)
+    kind_class = resolve_type(kind, registry, scope)
+    return isinstance(kind_class, type) and issubclass(kind_class, cls)

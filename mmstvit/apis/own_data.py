@@ -23,7 +23,7 @@ _LEAST_BATCHES = 10  # of an epoch, by default: few images make small batches
 _KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'backend_args')  # settings of the config's data sets that stay
 
 
-def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[str] = ()) -> Config:
+def config_for_folder(cfg: Config, folder: str, lists: Path, fixed: Collection[str] = ()) -> Config:
     """Fit a config of any of the toolboxes to a folder of one's own data.
 
     The classes are those of the folder, in every head and metric. Without a held-out part, one is split off by chance:
@@ -35,7 +35,7 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[s
         folder: for mmpretrain and mmaction2 with class folders of images or videos, see :func:`.read_class_folders`;
             for mmdet in COCO's format, see :func:`.read_coco_folder`.
         lists: folder for the annotation files of a split.
-        given: names of settings that stay as they are in ``cfg``.
+        fixed: names of settings that stay as they are in ``cfg``.
 
     Returns:
         A new config without anything that a runner does not read.
@@ -70,7 +70,7 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, given: Collection[s
         _set_classes(part, len(classes), '' if part is cfg.model else 'data_preprocessor')
     print(f'{folder}: {number} training samples of {len(classes)} classes.')
     _choose_weights(cfg)
-    _choose_batch(cfg, number, given)
+    _choose_batch(cfg, number, fixed)
     return cfg
 
 
@@ -172,16 +172,16 @@ def _initialised(part: Any) -> Iterator[dict]:
         yield part
 
 
-def _choose_batch(cfg: Config, number: int, given: Collection[str]) -> None:
+def _choose_batch(cfg: Config, number: int, fixed: Collection[str]) -> None:
     """Choose the size of the batch, and let the learning rate follow it."""
     loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.get('optimizer') or {}
-    if 'train_dataloader.batch_size' not in given:
+    if 'train_dataloader.batch_size' not in fixed:
         while loader.batch_size > 1 and loader.batch_size * _LEAST_BATCHES > number:
             loader.batch_size //= 2
     base, rate = (cfg.get('auto_scale_lr') or {}).get('base_batch_size'), optimizer.get('lr')
     said = f'Batch size {loader.batch_size} of each process, {cfg.train_cfg.get("max_epochs")} epochs'
     if base and rate:
-        cfg.auto_scale_lr.enable = 'optim_wrapper.optimizer.lr' not in given
+        cfg.auto_scale_lr.enable = 'optim_wrapper.optimizer.lr' not in fixed
         if cfg.auto_scale_lr.enable:
             scale_minimum(cfg, rate)
             rate = f'{rate:g} x batch / {base} = {rate * loader.batch_size / base:.3g} for one process'

@@ -51,8 +51,8 @@ class PredictionRows(BaseMetric):
             labels = PixelData(data=sample['pred_sem_seg']['data'])
             return {**row, **record(SimpleNamespace(pred_sem_seg=labels), 'mmseg', self)}
         if self.scope == 'mmdet':
-            found = InstanceData(**sample['pred_instances'])
-            return {**row, **record(SimpleNamespace(pred_instances=found), 'mmdet', self, 0.0)}
+            instances = InstanceData(**sample['pred_instances'])
+            return {**row, **record(SimpleNamespace(pred_instances=instances), 'mmdet', self, 0.0)}
         classes = (self.dataset_meta or {}).get('classes')
         result = of_scores(sample['pred_score'].float(), classes)
         truth = sample['gt_label'].flatten().tolist()

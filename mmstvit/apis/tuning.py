@@ -95,11 +95,11 @@ def tune(
     out = Path(out or Path('work_dirs') / path.stem / 'tune')
     out.mkdir(parents=True, exist_ok=True)
     state = State(out / 'state.json', settings_of(cfg, checkpoint, str(data), samples, batch_size, timing))
-    given: dict[str, Any] = dict(model=str(model), checkpoint=checkpoint, data=str(data), target=str(goal))
+    settings: dict[str, Any] = dict(model=str(model), checkpoint=checkpoint, data=str(data), target=str(goal))
     task = _Task(network_of(cfg, path.stem, built), samples, goal, batch_size, timing, state, progress)
     result = state.once('results', f'{goal} {",".join(methods)}', _result, task, methods)
-    given.update(methods=methods, batch_size=batch_size, most_images=images, device=str(timing.device), out=str(out))
-    result = {**given, **result}
+    settings.update(methods=methods, batch_size=batch_size, most_images=images, device=str(timing.device), out=str(out))
+    result = {**settings, **result}
     write_report(out, result, path)
     return result
 
@@ -186,11 +186,11 @@ def _options(plan: Plan) -> dict[str, Any]:
 def _find_times(known: Schedules, methods: Sequence[str], task: _Task) -> None:
     """Time the blocks, and what each method adds to them."""
     task.progress.add_task('timing blocks', total=1 + len(methods))
-    given = (task.network, task.shape, task.batch_size)
-    table = BlockTimes(**task.once('times', 'blocks', measure_blocks, *given, task.timing))
+    workload = (task.network, task.shape, task.batch_size)
+    table = BlockTimes(**task.once('times', 'blocks', measure_blocks, *workload, task.timing))
     for method in methods:
-        found = task.once('times', method, measure_method, *given, method, table, task.timing)
-        known.times[method] = BlockTimes(**found)
+        times = task.once('times', method, measure_method, *workload, method, table, task.timing)
+        known.times[method] = BlockTimes(**times)
 
 
 def _find_costs(known: Schedules, judge: Judge, methods: Sequence[str], task: _Task) -> None:

@@ -127,14 +127,14 @@ class Schedules:
         """
         by_macs = target.kind == 'macs'
         least = {method: min(plan.resource for plan in self.plans(method, by_macs)) for method in methods}
-        found = [method for method in methods if least[method] <= self.limit(method, target)]
-        if not found:
+        feasible = [method for method in methods if least[method] <= self.limit(method, target)]
+        if not feasible:
             method = min(least, key=lambda name: least[name])
             dense, seconds = self.times[method].dense, self.times[method].stepped + least[method]
             least_macs = f'{least[method] / self.dense_multiply_adds:.3g} of the multiply-adds'
             best = least_macs if by_macs else f'{1000 * seconds:.4g} ms, {dense / seconds:.3g}x'
             raise UsageError(f'target {target} is out of reach: the least is {best}, by {method}')
-        return found
+        return feasible
 
     def constant(self, method: str, milliseconds: float) -> dict[str, Any]:
         """Describe the method's schedule of one number whose predicted time is nearest to that.

@@ -103,7 +103,7 @@ def front(layers: int, count: int, choices: Callable[[int, int], Iterable[Choice
         for n, labels in states.items():
             for choice in choices(layer, n):
                 reached.setdefault(choice.after, []).append(labels.go_on(n, choice))
-        states = {n: _Labels.joined(found).best() for n, found in reached.items()}
+        states = {n: _Labels.joined(several).best() for n, several in reached.items()}
         ways.append(states)
     ends = [(labels, n, i) for n, labels in states.items() for i in range(len(labels.cost))]
     ends.sort(key=lambda end: (end[0].resource[end[2]], end[0].cost[end[2]]))

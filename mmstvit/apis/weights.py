@@ -90,5 +90,5 @@ def set_options_of(checkpoint: dict, cfg: Config) -> None:
     }
     if options:
         backbone.update(options)
-        given = ', '.join(f'{name}={value!r}' for name, value in options.items())
-        print_log(f'{kind.__name__}: {given}, as the checkpoint has it', logger='current')
+        text = ', '.join(f'{name}={value!r}' for name, value in options.items())
+        print_log(f'{kind.__name__}: {text}, as the checkpoint has it', logger='current')

@@ -73,10 +73,10 @@ def _add_number_arguments(parser: argparse.ArgumentParser) -> None:
 
 def calibration_of(args: argparse.Namespace) -> Calibration | None:
     """Return how the network is to be quantised; raise ``UsageError`` for an option that has no effect."""
-    given = {name: getattr(args, name) for name in ('images', 'min_agreement') if getattr(args, name) is not None}
-    if args.int8 is None and given:
-        raise UsageError(f'--{next(iter(given)).replace("_", "-")} has no effect without --int8')
-    return args.int8 and Calibration(args.int8, **given)
+    options = {name: getattr(args, name) for name in ('images', 'min_agreement') if getattr(args, name) is not None}
+    if args.int8 is None and options:
+        raise UsageError(f'--{next(iter(options)).replace("_", "-")} has no effect without --int8')
+    return args.int8 and Calibration(args.int8, **options)
 
 
 def said(exported: Exported, runtime: str) -> list[str]:
@@ -88,10 +88,10 @@ def said(exported: Exported, runtime: str) -> list[str]:
         f'largest output{", before int8" if exported.int8 else ""}',
     ]
     if exported.int8:
-        found = exported.int8
-        top1 = '' if found.top1 is None else f'; top-1 {found.top1:.1%}, in float32 {found.top1_float32:.1%}'
+        int8 = exported.int8
+        top1 = '' if int8.top1 is None else f'; top-1 {int8.top1:.1%}, in float32 {int8.top1_float32:.1%}'
         lines.append(
-            f'int8, calibrated on {found.calibrated} images: {found.agreement:.1%} of {found.held_out} held-out images '
+            f'int8, calibrated on {int8.calibrated} images: {int8.agreement:.1%} of {int8.held_out} held-out images '
             f'have the class of float32{top1}'
         )
     return lines

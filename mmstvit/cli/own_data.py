@@ -27,8 +27,8 @@ def add_own_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def with_own_data_options(args: argparse.Namespace) -> argparse.Namespace:
     """Return the arguments, with the short options among ``--cfg-options``."""
-    given = {key: getattr(args, name) for name, key in _SETTINGS.items() if getattr(args, name) is not None}
-    args.cfg_options = {**args.cfg_options, **given}
+    options = {key: getattr(args, name) for name, key in _SETTINGS.items() if getattr(args, name) is not None}
+    args.cfg_options = {**args.cfg_options, **options}
     return args
 
 

@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> None:
     timing = Timing(chosen_device(args.device), rounds=args.rounds, min_time=args.min_time)
     set_threads(args.threads, timing.on_gpu)
     methods = None if args.methods is None else [name.strip() for name in args.methods.split(',')]
-    given = (args.model, args.data, args.target, args.checkpoint, methods, args.batch_size, args.out, args.images)
+    settings = (args.model, args.data, args.target, args.checkpoint, methods, args.batch_size, args.out, args.images)
     stderr, screen = Console(stderr=True), console()
     with Progress(console=stderr, disable=not stderr.is_terminal, transient=True) as progress:
-        result = tune(*given, timing, args.trust_checkpoint, progress)
+        result = tune(*settings, timing, args.trust_checkpoint, progress)
     heads, *rows = figures(result)
     title = f'batch {result["batch_size"]}, {result["images"]["held_out"]} held-out images'
     table = number_table(*heads, title=title)

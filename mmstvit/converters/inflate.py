@@ -24,16 +24,16 @@ def inflate(
         tables: those of shape ``(1, *grid, C)``.
     """
     for name, tensor in own.items():
-        given = state_dict.get(prefix + name)
-        if given is None or tensor.dim() != 5 or given.dim() != 4:
+        weight = state_dict.get(prefix + name)
+        if weight is None or tensor.dim() != 5 or weight.dim() != 4:
             continue
         if name in tables:
             # (1, rows, columns, C) -> (1, time, rows, columns, C)
-            state_dict[prefix + name] = given.unsqueeze(1).expand(-1, tensor.shape[1], -1, -1, -1)
+            state_dict[prefix + name] = weight.unsqueeze(1).expand(-1, tensor.shape[1], -1, -1, -1)
         else:
             # (out, in, rows, columns) -> (out, in, time, rows, columns)
             steps = tensor.shape[2]
-            state_dict[prefix + name] = given.unsqueeze(2).expand(-1, -1, steps, -1, -1) / steps
+            state_dict[prefix + name] = weight.unsqueeze(2).expand(-1, -1, steps, -1, -1) / steps
 
 
 def bias_table_grids(module: nn.Module) -> Iterator[tuple[str, tuple[int, ...]]]:

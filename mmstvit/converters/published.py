@@ -145,8 +145,8 @@ def _rename_moved(state_dict: dict, prefix: str, own: dict) -> None:
         former = re.sub(r'encoder\.steps\.(\d+)\.conv\.', r'encoder.conv_pos.\1.', name)
         if former != name and prefix + former in state_dict:
             state_dict[prefix + name] = state_dict.pop(prefix + former)
-        stem, found, _ = name.partition('steps.')
-        if not found or not name.endswith('.global_centers') or prefix + name in state_dict:
+        stem, separator, _ = name.partition('steps.')
+        if not separator or not name.endswith('.global_centers') or prefix + name in state_dict:
             continue
         pattern = re.escape(prefix + stem) + r'(steps\.\d+\.)?global_centers'
         theirs = [other for other in state_dict if re.fullmatch(pattern, other)]

@@ -120,12 +120,13 @@ class MadeSet(ABC):
     def _check_settings(self, split: str, record: Path) -> None:
         try:
             content = json.loads(record.read_text())
-            found = content.get('info', content)['settings']
+            settings = content.get('info', content)['settings']
         except (ValueError, AttributeError, KeyError, TypeError):  # not JSON, or not of this form
-            found = None
-        if found != self.settings(split):
-            told = ', '.join(f'{key}={value}' for key, value in found.items()) if isinstance(found, dict) else 'unknown'
-            raise _refusal(record, f'was made with other settings ({told})')
+            settings = None
+        if settings != self.settings(split):
+            pairs = settings.items() if isinstance(settings, dict) else ()
+            text = ', '.join(f'{key}={value}' for key, value in pairs) or 'unknown'
+            raise _refusal(record, f'was made with other settings ({text})')
 
     def _write_split(self, split: str, indices: Sequence[int], update: Callable[[], None]) -> None:
         """Write the files of a split, then its lists if one is missing; ``update`` is called after each file."""

@@ -92,15 +92,15 @@ def on_backends(
     for form, int8, _ in (EXPORTED[name] for name in wanted if name in EXPORTED):
         FORMATS[form].require(int8)
     batch = batch_sizes[0] if len(set(batch_sizes)) == 1 else None
-    task, found = progress.add_task('exporting', total=len(networks) * len(wanted)), []
+    task, exported = progress.add_task('exporting', total=len(networks) * len(wanted)), []
     for network in networks:
         size = input_shape(network, shape or networks[0].size)
         files = _Files(network, size, part, batch)
         for name in wanted:
             progress.update(task, description=f'{network.label}: {name}')
-            found.append(_in(name, network, size, part, files))
+            exported.append(_in(name, network, size, part, files))
             progress.advance(task)
-    return found, baseline * len(wanted)
+    return exported, baseline * len(wanted)
 
 
 class _Files:

@@ -70,8 +70,10 @@ def read_samples(model: nn.Module, calibration: Calibration, shape: Sequence[int
         raise UsageError(f'--min-agreement {calibration.min_agreement}: it is a share, from 0 to 1')
     samples = load_samples(model, calibration.data, calibration.images)
     if tuple(samples.images.shape[1:]) != tuple(shape):
-        found, wanted = (' x '.join(map(str, size)) for size in (samples.images.shape[1:], shape))
-        raise UsageError(f'--int8: the test pipeline gives images of {found}, and the file is to take {wanted}')
+        image_size, input_size = (' x '.join(map(str, size)) for size in (samples.images.shape[1:], shape))
+        raise UsageError(
+            f'--int8: the test pipeline gives images of {image_size}, and the file is to take {input_size}'
+        )
     return samples.part(0, 2), samples.part(1, 2)
 
 
@@ -117,11 +119,11 @@ def judge(model: nn.Module, path: Path, samples: tuple[Samples, Samples], min_ag
     calibrated, held_out = samples
     reference, opened = Judge(model, held_out, batch_size=8), open_model(path)
     scores = torch.from_numpy(np.concatenate([opened.run(image[None])[0] for image in held_out.images.numpy()]))
-    found = reference.of_logits(scores.double().clamp_min(1e-30).log())
-    if found['agreement'] < min_agreement:
+    int8 = reference.of_logits(scores.double().clamp_min(1e-30).log())
+    if int8['agreement'] < min_agreement:
         raise UsageError(
-            f'int8 gives the class of float32 for {found["agreement"]:.1%} of {len(scores)} held-out images, less than '
+            f'int8 gives the class of float32 for {int8["agreement"]:.1%} of {len(scores)} held-out images, less than '
             f'{min_agreement:.1%} (--min-agreement): nothing is written; give more images, like those that it is for'
         )
     top1 = reference.of_logits(reference.dense)['top1']
-    return Judged(len(calibrated.images), len(scores), found['agreement'], found['top1'], top1)
+    return Judged(len(calibrated.images), len(scores), int8['agreement'], int8['top1'], top1)

@@ -96,6 +96,6 @@ def refuse_settings(what: str, timing: Timing) -> None:
     if timing.on_gpu:
         raise UsageError(f'{what} is run on the CPU: give --device cpu')
     refused = {'--train-step': timing.train_step, '--compile': timing.compile, '--dtype': timing.dtype != 'float32'}
-    for option, given in refused.items():
-        if given:
+    for option, value in refused.items():
+        if value:
             raise UsageError(f'{what} is run as it is: leave {option} out')

@@ -209,8 +209,8 @@ def _line(outputs: dict[str, np.ndarray], classes: Sequence[str] | None, topk: i
     scores = outputs['scores']
     if scores.ndim == 3:  # of pixels
         shares = np.bincount(scores.argmax(0).ravel(), minlength=len(scores)) / scores[0].size
-        found = [i for i in np.argsort(-shares, kind='stable') if shares[i]]
-        return ', '.join(f'{classes[i] if classes else i} {shares[i]:.1%}' for i in found)
+        present = [i for i in np.argsort(-shares, kind='stable') if shares[i]]
+        return ', '.join(f'{classes[i] if classes else i} {shares[i]:.1%}' for i in present)
     best = np.argsort(-scores, kind='stable')[:topk]
     return ', '.join(f'{classes[i] if classes else i} {scores[i]:.4f}' for i in best)
 

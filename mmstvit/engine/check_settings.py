@@ -72,8 +72,8 @@ def check_settings(cfg: Config, loaders: Sequence[str]) -> None:
         if isinstance(cfg.get(loader), dict) and not cfg[loader].get('dataset'):
             raise UsageError(f'{loader} has no dataset')
     for key in _PREPROCESSORS:
-        given = {name: v for name in ('mean', 'std') for _, v in _values(cfg, [*key.split('.'), name])}
-        of = {name: len(entries_of(v)) for name, v in given.items() if not isinstance(v, dict)}
+        values = {name: v for name in ('mean', 'std') for _, v in _values(cfg, [*key.split('.'), name])}
+        of = {name: len(entries_of(v)) for name, v in values.items() if not isinstance(v, dict)}
         if len({*of.values()}) > 1:
             raise UsageError(
                 f'{key}.mean has {of["mean"]} numbers and {key}.std has {of["std"]}: both are one a channel'

@@ -238,20 +238,20 @@ def _check_topk(largest: int, number: int, what: str) -> None:
 
 def _numbers(model: nn.Module, training: bool) -> dict[str, int | None]:
     """Numbers of classes in a model, by their places in the config."""
-    found = {}
+    numbers = {}
     for name, module in model.named_modules():
         # Masks that are the same for all classes need no number.
         if HEADS.fullmatch(name) and not getattr(module, 'class_agnostic', False):
             number = getattr(module, 'num_classes', None)
-            found[f'model.{name}'] = number if isinstance(number, int) else None
+            numbers[f'model.{name}'] = number if isinstance(number, int) else None
     data: Any = getattr(model, 'data_preprocessor', None)
     if training and getattr(data, 'to_onehot', False):
-        found['data_preprocessor'] = data.num_classes
+        numbers['data_preprocessor'] = data.num_classes
     blending = getattr(data, 'blending', None)
     if training and blending is not None:
         for i, part in enumerate(getattr(blending, 'augments', [blending])):
-            found[f'model.data_preprocessor.blending.{i}'] = getattr(part, 'num_classes', None)
-    return found
+            numbers[f'model.data_preprocessor.blending.{i}'] = getattr(part, 'num_classes', None)
+    return numbers
 
 
 def check_optimizer(cfg: Config) -> None:

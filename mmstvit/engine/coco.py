@@ -37,20 +37,20 @@ def _reader(base: type) -> type:
             self, cat_names: Sequence[str] = (), sup_names: Sequence[str] = (), cat_ids: Sequence[int] = ()
         ) -> list[int]:
             ids = super().get_cat_ids(cat_names, sup_names, cat_ids)
-            found = [self.cats[i]['name'] for i in ids]
-            absent = [name for name in cat_names if name not in found]
+            names = [self.cats[i]['name'] for i in ids]
+            absent = [name for name in cat_names if name not in names]
             if absent:
                 raise UsageError(
                     f'{self.file} has no category {", ".join(absent[:3])}: name its categories in its order, with '
                     'metainfo=dict(classes=...) in the data sets of the config'
                 )
-            twice = [name for name in found if found.count(name) > 1]
+            twice = [name for name in names if names.count(name) > 1]
             if twice:
                 raise UsageError(f'{self.file} has several categories {twice[0]}: let each have a name of its own')
-            if cat_names and found != list(cat_names):
+            if cat_names and names != list(cat_names):
                 raise UsageError(
                     f'{self.file} has the categories in another order than the config, which begins with '
-                    f'{cat_names[0]} and not with {found[0]}: labels would be exchanged'
+                    f'{cat_names[0]} and not with {names[0]}: labels would be exchanged'
                 )
             return ids
 

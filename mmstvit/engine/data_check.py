@@ -175,8 +175,8 @@ def _compare_files(check: DataCheck, train: Split, other: Split) -> None:
     if pairs is None:
         check.notes.append(f'files of train and {other.name} are too many to look for copies')
     elif pairs:
-        told = [name if name == same else f'{name} = {same}' for name, same in pairs]
-        check.notes.append(f'{len(pairs):,} files of {other.name} are in train too: {shown(told)}')
+        files = [name if name == same else f'{name} = {same}' for name, same in pairs]
+        check.notes.append(f'{len(pairs):,} files of {other.name} are in train too: {shown(files)}')
 
 
 def objects_to_find(split: Split) -> dict[int, tuple[np.ndarray, list[int]]]:
@@ -185,12 +185,12 @@ def objects_to_find(split: Split) -> dict[int, tuple[np.ndarray, list[int]]]:
     Returns:
         Boxes (n, 4), two corners in pixels of the inputs, and labels, by the sample's number in the batch.
     """
-    found = {}
+    objects = {}
     for i, sample in enumerate(split.inputs['data_samples']):
         # Tests go through a data set in its order.
         info = split.dataset.get_data_info(i) if 'img_id' in sample.metainfo_keys() else {}
         if 'instances' in info and info['img_id'] == sample.img_id:
             boxes = np.array([one['bbox'] for one in info['instances']], float).reshape(-1, 4)
             scale = sample.metainfo.get('scale_factor', (1, 1))
-            found[i] = boxes * np.tile(scale, 2), [one['bbox_label'] for one in info['instances']]
-    return found
+            objects[i] = boxes * np.tile(scale, 2), [one['bbox_label'] for one in info['instances']]
+    return objects

@@ -76,15 +76,15 @@ def read_class_folders(folder: Path, endings: Sequence[str], lists: Path, seed: 
             f'{root} has {len(files)} folders of classes ({shown(list(files))}): give one folder for each of two '
             'classes or more'
         )
-    found = dict(train=(root, files))
+    places = dict(train=(root, files))
     for split, place in dict(val=val or test, test=val and test).items():
         if place:
-            found[split] = place, _of_classes(place, files, endings)
-    if 'val' not in found:
+            places[split] = place, _of_classes(place, files, endings)
+    if 'val' not in places:
         listed, (kept, held_out) = True, _split_classes(files, random.Random(seed), root)
-        found = dict(train=(root, kept), val=(root, held_out))
+        places = dict(train=(root, kept), val=(root, held_out))
     parts = {}
-    for split, (place, by_class) in found.items():
+    for split, (place, by_class) in places.items():
         file = _write_list(lists / f'{split}.txt', by_class) if listed else None
         parts[split] = Part(place, file, sum(map(len, by_class.values())))
     return tuple(files), {**parts, 'test': parts.get('test', parts['val'])}
@@ -191,17 +191,17 @@ def _find_files(folder: Path) -> dict[str, Path]:
     every = [file for file in every if not _NO_BOXES.match(file.name)]
     if len(every) == 1:
         return dict(train=every[0])
-    found = {split: [file for file in every if split in file.stem.lower()] for split in _SPLITS}
+    by_split = {split: [file for file in every if split in file.stem.lower()] for split in _SPLITS}
     names = shown([file.name for file in every])
-    if not every or not found['train'] or not (found['val'] or found['test']):
+    if not every or not by_split['train'] or not (by_split['val'] or by_split['test']):
         raise UsageError(
             f'{folder} must have annotations/*.json in the format of COCO, one file or those of train and val by name, '
             f'or {_ROBOFLOW} in train and valid; its files: {names}'
         )
-    several = [split for split, files in found.items() if len(files) > 1]
+    several = [split for split, files in by_split.items() if len(files) > 1]
     if several:
         raise UsageError(f'{folder} has several annotation files of {several[0]}: {names}; leave one of each')
-    return {split: files[0] for split, files in found.items() if files}
+    return {split: files[0] for split, files in by_split.items() if files}
 
 
 def _find_images(folder: Path, file: Path, content: dict) -> Path:

@@ -52,14 +52,14 @@ def training_classes(parts: Sequence[dict]) -> tuple[str, ...] | None:
     """
     names: set[str] = set()
     for part in parts:
-        given = (part.get('metainfo') or {}).get('classes') or part.get('classes')
+        classes = (part.get('metainfo') or {}).get('classes') or part.get('classes')
         built: Any = None
         with contextlib.suppress(Exception):  # what is wrong with it is told when it is read
             built = DATASETS.build(dict(part, lazy_init=True, pipeline=[]))
-        found = set(folders_in(built.img_prefix) or ()) if is_folder_set(built) and built.with_label else set()
-        if isinstance(given, (list, tuple)) and found <= set(given):
-            return tuple(given)
-        names |= found
+        folders = set(folders_in(built.img_prefix) or ()) if is_folder_set(built) and built.with_label else set()
+        if isinstance(classes, (list, tuple)) and folders <= set(classes):
+            return tuple(classes)
+        names |= folders
     return tuple(sorted(names)) or None
 
 
@@ -72,10 +72,10 @@ def _find_samples(dataset: Any, classes: Sequence[str] | None) -> list:
     """What mmpretrain's method of this name returns: files with the numbers of their classes, or files alone."""
     root = dataset.img_prefix
     if dataset.with_label:
-        found = folders_in(root) or []
-        order = _order(dataset, root, found, classes)
+        folders = folders_in(root) or []
+        order = _order(dataset, root, folders, classes)
         numbers = dataset.folder_to_idx = {name: number for number, name in enumerate(order)}
-        listed = [(file, numbers[name]) for name in found for file in files_in(root, name)]
+        listed = [(file, numbers[name]) for name in folders for file in files_in(root, name)]
     else:
         listed = [(file, None) for file in files_in(root)]
     samples = [(file, number) for file, number in listed if dataset.is_valid_file(file)]
@@ -95,8 +95,8 @@ def _find_samples(dataset: Any, classes: Sequence[str] | None) -> list:
 
 def _endings(unread: Counter) -> str:
     """``': *.webp 24'`` for files that are not read."""
-    told = ', '.join(f'{f"*{ending}" if ending else "without one"} {n}' for ending, n in unread.most_common(_SHOWN))
-    return told and f': {told}'
+    endings = ', '.join(f'{f"*{ending}" if ending else "without one"} {n}' for ending, n in unread.most_common(_SHOWN))
+    return endings and f': {endings}'
 
 
 def files_in(root: str, folder: str = '') -> list[str]:
@@ -109,24 +109,24 @@ def files_in(root: str, folder: str = '') -> list[str]:
     return sorted(files)
 
 
-def _order(dataset: Any, root: str, found: list[str], classes: Sequence[str] | None) -> Sequence[str]:
+def _order(dataset: Any, root: str, folders: list[str], classes: Sequence[str] | None) -> Sequence[str]:
     """The names of folders in the order of their numbers."""
-    given = dataset.CLASSES
-    if given is not None and set(found) <= set(given):
-        return given
-    order = found if classes is None else classes
-    unknown = sorted(set(found) - set(order))
+    own_classes = dataset.CLASSES
+    if own_classes is not None and set(folders) <= set(own_classes):
+        return own_classes
+    order = folders if classes is None else classes
+    unknown = sorted(set(folders) - set(order))
     if unknown:
         raise UsageError(
             f'{root} has folders that are no class of the training set: {shown(unknown)}; its classes are '
             f'{shown(order)}: check the data folder'
         )
-    if given is None:
+    if own_classes is None:
         dataset._metainfo['classes'] = tuple(order)
-    elif len(given) != len(order):
+    elif len(own_classes) != len(order):
         raise UsageError(
-            f'{root} has {len(order)} folders, {shown(order)}, and metainfo.classes has {len(given)} names, '
-            f'{shown(given)}: check the data folder'
+            f'{root} has {len(order)} folders, {shown(order)}, and metainfo.classes has {len(own_classes)} names, '
+            f'{shown(own_classes)}: check the data folder'
         )
     return order
 

@@ -29,8 +29,8 @@ def check_maps(dataset: BaseDataset, entries: Sequence[dict]) -> None:
     folder = dataset.data_prefix.get('img_path')
     if not entries and folder and os.path.isdir(folder):
         endings = Counter(PurePath(name).suffix for name in files_in(folder))
-        found = ', '.join(f'*{ending} {number}' for ending, number in endings.most_common()) or 'no files'
-        raise UsageError(f'{folder}: no file in it ends in {dataset.img_suffix} (img_suffix); it has {found}')
+        numbers = ', '.join(f'*{ending} {number}' for ending, number in endings.most_common()) or 'no files'
+        raise UsageError(f'{folder}: no file in it ends in {dataset.img_suffix} (img_suffix); it has {numbers}')
     paths = [entry['seg_map_path'] for entry in entries if entry.get('seg_map_path')]
     missing = [path for path in paths if not is_address(path) and not os.path.isfile(path)]
     if missing:
@@ -58,9 +58,9 @@ def look_at_maps(dataset: Any, numbers: Sequence[int]) -> tuple[Counter, list[st
         try:
             width, height = check_image_file(info['img_path'])
             loaded: Any = steps[0](dict(info, ori_shape=(height, width)))
-            found = np.unique(loaded['gt_seg_map'])
+            values = np.unique(loaded['gt_seg_map'])
         except ImageError as error:
             faults.append(str(error))
             continue
-        labels.update(int(label) for label in found if label != steps[0].ignore_index)
+        labels.update(int(label) for label in values if label != steps[0].ignore_index)
     return labels, faults

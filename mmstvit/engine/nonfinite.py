@@ -81,15 +81,15 @@ def _origin(runner: Runner, wrapper: Any, data_batch: Any, state: dict) -> str:
     model: Any = unwrap(runner.model)
     set_random_state(state)
     try:
-        with first_nonfinite(model) as found, torch.no_grad(), wrapper.optim_context(model):
+        with first_nonfinite(model) as names, torch.no_grad(), wrapper.optim_context(model):
             model._run_forward(model.data_preprocessor(data_batch, True), mode='loss')
     except Exception as error:  # the answer must not hide what it is about
         return f'computed again, the batch fails ({type(error).__name__})'
-    if not found:
+    if not names:
         return 'computed again, it is finite'
     return (
-        f'{found[0]} is the first layer whose output is not finite'
-        if found[0]
+        f'{names[0]} is the first layer whose output is not finite'
+        if names[0]
         else 'the outputs of all layers are finite'
     )
 
@@ -100,12 +100,12 @@ def first_nonfinite(model: nn.Module) -> Iterator[list[str]]:
 
     The innermost module comes first; the model itself, with an empty name, last.
     """
-    found: list[str] = []
+    names: list[str] = []
 
     def look(name: str, output: Any) -> None:
         tensors = (leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point())
         if not all(tensor.isfinite().all() for tensor in tensors):
-            found.append(name)
+            names.append(name)
 
     handles = [
         module.register_forward_hook(lambda module, args, output, name=name: look(name, output))
@@ -113,7 +113,7 @@ def first_nonfinite(model: nn.Module) -> Iterator[list[str]]:
     ]
     try:
         with torch.compiler.set_stance('force_eager'):  # compiled code passes over hooks that are newer
-            yield found
+            yield names
     finally:
         for handle in handles:
             handle.remove()

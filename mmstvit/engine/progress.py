@@ -82,13 +82,13 @@ class EpochLines(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Add what the validation has found."""
         self._make(runner, runner.iter)
-        told: list[str] = []
+        names: list[str] = []
         metrics = metrics or {}
         for name, value in metrics.items():
             # Of bbox_mAP and bbox_mAP_50 the first is told.
-            if isinstance(value, (int, float)) and not any(name.startswith(f'{known}_') for known in told):
-                told.append(name)
-        self._line += ''.join(f'  {name} {metrics[name]:.4g}' for name in told[:_METRICS])
+            if isinstance(value, (int, float)) and not any(name.startswith(f'{known}_') for known in names):
+                names.append(name)
+        self._line += ''.join(f'  {name} {metrics[name]:.4g}' for name in names[:_METRICS])
 
     def _make(self, runner: Runner, done: int) -> None:
         """Make the line that ends where ``done`` iterations are, unless there is one."""

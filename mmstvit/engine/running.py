@@ -214,10 +214,10 @@ def _name_types(part: Any) -> None:
 def _replace_sync_bn(part: Any) -> bool:
     """Replace synchronised batch norm, which needs a GPU, in a config or a part of it; whether there was any."""
     if isinstance(part, dict):
-        found = type_name(part) in ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
-        if found:
+        is_sync = type_name(part) in ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
+        if is_sync:
             part['type'] = 'BN'
-        return any([found, *map(_replace_sync_bn, part.values())])
+        return any([is_sync, *map(_replace_sync_bn, part.values())])
     return isinstance(part, (list, tuple)) and any([*map(_replace_sync_bn, part)])
 
 

@@ -35,11 +35,11 @@ def fit_schedules(cfg: Config, before: Config) -> None:
     Nothing is done where the schedules differ too.
     """
     old, new = (c.train_cfg.get('max_epochs') if isinstance(c.get('train_cfg'), dict) else 0 for c in (before, cfg))
-    given = cfg.get('param_scheduler')
+    setting = cfg.get('param_scheduler')
     counted = isinstance(old, int) and isinstance(new, int) and 0 < new != old > 0
-    if not counted or given != before.get('param_scheduler'):
+    if not counted or setting != before.get('param_scheduler'):
         return
-    schedules = entries_of(given)
+    schedules = entries_of(setting)
     if not schedules or not all(isinstance(schedule, dict) for schedule in schedules):
         return
     scaled = [s for s in (_scaled(schedule, old, new) for schedule in schedules) if s is not None]

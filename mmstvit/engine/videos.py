@@ -43,9 +43,9 @@ class SkippedClipsHook(Hook):
         for videos in _checked_sets(runner.train_dataloader.dataset):
             if videos.skip_broken:
                 names = videos.broken()
-                told = ''.join(f'\n  {name}' for name in names)
+                lines = ''.join(f'\n  {name}' for name in names)
                 what = f'{len(names)} of the {len(videos)} clips of {videos.dataset.ann_file} were skipped'
-                runner.logger.info(f'{what}, which cannot be read:{told}' if names else what)
+                runner.logger.info(f'{what}, which cannot be read:{lines}' if names else what)
 
 
 @contextlib.contextmanager

@@ -48,10 +48,12 @@ def newest_whole_checkpoint(
     either = '|'.join(re.escape(name).replace(r'\{\}', r'\d+') for name in names)
     pattern = re.compile(rf'{either}|interrupted_.*\.pth')
     folders = {work_dir, last.parent if last else work_dir}
-    found = {path for folder in folders if folder.is_dir() for path in folder.iterdir() if pattern.fullmatch(path.name)}
+    checkpoints = {
+        path for folder in folders if folder.is_dir() for path in folder.iterdir() if pattern.fullmatch(path.name)
+    }
     written = pointer.stat().st_mtime_ns if last else 0
     passed_over: list[tuple[Path, str]] = []
-    candidates = found | ({last} if last else set())
+    candidates = checkpoints | ({last} if last else set())
     for path in sorted(candidates, key=lambda path: _rank(path, last, written), reverse=True):
         fault = fault_of(path)
         if fault is None:

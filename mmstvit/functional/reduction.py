@@ -101,7 +101,8 @@ def compose(reductions: Sequence[Reduction]) -> Reduction:
         destinations = [reduction.destination for reduction in reductions if reduction.destination is not None]
         if len(destinations) == len(reductions) > 0:
             # Numbers are followed through the layers, and wide tokens are copied once.
-            return take(x, reduce(lambda first, then: then.gather(1, first), [found() for found in destinations]))
+            numbers = [destination() for destination in destinations]
+            return take(x, reduce(lambda first, then: then.gather(1, first), numbers))
         return reduce(lambda x, reduction: reduction.unmerge(x), reversed(reductions), x)
 
     return Reduction(merge, unmerge)

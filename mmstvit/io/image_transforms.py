@@ -196,5 +196,5 @@ def _resized(width: int, height: int, edge: str, scale: int) -> tuple[int, int]:
 
 
 def _reason(error: cv2.error) -> str:
-    found = re.search(r'error: \([^)]*\) ?(.*)', ' '.join(str(error).split()))
-    return found[1][:120] if found else 'OpenCV refuses'
+    match = re.search(r'error: \([^)]*\) ?(.*)', ' '.join(str(error).split()))
+    return match[1][:120] if match else 'OpenCV refuses'

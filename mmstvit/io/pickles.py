@@ -19,8 +19,8 @@ _REFUSED = re.compile(r'(?:GLOBAL|unrecognized function|Can only .* but got) (<[
 
 def refused(error: Exception) -> str | None:
     """Return the name that an unpickler refused, or ``None`` where it failed otherwise."""
-    found = isinstance(error, pickle.UnpicklingError) and _REFUSED.search(str(error))
-    return found[1] if found else None
+    match = isinstance(error, pickle.UnpicklingError) and _REFUSED.search(str(error))
+    return match[1] if match else None
 
 
 # -------------------------------------------------------------------------------------------------- arrays and numbers

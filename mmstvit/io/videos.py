@@ -216,8 +216,8 @@ def guard_reading(steps: Sequence[Callable]) -> list[Callable]:
 
 def role_of(step: Any) -> str | None:
     """Return ``'Init'`` for a step that opens a video, ``'Decode'`` for one that decodes it, else ``None``."""
-    found = re.fullmatch(r'(?:Decord|OpenCV|PyAV|PIMS)(Init|Decode)', type(step).__name__)
-    return found[1] if found else None
+    match = re.fullmatch(r'(?:Decord|OpenCV|PyAV|PIMS)(Init|Decode)', type(step).__name__)
+    return match[1] if match else None
 
 
 def _guarded(step: Callable, clip_len: int, results: dict) -> dict:

@@ -16,8 +16,8 @@ def axes_of(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ...]
         ValueError: it has not so many numbers, or one is no positive integer.
     """
     numbers: Any = (value,) * rank if isinstance(value, int) and rank == 2 else value
-    given = isinstance(numbers, Sequence) and all(isinstance(n, int) and n > 0 for n in numbers)
-    if not given or len(numbers) != rank:
+    positive = isinstance(numbers, Sequence) and all(isinstance(n, int) and n > 0 for n in numbers)
+    if not positive or len(numbers) != rank:
         axes = 'one number or (rows, columns)' if rank == 2 else '(time, rows, columns)'
         raise ValueError(f'{name}={value!r} must be {axes}, of positive integers')
     return tuple(numbers)

@@ -213,9 +213,9 @@ def measure_method(
     light, heavy, *sized = own - base
     further = (heavy - light) / np.maximum(np.array(halves) - 1, 1)
     lists = dict(first=light, further=further, sized=sized[0] if sized else 0 * light)
-    found = replace(table, step_tokens=points, **{name: seconds.tolist() for name, seconds in lists.items()})
+    with_steps = replace(table, step_tokens=points, **{name: seconds.tolist() for name, seconds in lists.items()})
     entering = [table.count, *tokens_per_block(plain, steps_of(method, amounts, plain), tokens.layout.grid)[:-1]]
-    return found.corrected(table.dense * _ratios(times[1:2], times[0])[0], found.network(entering, amounts))
+    return with_steps.corrected(table.dense * _ratios(times[1:2], times[0])[0], with_steps.network(entering, amounts))
 
 
 def _in_turn(runs: Sequence[Callable], timing: Timing, rounds: int, timer: Timer | None) -> list[list[float]]:

@@ -18,8 +18,8 @@ from ..registry import MODELS
 
 def reduction_of(model: nn.Module) -> 'TokenReduction | None':
     """Return the reduction of a model, or of the part of it that is reduced; ``None`` where none is."""
-    found = (getattr(module, 'reduction', None) for module in model.modules())
-    return next((reduction for reduction in found if isinstance(reduction, TokenReduction)), None)
+    reductions = (getattr(module, 'reduction', None) for module in model.modules())
+    return next((reduction for reduction in reductions if isinstance(reduction, TokenReduction)), None)
 
 
 def methods_for(model: nn.Module) -> tuple[str, ...]:

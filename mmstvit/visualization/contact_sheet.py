@@ -113,11 +113,11 @@ def _name(label: int, names: Sequence[str]) -> str:
     return name if len(name) <= 24 else f'{name[:23]}…'
 
 
-def _objects(sample: Any, given: tuple | None) -> tuple:
+def _objects(sample: Any, default: tuple | None) -> tuple:
     """Boxes (n, 4) of two corners, labels and masks of a sample, or ``None`` for each."""
     instances = getattr(sample, 'gt_instances', None)
-    if instances is None or not hasattr(instances, 'bboxes') or (given is not None and not len(instances)):
-        return (*given, None) if given is not None else (None, None, None)
+    if instances is None or not hasattr(instances, 'bboxes') or (default is not None and not len(instances)):
+        return (*default, None) if default is not None else (None, None, None)
     boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
     return np.asarray(boxes.cpu()), instances.labels.tolist(), getattr(instances, 'masks', None)
 

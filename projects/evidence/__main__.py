@@ -128,10 +128,10 @@ def chosen(runs: Sequence[Run], pattern: str | None) -> list[Run]:
     """
     wild = pattern or '*'
     wild = wild if any(mark in wild for mark in '*?[') else f'*{wild}*'
-    found = [run for run in runs if fnmatch.fnmatch(run.name, wild)]
-    if not found:
+    matches = [run for run in runs if fnmatch.fnmatch(run.name, wild)]
+    if not matches:
         raise UsageError(f'--only {pattern}: no run has such a name; --list shows them')
-    return found
+    return matches
 
 
 def on_cifar10(run: Run) -> bool:

@@ -24,7 +24,7 @@ class Verdict:
 
     paper: str
     claim: str
-    found: str
+    finding: str
     verdict: str
 
 
@@ -64,20 +64,20 @@ def compare(
     seeds = common_seeds(evidence, (own, dense), only or range(MOST_SEEDS))
     if len(seeds) < len(only or SEEDS):
         return None
-    found = [scores(evidence, run, metric, seeds) for run in (own, dense)]
+    values = [scores(evidence, run, metric, seeds) for run in (own, dense)]
     packed = [[row.get('right') for row in results_of(evidence, run, seeds)] for run in (own, dense)]
     if metric[1] == 'top-1' and all(packed[0] + packed[1]):
         return compare_images(*([unpack_right(text) for text in rows] for rows in packed))
-    return compare_scores(*found) if len(seeds) > 1 else None
+    return compare_scores(*values) if len(seeds) > 1 else None
 
 
 def saturated(evidence: Evidence, pair: Pair) -> bool:
     """Whether a task that counts right answers is no evidence, see :func:`.is_saturated`; when all seeds are there."""
     metric = pair.metrics[0]
-    found = [scores(evidence, run, metric) for run in pair.twins]
-    if metric[1] != 'top-1' or not all(len(values) >= len(SEEDS) for values in found):
+    by_network = [scores(evidence, run, metric) for run in pair.twins]
+    if metric[1] != 'top-1' or not all(len(values) >= len(SEEDS) for values in by_network):
         return False
-    return is_saturated(found, pair.samples)
+    return is_saturated(by_network, pair.samples)
 
 
 # Exact at the borders, in spite of what floats do to sums.
@@ -85,14 +85,14 @@ def _round(value: float) -> float:
     return round(value, 6)
 
 
-def judge_same(found: Difference) -> str:
+def judge_same(gap: Difference) -> str:
     """Whether accuracy is kept."""
-    return {'kept': HELD, 'higher': HELD, 'lower': NOT_HELD}.get(found.kind, UNDECIDED)
+    return {'kept': HELD, 'higher': HELD, 'lower': NOT_HELD}.get(gap.kind, UNDECIDED)
 
 
-def judge_up(found: Difference) -> str:
+def judge_up(gap: Difference) -> str:
     """Whether it goes up."""
-    return HELD if found.kind == 'higher' else NOT_HELD if found.high <= 0 else UNDECIDED
+    return HELD if gap.kind == 'higher' else NOT_HELD if gap.high <= 0 else UNDECIDED
 
 
 def judge_share(values: Sequence[float], least: float, strictly: bool) -> str:
@@ -114,35 +114,35 @@ def _accuracy(paper: str, claim: str, judge: Callable[[Difference], str], *twins
         for names in twins:
             pair = next(pair for pair in PAIRS if names[0] in pair.configs)
             own, dense = (Run(name, 0) for name in names)
-            found = compare(evidence, own, dense, pair.metrics[metric])
-            if found is None:
+            gap = compare(evidence, own, dense, pair.metrics[metric])
+            if gap is None:
                 continue
             seeds = common_seeds(evidence, (own, dense))
             means = [fmean(scores(evidence, run, pair.metrics[metric], seeds)) for run in (own, dense)]
             text = (
-                f'{pair.metrics[metric][1]} {means[0]:.1f} against {means[1]:.1f}, {found.points:+.2f} points '
-                f'({interval(found)}) on {pair.what} ({names[0]}, {names[1]})'
+                f'{pair.metrics[metric][1]} {means[0]:.1f} against {means[1]:.1f}, {gap.points:+.2f} points '
+                f'({interval(gap)}) on {pair.what} ({names[0]}, {names[1]})'
             )
-            return Verdict(paper, claim, text, NO_EVIDENCE if saturated(evidence, pair) else judge(found))
+            return Verdict(paper, claim, text, NO_EVIDENCE if saturated(evidence, pair) else judge(gap))
         return Verdict(paper, claim, f'not all {len(SEEDS)} seeds of both have been run', NOT_TESTABLE)
 
     return verdict
 
 
-def interval(found: Difference) -> str:
+def interval(gap: Difference) -> str:
     """Its two ends, in points."""
-    return f'{found.low:+.2f} to {found.high:+.2f}'
+    return f'{gap.low:+.2f} to {gap.high:+.2f}'
 
 
 def _of_sizes(figure: Callable, show: Callable[[float], str], paper: str, claim: str, family: str, *border: Any):
     """A figure of the networks of full size, for all of T, S and B; the border is as of :func:`judge_share`."""
 
     def verdict(evidence: Evidence) -> Verdict:
-        found = {size: figure(evidence['measured'], f'{family}-{size}') for size in 'TSB'}
-        if None in found.values():
+        by_size = {size: figure(evidence['measured'], f'{family}-{size}') for size in 'TSB'}
+        if None in by_size.values():
             return Verdict(paper, claim, 'not all sizes have been measured', NOT_TESTABLE)
-        text = ', '.join(f'{size} {show(value)}' for size, value in found.items())
-        return Verdict(paper, claim, text, judge_share(list(found.values()), *border))
+        text = ', '.join(f'{size} {show(value)}' for size, value in by_size.items())
+        return Verdict(paper, claim, text, judge_share(list(by_size.values()), *border))
 
     return verdict
 

@@ -115,8 +115,8 @@ def _difference(gaps: np.ndarray, image_draws: np.ndarray) -> Difference:
         spread = gaps.std(ddof=1)
         draws = draws + _seed_draws(spread, seeds)
     # Exact at the borders, in spite of what floats do to sums.
-    found = (points, *np.quantile(draws, (0.025, 0.975)))
-    return Difference(*(round(float(v), 6) for v in found), seeds, float(spread), float(image_draws.std()))
+    figures = (points, *np.quantile(draws, (0.025, 0.975)))
+    return Difference(*(round(float(v), 6) for v in figures), seeds, float(spread), float(image_draws.std()))
 
 
 def _seed_draws(spread: float, seeds: int) -> np.ndarray:

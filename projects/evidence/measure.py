@@ -88,13 +88,13 @@ class Measurements:
 
     def take(self) -> tuple[dict[str, dict], dict[str, str]]:
         """The figures by name, and what could not be measured."""
-        found = {}
+        entries = {}
         for name, key, timed, work in self._all():
             kept = read_json(self.root / 'measured' / f'{name}.json')
             fits = kept is not None and kept.get('key') == key
             if timed and not self.timing:
                 if fits:
-                    found[name] = kept
+                    entries[name] = kept
                 continue
             if not fits or self.again:
                 self.say(f'measuring {name}')
@@ -105,14 +105,14 @@ class Measurements:
                     self.say(f'FAILED measuring {name}: {self.failures[name]}')
                     continue
                 write_json(self.root / 'measured' / f'{name}.json', kept)
-            found[name] = kept
-        return found, self.failures
+            entries[name] = kept
+        return entries, self.failures
 
     def _all(self) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:
         """(name, hash of what it depends on, whether it is a speed, what measures it) of each figure."""
         for pair in PAIRS:
-            found = {run.trial: self._config(config_path(run.config), run.options) for run in pair.trials}
-            cfgs = {name: cfg for name, cfg in found.items() if cfg}
+            every = {run.trial: self._config(config_path(run.config), run.options) for run in pair.trials}
+            cfgs = {name: cfg for name, cfg in every.items() if cfg}
             for name, cfg in cfgs.items():
                 key = fingerprint(cfg)
                 yield f'cost_{name}', key, False, lambda c=cfg, n=name: self._cost(self._dump(c, n))
@@ -172,12 +172,12 @@ class Measurements:
 
     @staticmethod
     def _cost(spec: str, shape: Sequence[int] | None = None) -> dict:
-        found = figures(load_network(spec), shape)
+        counts = figures(load_network(spec), shape)
         return dict(
-            multiply_adds=found.whole.multiply_adds,
-            parameters=found.whole.parameters,
-            backbone=found.backbone,
-            shape=list(found.shape),
+            multiply_adds=counts.whole.multiply_adds,
+            parameters=counts.whole.parameters,
+            backbone=counts.backbone,
+            shape=list(counts.shape),
         )
 
     @staticmethod

@@ -53,10 +53,10 @@ def pace_of(folder: Path, seconds: float) -> Pace:
     return Pace(round(epoch, 2), round(max(seconds - epoch, 0.0), 2))
 
 
-def mean_paces(found: Sequence[tuple[Run, Pace]]) -> dict[str, Pace]:
+def mean_paces(trials: Sequence[tuple[Run, Pace]]) -> dict[str, Pace]:
     """Average the trials of each config."""
     by_config: dict[str, list[Pace]] = {}
-    for run, pace in found:
+    for run, pace in trials:
         by_config.setdefault(run.config, []).append(pace)
     return {
         config: Pace(sum(p.epoch for p in paces) / len(paces), sum(p.start for p in paces) / len(paces))

@@ -29,8 +29,8 @@ def plot_differences(evidence: dict[str, Any], path: Path) -> bool:
         Whether there was anything to draw.
     """
     rows = [(pair, run, metric) for pair in PAIRS for metric in pair.metrics for run in pair.twins[:-1]]
-    found = [compare(evidence, run, pair.baseline, metric) for pair, run, metric in rows]
-    shown = [(*row, gap) for row, gap in zip(rows, found) if gap]
+    gaps = [compare(evidence, run, pair.baseline, metric) for pair, run, metric in rows]
+    shown = [(*row, gap) for row, gap in zip(rows, gaps) if gap]
     if not shown:
         return False
     plt = _pyplot()

@@ -29,13 +29,13 @@ def untrained(data: dict[str, Any], method: str, budget: float) -> list[dict[str
 
 def recovered(data: dict[str, Any], method: str, kind: str, budget: float) -> dict[int, dict[str, Any]]:
     """Return the point of each seed, by seed."""
-    found = {}
+    by_seed = {}
     for name, run in data.get('recovered', {}).items():
         *start, seed = name.split(' ')
         for point in run['points'] if ' '.join(start) == f'{method} {kind}' else ():
             if point['budget'] == budget:
-                found[int(seed)] = point
-    return found
+                by_seed[int(seed)] = point
+    return by_seed
 
 
 def won_back(data: dict[str, Any], method: str, kind: str, budget: float) -> list[float]:
@@ -90,8 +90,8 @@ def _recovery_tables(data: dict[str, Any]) -> Iterable[str]:
             before = before if budget == 1 else [p['top1'] for p in untrained(data, method, budget)]
             cells = []
             for kind in (k for k in ('elastic', str(budget)) if k in kinds or k == str(budget)):
-                found = recovered(data, method, kind, budget)
-                cells += [spread(p['top1'] for p in found.values())]
+                by_seed = recovered(data, method, kind, budget)
+                cells += [spread(p['top1'] for p in by_seed.values())]
                 cells += [spread(won_back(data, method, kind, budget), 0) if budget < 1 else '-']
             rows.append([budget, spread(before), *(cells if 'elastic' in kinds else ['-', '-', *cells])])
         header = [
@@ -106,11 +106,11 @@ def _recovery_tables(data: dict[str, Any]) -> Iterable[str]:
 
 
 def _stvit_table(data: dict[str, Any]) -> str:
-    found: dict[str, list[float]] = {'dense': [s['dense'] for s in data['untrained'].values()]}
+    scores: dict[str, list[float]] = {'dense': [s['dense'] for s in data['untrained'].values()]}
     for name, one in data.get('stvit', {}).items():
-        found.setdefault(name.split(' ')[0], []).append(one['top1'])
+        scores.setdefault(name.split(' ')[0], []).append(one['top1'])
     names = {'dense': 'the dense network', 'scratch': 'STViT from scratch', 'distilled': 'STViT distilled from it'}
-    rows = [[names[kind], len(values), spread(values)] for kind, values in found.items()]
+    rows = [[names[kind], len(values), spread(values)] for kind, values in scores.items()]
     return table(['network', 'seeds', 'top-1, %'], rows)
 
 
@@ -172,7 +172,7 @@ def write_page(data: dict[str, Any], path: Path) -> None:
 
 
 def _means(points: Iterable[list[dict[str, Any]]], name: str, unit: float = 1) -> list[float]:
-    return [unit * statistics.mean(point[name] for point in found) for found in points]
+    return [unit * statistics.mean(point[name] for point in of_budget) for of_budget in points]
 
 
 def _plot_untrained(data: dict[str, Any], path: Path) -> None:
@@ -181,14 +181,14 @@ def _plot_untrained(data: dict[str, Any], path: Path) -> None:
     axes = list(axes) if timed else [axes]
     dense = statistics.mean(100 * one['dense'] for one in data['untrained'].values())
     for name, mark in zip(next(iter(data['untrained'].values()))['methods'], _MARKS * 2):
-        found = {budget: points for budget in budgets_of(data) if (points := untrained(data, name, budget))}
+        curve = {budget: points for budget in budgets_of(data) if (points := untrained(data, name, budget))}
         style = dict(marker=mark, markersize=4, linewidth=1, label=name, linestyle=':' if name in CONTROLS else '-')
-        top1 = [dense, *_means(found.values(), 'top1', 100)]
-        axes[0].plot([1, *_means(found.values(), 'share')], top1, **style)
+        top1 = [dense, *_means(curve.values(), 'top1', 100)]
+        axes[0].plot([1, *_means(curve.values(), 'share')], top1, **style)
         if timed:
             batch = max(row['batch_size'] for row in timed['rows'])
             seconds = {r['network']: r['seconds']['median'] for r in timed['rows'] if r['batch_size'] == batch}
-            x = [1000 * seconds[key] for key in ('dense', *(f'{name} {budget}' for budget in found))]
+            x = [1000 * seconds[key] for key in ('dense', *(f'{name} {budget}' for budget in curve))]
             axes[1].plot(x, top1, **style)
             axes[1].set(xlabel=f'ms for a batch of {batch}, {timed["environment"]["device"]}')
     axes[0].set(xlabel='share of multiply-adds', ylabel='top-1 in %')
@@ -201,10 +201,10 @@ def _plot_recovered(data: dict[str, Any], path: Path) -> None:
     methods = list(dict.fromkeys(name.split(' ')[0] for name in data['recovered']))
     for method, colour in zip(methods, ('#1b7f79', '#d98c5f', '#4c78a8', '#8a8a8a')):
         for kind, line, label in (('elastic', '-', 'one elastic checkpoint'), (None, '', 'recovered at each budget')):
-            found = {b: list(recovered(data, method, kind or str(b), b).values()) for b in [1.0, *budgets_of(data)]}
-            found = {budget: points for budget, points in found.items() if points}
+            curve = {b: list(recovered(data, method, kind or str(b), b).values()) for b in [1.0, *budgets_of(data)]}
+            curve = {budget: points for budget, points in curve.items() if points}
             style = dict(color=colour, linestyle=line, marker='o' if kind else 'x', label=f'{method}, {label}')
-            axes.plot(_means(found.values(), 'share'), _means(found.values(), 'top1', 100), markersize=5, **style)
+            axes.plot(_means(curve.values(), 'share'), _means(curve.values(), 'top1', 100), markersize=5, **style)
         before = [untrained(data, method, budget) for budget in budgets_of(data)]
         style = dict(color=colour, linestyle=':', marker='o', markersize=4, label=f'{method}, untrained')
         axes.plot(_means(before, 'share'), _means(before, 'top1', 100), **style)

@@ -39,13 +39,13 @@ _DATA = {
 }
 
 
-def score_cell(found: Sequence[float]) -> str:
+def score_cell(values: Sequence[float]) -> str:
     """Mean and all values."""
-    if not found:
+    if not values:
         return 'not run'
-    values = ', '.join(f'{value:.1f}' for value in found)
-    missing = '' if len(found) >= len(SEEDS) else f', {len(found)} of {len(SEEDS)} seeds'
-    return f'{fmean(found):.1f} ({values}{missing})'
+    text = ', '.join(f'{value:.1f}' for value in values)
+    missing = '' if len(values) >= len(SEEDS) else f', {len(values)} of {len(SEEDS)} seeds'
+    return f'{fmean(values):.1f} ({text}{missing})'
 
 
 def render(evidence: dict[str, Any], pictures: Sequence[str]) -> str:
@@ -72,10 +72,10 @@ def render(evidence: dict[str, Any], pictures: Sequence[str]) -> str:
 
 def _summary(judged: Sequence[Verdict]) -> list[str]:
     counts = Counter(v.verdict for v in judged)
-    told = ', '.join(f'{counts[kind]} {kind}' for kind in KINDS if counts[kind])
+    totals = ', '.join(f'{counts[kind]} {kind}' for kind in KINDS if counts[kind])
     return [
         'Networks on semantic tokens beside their dense baselines: same data in the same order, same schedule, same '
-        f'seeds. Of {len(judged)} claims of the papers: {told}.',
+        f'seeds. Of {len(judged)} claims of the papers: {totals}.',
         '',
     ]
 
@@ -135,8 +135,8 @@ def _study(evidence: dict, pair: Pair) -> list[str]:
     """Other numbers of tokens, other places of the STGM, with the first seed."""
     metric, first = pair.metrics[0], SEEDS[:1]
     runs = (pair.twins[0], *pair.study)
-    found = [compare(evidence, run, pair.baseline, metric, first) for run in runs]
-    if not any(found[1:]):  # of the variants
+    gaps = [compare(evidence, run, pair.baseline, metric, first) for run in runs]
+    if not any(gaps[1:]):  # of the variants
         return []
     rows = [
         [
@@ -145,7 +145,7 @@ def _study(evidence: dict, pair: Pair) -> list[str]:
             f'{gap.points:+.2f} ({interval(gap)})',
             *_saving(evidence, pair, run),
         ]
-        for run, gap in zip(runs, found)
+        for run, gap in zip(runs, gaps)
         if gap
     ]
     return [
@@ -160,11 +160,11 @@ def _study(evidence: dict, pair: Pair) -> list[str]:
 
 def _difference(evidence: dict, pair: Pair, run: Run, metric: tuple[str, str, float]) -> tuple[str, str]:
     """The difference and the verdict on it."""
-    found = compare(evidence, run, pair.baseline, metric)
-    if found is None:
+    gap = compare(evidence, run, pair.baseline, metric)
+    if gap is None:
         return _NONE, 'not all seeds have been run'
-    verdict = 'no evidence: saturated' if saturated(evidence, pair) else f'**{found.verdict}**'
-    return f'{found.points:+.2f} ({interval(found)})', verdict
+    verdict = 'no evidence: saturated' if saturated(evidence, pair) else f'**{gap.verdict}**'
+    return f'{gap.points:+.2f} ({interval(gap)})', verdict
 
 
 def _settings(evidence: dict, pairs: Sequence[Pair]) -> list[str]:
@@ -185,14 +185,14 @@ def _settings(evidence: dict, pairs: Sequence[Pair]) -> list[str]:
 
 def _headroom(evidence: dict, pairs: Sequence[Pair]) -> str:
     means = {
-        pair.dense: fmean(found)
+        pair.dense: fmean(values)
         for pair in pairs
         for metric in pair.metrics
-        if metric[1] == 'top-1' and (found := scores(evidence, pair.baseline, metric))
+        if metric[1] == 'top-1' and (values := scores(evidence, pair.baseline, metric))
     }
     low = [f'{name} {mean:.1f} %' for name, mean in means.items() if mean < _FAR_FROM_SATURATED]
-    told = f' The dense networks are far from saturated at this short schedule ({", ".join(low)}).'
-    return told if low else ''
+    text = f' The dense networks are far from saturated at this short schedule ({", ".join(low)}).'
+    return text if low else ''
 
 
 def _costs(evidence: dict, pictures: Sequence[str]) -> list[str]:
@@ -225,7 +225,9 @@ def _costs(evidence: dict, pictures: Sequence[str]) -> list[str]:
 
 
 def _claims(judged: Sequence[Verdict]) -> list[str]:
-    rows = [(v.paper, v.claim, v.found, v.verdict if v.verdict == NOT_TESTABLE else f'**{v.verdict}**') for v in judged]
+    rows = [
+        (v.paper, v.claim, v.finding, v.verdict if v.verdict == NOT_TESTABLE else f'**{v.verdict}**') for v in judged
+    ]
     return [
         '## What the papers claim',
         '',

@@ -283,7 +283,7 @@ class Crew:
             raise RuntimeError(f'training left no checkpoint, see {folder / "train.txt"}')
         checkpoint = Path(last.read_text().strip())
         test = [sys.executable, tools / 'test.py', config, checkpoint]
-        found, right = self._test([*test, '--work-dir', folder / 'test', *options], run, folder, state)
+        metrics, right = self._test([*test, '--work-dir', folder / 'test', *options], run, folder, state)
         for path in folder.glob('*.pth'):
             if path.name != checkpoint.name:
                 path.unlink()
@@ -295,7 +295,7 @@ class Crew:
             seed=run.seed,
             epochs=self.epochs.get(run),
             config_hash=config_hash,
-            metrics=found,
+            metrics=metrics,
             right=right,
             command=as_typed([*train[:3], *learned], place),
             test_command=as_typed([*test[:3], f'work_dirs/{run.config}/{checkpoint.name}', *options], place),
@@ -313,15 +313,15 @@ class Crew:
 
     def _test(self, command: list, run: Run, folder: Path, state: dict) -> tuple[dict, str | None]:
         """Test a trained run; its metrics, and of a classifier which samples it has right."""
-        metrics, rows = folder / 'metrics.json', folder / 'predictions.jsonl'
-        for path in (metrics, rows):
+        file, rows = folder / 'metrics.json', folder / 'predictions.jsonl'
+        for path in (file, rows):
             path.unlink(missing_ok=True)
-        outs = [metrics] if read_config(run).default_scope in ('mmdet', 'mmseg') else [metrics, rows]
+        outs = [file] if read_config(run).default_scope in ('mmdet', 'mmseg') else [file, rows]
         self._step([*command, *(word for out in outs for word in ('--out', out))], folder, 'test', state)
-        found = read_json(metrics)
-        if not found:
+        metrics = read_json(file)
+        if not metrics:
             raise RuntimeError(f'the test left no metrics, see {folder / "test.txt"}')
-        return found, pack_right(rows) if rows in outs else None
+        return metrics, pack_right(rows) if rows in outs else None
 
     def _step(self, command: Sequence[str | Path], folder: Path, name: str, state: dict) -> None:
         """One command of a run; its time counts whether it ends well or not."""

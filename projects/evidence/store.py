@@ -63,13 +63,13 @@ def fingerprint(contents: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Of what a training depends on, where it is installed."""
-    found = {'python': '.'.join(map(str, sys.version_info[:3]))}
+    by_package = {'python': '.'.join(map(str, sys.version_info[:3]))}
     for package, distributions in _PACKAGES.items():
         for name in distributions:
             with contextlib.suppress(PackageNotFoundError):
-                found[package] = version(name)
+                by_package[package] = version(name)
                 break
-    return found
+    return by_package
 
 
 def write_json(path: Path, contents: Any) -> None:
@@ -93,8 +93,8 @@ def pack_right(rows: Path) -> str:
         rows: predictions as ``tools/test.py --out FILE.jsonl`` writes them.
     """
     with rows.open(encoding='utf-8') as lines:
-        found = [json.loads(line) for line in lines]
-    return pack(np.array([row['pred_label'] == row['gt_label'] for row in found]))
+        predictions = [json.loads(line) for line in lines]
+    return pack(np.array([row['pred_label'] == row['gt_label'] for row in predictions]))
 
 
 def pack(right: np.ndarray) -> str:
@@ -121,7 +121,7 @@ def finished(root: Path, run: Run, config_hash: str) -> dict | None:
 
 def read_runs(root: Path, runs: Sequence[Run], say: Callable[[str], None]) -> list[dict]:
     """The results that are there; those of another config are named and left out."""
-    found = []
+    results = []
     for run in runs:
         result = read_json(result_path(root, run))
         if result is None:
@@ -132,10 +132,10 @@ def read_runs(root: Path, runs: Sequence[Run], say: Callable[[str], None]) -> li
             say(f'left out {run.name}: {one_line(error)}')
             continue
         if result.get('config_hash') == current:
-            found.append(result)
+            results.append(result)
         else:
             say(f'left out {run.name}: its config has changed since, run it again')
-    return found
+    return results
 
 
 def take_up(kept: Path, root: Path, replace: bool = False) -> None:
@@ -153,8 +153,8 @@ def take_up(kept: Path, root: Path, replace: bool = False) -> None:
     if replace and not evidence.get('runs'):
         raise UsageError(f'there are no results in {kept}')
     results = {'results': evidence.get('runs', []), 'measured': evidence.get('measured', {}).values()}
-    for folder, found in results.items():
-        for result in found:
+    for folder, entries in results.items():
+        for result in entries:
             path = root / folder / f'{result["name"]}.json'
             if replace or not path.exists():
                 write_json(path, result)

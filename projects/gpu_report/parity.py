@@ -58,19 +58,19 @@ def difference(case: str, dtype: str, device: str | torch.device) -> dict[str, f
     # Convolutions of GPUs in float32 as it is written: by default they have ten bits of it.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected = _tensors(model(image))
-        found = _tensors(model.to(device, DTYPES[dtype])(image.to(device, DTYPES[dtype])))
+        outputs = _tensors(model.to(device, DTYPES[dtype])(image.to(device, DTYPES[dtype])))
     limits = REDUCED_LIMITS if '+' in case else LIMITS
-    return dict(value=_apart(found, expected), limit=limits[dtype])
+    return dict(value=_apart(outputs, expected), limit=limits[dtype])
 
 
 def _tensors(outs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
     return [outs] if isinstance(outs, Tensor) else list(outs)
 
 
-def _apart(found: list[Tensor], expected: list[Tensor]) -> float:
+def _apart(outputs: list[Tensor], expected: list[Tensor]) -> float:
     """Return the largest difference in spreads of what is expected."""
     largest = 0.0
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(outputs, expected, strict=True):
         theirs = theirs.double()
         spread = (theirs.max() - theirs.min()).item() or 1.0
         apart = ((ours.cpu().double() - theirs).abs().max() / spread).item()
@@ -137,6 +137,6 @@ def try_detector(device: str | torch.device) -> dict[str, Any]:
     optimizer.step()
     model.eval()
     with torch.inference_mode():
-        found = model(inputs.images, inputs.samples, mode='predict')
-    boxes = sum(len(sample.pred_instances.bboxes) for sample in found)
+        samples = model(inputs.images, inputs.samples, mode='predict')
+    boxes = sum(len(sample.pred_instances.bboxes) for sample in samples)
     return dict(value=loss.item(), note=f'one training step, and {boxes} boxes predicted')

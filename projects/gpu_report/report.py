@@ -53,17 +53,17 @@ def csv_rows(report: dict) -> list[dict]:
     for entry in report['entries'].values():
         peer = entry['rows'][0]['network']
         for row in entry['rows']:
-            found = dict(section=entry['section'], model=row['network'], mode=entry['mode'], dtype=row['dtype'])
-            found['infer_batch_size'] = entry['batch']
+            cells = dict(section=entry['section'], model=row['network'], mode=entry['mode'], dtype=row['dtype'])
+            cells['infer_batch_size'] = entry['batch']
             if 'images_per_second' in row:
                 speed = row['images_per_second']
-                found.update(timm_columns(row, row['input']), peer=peer, precision=row['precision'])
-                found.update(samples_per_sec_low=round(speed['low'], 2), samples_per_sec_high=round(speed['high'], 2))
-                found.update(peak_mb=round(row['peak_memory'] / 2**20, 1), kernel=row['kernel'])
-                found['way'] = row['network'].partition('@')[2]
-            found.update({name: row[name] for name in ('value', 'limit', 'note', 'error') if name in row})
-            found.update(device=setting['device'], torch=setting['torch'])
-            rows.append({name: found.get(name, '') for name in COLUMNS})
+                cells.update(timm_columns(row, row['input']), peer=peer, precision=row['precision'])
+                cells.update(samples_per_sec_low=round(speed['low'], 2), samples_per_sec_high=round(speed['high'], 2))
+                cells.update(peak_mb=round(row['peak_memory'] / 2**20, 1), kernel=row['kernel'])
+                cells['way'] = row['network'].partition('@')[2]
+            cells.update({name: row[name] for name in ('value', 'limit', 'note', 'error') if name in row})
+            cells.update(device=setting['device'], torch=setting['torch'])
+            rows.append({name: cells.get(name, '') for name in COLUMNS})
     return rows
 
 
@@ -163,11 +163,11 @@ def fastest_ways(entries: Sequence[dict]) -> Iterator[str]:
 def _masked(entries: Sequence[dict]) -> Iterator[str]:
     """Yield which networks in lower precision took another kernel than the fast ones, which take no mask."""
     rows = [row for entry in entries for row in entry['rows'] if row.get('kernel') and row['dtype'] != 'float32']
-    found = {row['network']: row['kernel'] for row in rows if 'efficient' in row['kernel'] or 'math' in row['kernel']}
-    if found:
+    kernels = {row['network']: row['kernel'] for row in rows if 'efficient' in row['kernel'] or 'math' in row['kernel']}
+    if kernels:
         yield from ('', '## Masks that rule the flash kernel out', '')
         yield 'Relative positions, hidden windows and sizes of tokens are masks. Calls by kernel in one run of:'
-        yield from ('', *(f'- {network}: {kernel}' for network, kernel in found.items()))
+        yield from ('', *(f'- {network}: {kernel}' for network, kernel in kernels.items()))
 
 
 def _parity(entries: Sequence[dict]) -> Iterator[str]:

@@ -85,7 +85,7 @@ class Suite:
         try:
             return self._in_turn(entry, entry.networks)
         except Exception as error:  # whatever it is, the others are measured
-            message = told(error)
+            message = message_of(error)
         self.forget()
         if len(entry.networks) <= 2 or self.in_error():
             return [dict(network=name, dtype=entry.dtype, error=message) for name in entry.networks]
@@ -161,7 +161,7 @@ def _checked(name: str, dtype: str, check: Callable[..., dict], *args: Any) -> d
     try:
         row.update(check(*args))
     except Exception as error:  # whatever it is, the others are measured
-        return row | dict(error=told(error))
+        return row | dict(error=message_of(error))
     if row['value'] > row.get('limit', float('inf')):
         row['error'] = f'differs by {row["value"]:.2g} spreads from the CPU, more than {row["limit"]:.2g}'
     return row
@@ -173,12 +173,12 @@ def _kernels(job: Job) -> dict:
     try:
         return dict(kernel=text_of(attention_kernels(job.run, job.device)))
     except RuntimeError as error:  # a profiler without rights on this machine
-        return dict(kernel=f'unknown: {told(error)}')
+        return dict(kernel=f'unknown: {message_of(error)}')
     finally:
         job.graph = graph
 
 
-def told(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return an error in one short line, with its type."""
     return f'{type(error).__name__}: {one_line(error)}'[:WORDS]
 

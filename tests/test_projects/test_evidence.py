@@ -288,18 +288,18 @@ def test_verdicts_follow_the_numbers():
     fewer['measured']['full_dense-STViT-R-S']['semantic'] = 7e9  # 30 %, and over 30 is claimed
     assert verdict_of(fewer, 'down by over 30 %').verdict == NOT_HELD
     counts = verdict_of(worse, 'as published: 7, 10')
-    assert counts.verdict == NOT_HELD and 'T2T-ViT-24' in counts.found and 'T2T-ViT-14' not in counts.found
+    assert counts.verdict == NOT_HELD and 'T2T-ViT-24' in counts.finding and 'T2T-ViT-14' not in counts.finding
 
 
 def test_a_claim_is_judged_on_photographs_where_there_are_some():
     """The digits are left, and are no evidence."""
     evidence = made_evidence()
-    assert 'stvit-s_cifar10' in verdict_of(evidence, 'keeps its accuracy').found
+    assert 'stvit-s_cifar10' in verdict_of(evidence, 'keeps its accuracy').finding
     evidence['runs'] = [run for run in evidence['runs'] if run['name'] != 'deit-s_cifar10_seed-2']
-    assert 'stvit-t_cifar10' in verdict_of(evidence, 'keeps its accuracy').found
+    assert 'stvit-t_cifar10' in verdict_of(evidence, 'keeps its accuracy').finding
     evidence['runs'] = [run for run in evidence['runs'] if 'cifar' not in run['name']]
     found = verdict_of(evidence, 'keeps its accuracy')
-    assert found.verdict == NO_EVIDENCE and 'stvit-tiny_digits' in found.found
+    assert found.verdict == NO_EVIDENCE and 'stvit-tiny_digits' in found.finding
 
 
 def test_twins_are_compared_image_by_image_where_that_is_known():

@@ -48,7 +48,7 @@ def draw(browser, url: str) -> Image.Image:
 
     def wait(selector: str, number: int = 1) -> list:
         return WebDriverWait(browser, 60).until(
-            lambda _: (found := browser.find_elements('css selector', selector))[number - 1 :] and found
+            lambda _: (elements := browser.find_elements('css selector', selector))[number - 1 :] and elements
         )
 
     browser.get(url)

@@ -241,8 +241,8 @@ class STViT(Backbone):
             raise ValueError(f'position={position!r} is unknown, choose from {POSITIONS}')
 
     def _layer_indices(self, out_indices: int | Sequence[int]) -> tuple[int, ...]:
-        given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        indices = tuple(i + self.num_layers if i < 0 else i for i in given)
+        numbers = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        indices = tuple(i + self.num_layers if i < 0 else i for i in numbers)
         ascending = indices == tuple(sorted(set(indices)))
         if not indices or not ascending or not all(0 <= i < self.num_layers for i in indices):
             raise ValueError(f'out_indices={out_indices} must name some of the {self.num_layers} layers, ascending')
