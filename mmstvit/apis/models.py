@@ -140,10 +140,10 @@ def _build(cfg: Config, device: str | torch.device) -> torch.nn.Module:
     The scope is set for the time of building alone, so that models of several toolboxes can live side by side.
     """
     scope = toolbox_of(cfg)
+    import_toolbox(scope)
     if scope == 'mmpretrain':
         cfg.model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     else:
-        import_toolbox(scope)
         for part in (cfg.model, cfg.model.get('backbone') or {}):
             if part.get('pretrained'):
                 part['pretrained'] = None  # some would download it now

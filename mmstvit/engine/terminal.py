@@ -25,13 +25,14 @@ _FILE_ONLY = (
     'Distributed training is not used, all SyncBatchNorm',
     'The prefix is not set in metric class',
 )
-# Parts of warnings about what is not installed and few models need, and about what PyTorch will change.
+# Parts of warnings about what is not installed and few models need, what PyTorch will change, and what is meant so.
 _HARMLESS = (
     'Fail to import ``MultiScaleDeformableAttention``',
     'faster_coco_eval is not installed',
     'Line NMS is not compiled',
     'Default ``avg_non_ignore`` is False',
     'torch.meshgrid: in an upcoming release',
+    'Dynamo detected a call to a `functools.lru_cache`',  # of masks, which depend on sizes alone
 )
 _PRINTED = 'Could not import OneDL'
 _GROUPS = 6  # rows of the table of parameter groups; of more, the rates are summed up
