@@ -74,13 +74,13 @@ class Saved(
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
         """Return the card, of what is known of the network."""
         model, reduction = self.model, reduction_of(self.model)
-        known = dict(
+        facts = dict(
             title=_config(model).get('name') or _config(model)['architecture'],
             parameters=f'{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M',
             classes=model.num_classes,
             reduction=reduction and reduction.summary,
         )
-        return super().generate_model_card(*args, **{**known, **kwargs})
+        return super().generate_model_card(*args, **{**facts, **kwargs})
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, config: dict | None = None, **download: Any) -> nn.Module:  # type: ignore[override]

@@ -98,9 +98,9 @@ class TimmClassifier(Classifier):
     def _set_pooling(self, global_pool: str) -> None:
         plain = isinstance(self.backbone, STViT)
         token = plain and self.backbone.cls_token is not None
-        known = [key for key in _POOLING if key != 'token' or token]
-        if global_pool not in known:
-            raise ValueError(f'global_pool={global_pool!r}: this network has {", ".join(map(repr, known))}')
+        names = [key for key in _POOLING if key != 'token' or token]
+        if global_pool not in names:
+            raise ValueError(f'global_pool={global_pool!r}: this network has {", ".join(map(repr, names))}')
         if plain:
             self.backbone.out_type = _POOLING[global_pool]
         self.global_pool = global_pool

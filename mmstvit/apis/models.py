@@ -202,11 +202,11 @@ def chosen_device(device: str | torch.device | None, meta: bool = False) -> str:
     if accelerator:
         names += [f'{accelerator.type}:{i}' for i in range(torch.accelerator.device_count())]
     try:
-        wanted = torch.device(device)
+        target = torch.device(device)
     except RuntimeError:  # no kind of device has this name
-        wanted = None
-    there = wanted and (wanted.type == 'cpu' or f'{wanted.type}:{wanted.index or 0}' in names)
-    if not (there or (meta and wanted and wanted.type == 'meta')):
+        target = None
+    there = target and (target.type == 'cpu' or f'{target.type}:{target.index or 0}' in names)
+    if not (there or (meta and target and target.type == 'meta')):
         raise DeviceError(f'there is no device {device}: this machine has {", ".join(names)}')
     return str(device)
 

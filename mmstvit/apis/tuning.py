@@ -141,26 +141,26 @@ class _Task:
 
     def once(self, part: str, name: str, make: Callable, *args: Any, **kwargs: Any) -> Any:
         """Return what the state has, see there, and advance the progress of the part."""
-        made = self.state.once(part, name, make, *args, **kwargs)
+        result = self.state.once(part, name, make, *args, **kwargs)
         self.progress.advance(self.progress.tasks[-1].id)
-        return made
+        return result
 
 
 def _result(task: _Task, methods: Sequence[str]) -> dict[str, Any]:
     """Time blocks, find costs, search, measure, and compare on held-out images."""
-    known = Schedules(transformer_of(task.network.model).network, image_grid(task.network, task.shape))
-    _find_times(known, methods, task)
-    methods, searched = known.reachable(methods, task.target), task.judge(0, _SEARCHED)
-    _find_costs(known, searched, methods, task)
+    schedules = Schedules(transformer_of(task.network.model).network, image_grid(task.network, task.shape))
+    _find_times(schedules, methods, task)
+    methods, searched = schedules.reachable(methods, task.target), task.judge(0, _SEARCHED)
+    _find_costs(schedules, searched, methods, task)
     task.progress.add_task('searching and comparing', total=None)
-    best: dict[str, Any] = {method: _best(known, method, task.target) for method in methods}
+    best: dict[str, Any] = {method: _best(schedules, method, task.target) for method in methods}
     spoilt = {m: searched.of_options(m, _options(best[m]))['divergence'] for m in methods}
     method = min(spoilt, key=lambda name: spoilt[name])
-    result = _measured(known, method, best[method], task)
+    result = _measured(schedules, method, best[method], task)
     held_out, tuned, constant = task.judge(1), result, result['constant']
-    points = [known.describe(method, tuned['options'])]
-    points += [known.describe(method, _options(plan)) for plan in _spread(known, method, task.target)]
-    points += [known.describe(name, _options(best[name])) for name in methods if name != method]
+    points = [schedules.describe(method, tuned['options'])]
+    points += [schedules.describe(method, _options(plan)) for plan in _spread(schedules, method, task.target)]
+    points += [schedules.describe(name, _options(best[name])) for name in methods if name != method]
     for one in (tuned, constant):
         one.update(held_out.of_options(one['method'], one['options']))
     for one in points:
@@ -174,51 +174,51 @@ def _result(task: _Task, methods: Sequence[str]) -> dict[str, Any]:
     return dict(**result, verdict=verdict, pareto=points, divergence_of_methods=spoilt, images=images)
 
 
-def _best(known: Schedules, method: str, target: Target, spare: float = 0.0) -> Plan | None:
+def _best(schedules: Schedules, method: str, target: Target, spare: float = 0.0) -> Plan | None:
     """Return the best schedule of a method for a target, ``None`` where it cannot be kept."""
-    return within(known.plans(method, target.kind == 'macs'), known.limit(method, target, spare))
+    return within(schedules.plans(method, target.kind == 'macs'), schedules.limit(method, target, spare))
 
 
 def _options(plan: Plan) -> dict[str, Any]:
     return dict(r=list(plan.amounts))
 
 
-def _find_times(known: Schedules, methods: Sequence[str], task: _Task) -> None:
+def _find_times(schedules: Schedules, methods: Sequence[str], task: _Task) -> None:
     """Time the blocks, and what each method adds to them."""
     task.progress.add_task('timing blocks', total=1 + len(methods))
     workload = (task.network, task.shape, task.batch_size)
     table = BlockTimes(**task.once('times', 'blocks', measure_blocks, *workload, task.timing))
     for method in methods:
         times = task.once('times', method, measure_method, *workload, method, table, task.timing)
-        known.times[method] = BlockTimes(**times)
+        schedules.times[method] = BlockTimes(**times)
 
 
-def _find_costs(known: Schedules, judge: Judge, methods: Sequence[str], task: _Task) -> None:
+def _find_costs(schedules: Schedules, judge: Judge, methods: Sequence[str], task: _Task) -> None:
     """Find what each layer costs when it alone reduces."""
-    layers = range(known.network.num_layers)
+    layers = range(schedules.network.num_layers)
     task.progress.add_task('costs of layers', total=len(layers) * len(methods))
     for layer in layers:
         for method in methods:
-            costs = task.once('costs', f'{method} {layer}', judge.of_layer, method, layer, known.amounts)
-            known.costs.setdefault(method, []).append(costs)
+            costs = task.once('costs', f'{method} {layer}', judge.of_layer, method, layer, schedules.amounts)
+            schedules.costs.setdefault(method, []).append(costs)
 
 
-def _spread(known: Schedules, method: str, target: Target) -> list[Plan]:
+def _spread(schedules: Schedules, method: str, target: Target) -> list[Plan]:
     """Return some schedules of a method that reduce less than the best for a target, and that do reduce."""
-    limit = known.limit(method, target)
-    plans = [p for p in known.plans(method, target.kind == 'macs') if p.resource > limit and any(p.amounts)]
+    limit = schedules.limit(method, target)
+    plans = [p for p in schedules.plans(method, target.kind == 'macs') if p.resource > limit and any(p.amounts)]
     places = {round(i * (len(plans) - 1) / _POINTS) for i in range(1, _POINTS)} if plans else ()
     return [plans[i] for i in sorted(places)]
 
 
-def _measured(known: Schedules, method: str, plan: Plan | None, task: _Task) -> dict[str, Any]:
+def _measured(schedules: Schedules, method: str, plan: Plan | None, task: _Task) -> dict[str, Any]:
     """Describe the best schedule that was measured to keep the target, with those that were tried.
 
     Where what was measured is not what was asked for, the times are corrected by it and the schedule is searched again.
     Of those that keep the target the one that reduces least is taken, and where none does the fastest.
 
     Args:
-        known: what the schedules are searched by.
+        schedules: what the schedules are searched by.
         method: of the schedule.
         plan: the first schedule.
         task: what is asked for.
@@ -226,12 +226,12 @@ def _measured(known: Schedules, method: str, plan: Plan | None, task: _Task) -> 
     tried: list[dict[str, Any]] = []
     for turn in range(1 + _AGAIN):
         if turn:
-            plan = _best(known, method, task.target, _SPARE)
+            plan = _best(schedules, method, task.target, _SPARE)
         if plan is None or any(_options(plan) == one['options'] for one in tried):
             break
-        tuned = known.describe(method, _options(plan))
-        constant = known.constant(method, tuned['predicted_ms'])
-        dense = dict(predicted_ms=1000 * known.times[method].dense)
+        tuned = schedules.describe(method, _options(plan))
+        constant = schedules.constant(method, tuned['predicted_ms'])
+        dense = dict(predicted_ms=1000 * schedules.times[method].dense)
         setting = _measure(task, (dense, tuned, constant))
         ratio = task.target.kept(tuned['measured_times_as_fast'], tuned['measured_ms'])
         tried.append(dict(**tuned, kept=ratio >= 1, constant=constant, dense=dense, environment=setting))
@@ -239,7 +239,7 @@ def _measured(known: Schedules, method: str, plan: Plan | None, task: _Task) -> 
             break
         now = dense['measured_ms'] / 1000
         seconds = now / tuned['measured_times_as_fast']  # of the same rounds
-        known.times[method] = known.times[method].corrected(seconds, tuned['predicted_ms'] / 1000, now)
+        schedules.times[method] = schedules.times[method].corrected(seconds, tuned['predicted_ms'] / 1000, now)
     chosen = min(tried, key=lambda one: (not one['kept'], one['measured_times_as_fast'] * (1 if one['kept'] else -1)))
     names = ('options', 'predicted_ms', 'measured_ms', 'measured_times_as_fast', 'kept')
     return dict(**chosen, tried=[{name: one[name] for name in names} for one in tried])

@@ -78,9 +78,9 @@ def load_samples(model: nn.Module, data: str, most: int) -> Samples:
         preprocessor: Any = model.data_preprocessor
         images = preprocessor(batch, False)['inputs'].cpu()
     labels = [sample['data_samples'].get('gt_label') for sample in samples]
-    known = all(label is not None and label.numel() == 1 for label in labels)
+    have_labels = all(label is not None and label.numel() == 1 for label in labels)
     # The preprocessor has moved the labels to the model's device too.
-    return Samples(images, torch.cat([label.flatten().cpu() for label in labels]) if known else None)
+    return Samples(images, torch.cat([label.flatten().cpu() for label in labels]) if have_labels else None)
 
 
 def _drawn(number: int, most: int, data: str) -> list[int]:

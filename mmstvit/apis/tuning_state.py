@@ -35,8 +35,8 @@ class State:
     def once(self, part: str, name: str, make: Callable, *args: Any, **kwargs: Any) -> Any:
         """Return what is stored under a name, made and written first where it is not there."""
         if name not in self.data[part]:
-            made = make(*args, **kwargs)
-            self.data[part][name] = json_types(asdict(made) if isinstance(made, BlockTimes) else made)
+            result = make(*args, **kwargs)
+            self.data[part][name] = json_types(asdict(result) if isinstance(result, BlockTimes) else result)
             write_json(self.path, self.data)
         return self.data[part][name]
 

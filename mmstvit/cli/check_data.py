@@ -63,8 +63,8 @@ def table_of(check: DataCheck) -> Table:
 
 def draw(split: Split, check: DataCheck, number: int, folder: Path) -> None:
     """Write the contact sheet of a split."""
-    shown = min(number, len(split.inputs['inputs']))
-    title = f'{split.name}: {shown} of {split.counts.samples:,}, as the network gets them'
+    count = min(number, len(split.inputs['inputs']))
+    title = f'{split.name}: {count} of {split.counts.samples:,}, as the network gets them'
     sheet = contact_sheet(split.inputs, check.preprocessor, check.names, number, title, objects_to_find(split))
     path = folder / f'{split.name}.png'
     write_png(path, sheet)

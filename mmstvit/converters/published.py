@@ -122,17 +122,17 @@ def _rename(state_dict: dict, prefix: str, own: dict) -> dict:
     if share(own, (name for name in own if prefix + name in state_dict)) >= LITTLE:
         return state_dict
     weights, table = _weights(state_dict), own.get('pos_embed')
-    known = recognise(weights)
+    layout = recognise(weights)
     converted = weights
-    if known:
+    if layout:
         try:
-            converted = known.convert(weights, None if table is None else tuple(table.shape[-3:-1]))
+            converted = layout.convert(weights, None if table is None else tuple(table.shape[-3:-1]))
         except ValueError:
             if table is not None:
                 raise
     names = {name: name.removeprefix('backbone.') for name in converted}
     # Of the family of the backbone, whether or not all of it fits.
-    akin = known and 'encoder.layers.0.norm1.weight' in own and 'encoder.layers.0.norm1.weight' in names.values()
+    akin = layout and 'encoder.layers.0.norm1.weight' in own and 'encoder.layers.0.norm1.weight' in names.values()
     if not akin and share(own, set(names.values()) & own.keys()) < LITTLE:
         return state_dict  # of another network; the report names it better by its own names
     ours = {name for name, bare in names.items() if bare in own or name.startswith('backbone.')}

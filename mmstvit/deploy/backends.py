@@ -84,23 +84,23 @@ def on_backends(
     """
     refuse_settings('--backends', timing)
     part = timing.part or default_part(networks)
-    wanted = [EAGER, *(name for name in BACKENDS if name in names and name != EAGER)]
+    backends = [EAGER, *(name for name in BACKENDS if name in names and name != EAGER)]
     if any(network.exported for network in networks):
         raise UsageError('--backends exports the networks itself: leave files of exported ones out')
     if part == 'model' and any(network.toolbox == 'mmdet' for network in networks):
         raise UsageError('--backends: of a detector the backbone is run, leave --part model out')
-    for form, int8, _ in (EXPORTED[name] for name in wanted if name in EXPORTED):
+    for form, int8, _ in (EXPORTED[name] for name in backends if name in EXPORTED):
         FORMATS[form].require(int8)
     batch = batch_sizes[0] if len(set(batch_sizes)) == 1 else None
-    task, exported = progress.add_task('exporting', total=len(networks) * len(wanted)), []
+    task, exported = progress.add_task('exporting', total=len(networks) * len(backends)), []
     for network in networks:
         size = input_shape(network, shape or networks[0].size)
         files = _Files(network, size, part, batch)
-        for name in wanted:
+        for name in backends:
             progress.update(task, description=f'{network.label}: {name}')
             exported.append(_in(name, network, size, part, files))
             progress.advance(task)
-    return exported, baseline * len(wanted)
+    return exported, baseline * len(backends)
 
 
 class _Files:

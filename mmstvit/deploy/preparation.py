@@ -33,7 +33,7 @@ def transforms_of(cfg: Config) -> list[dict[str, Any]]:
     steps = [dict(step) for step in test_dataset_of(cfg).pipeline]
     if cfg.default_scope == 'mmaction':
         return steps
-    known = []
+    settings = []
     for step in steps:
         name = type_name(step)
         if name.startswith(('Load', 'Pack')):
@@ -41,8 +41,8 @@ def transforms_of(cfg: Config) -> list[dict[str, Any]]:
         if name in _SETTINGS:
             built = TRANSFORMS.build(step)
             step = {key: getattr(built, key) for key in _SETTINGS[name]}
-        known.append({**step, 'type': name} if name in _SETTINGS else {'type': name})
-    return known
+        settings.append({**step, 'type': name} if name in _SETTINGS else {'type': name})
+    return settings
 
 
 def fit(transforms: list[dict], shape: tuple[int, ...]) -> list[dict]:

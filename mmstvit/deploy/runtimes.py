@@ -138,9 +138,9 @@ def _open_openvino(path: Path, threads: int | None, shape: Sequence[int] | None,
         if shape is not None:
             model.reshape(list(shape))
         # Left to itself OpenVINO takes bfloat16 where the processor has it.
-        wanted = precision or metadata.get('precision', 'float32')
+        dtype = precision or metadata.get('precision', 'float32')
         settings: dict[str, Any] = {
-            'INFERENCE_PRECISION_HINT': 'bf16' if wanted == 'bfloat16' else 'f32',
+            'INFERENCE_PRECISION_HINT': 'bf16' if dtype == 'bfloat16' else 'f32',
             'PERFORMANCE_HINT': 'LATENCY',
         }
         if threads is not None:

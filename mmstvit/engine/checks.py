@@ -99,18 +99,18 @@ def _shorter(schedulers: list, late: int, length: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------- metrics
 def _check_save_best(cfg: Config) -> None:
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    wanted = [name for name in entries_of(hook.get('save_best')) if name != 'auto']
-    known: list[str] = []
+    metrics = [name for name in entries_of(hook.get('save_best')) if name != 'auto']
+    every: list[str] = []
     for evaluator in entries_of(cfg.get('val_evaluator')):
         names = _metric_names(evaluator, cfg.get('default_scope'))
         if names is None:
             return
-        known += names
-    for name in wanted:
-        if known and name not in known:
+        every += names
+    for name in metrics:
+        if every and name not in every:
             raise UsageError(
                 f'default_hooks.checkpoint.save_best={name} is none of the metrics of val_evaluator: '
-                f'{", ".join(known)}{suggest(name, known)}'
+                f'{", ".join(every)}{suggest(name, every)}'
             )
 
 

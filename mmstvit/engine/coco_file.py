@@ -151,10 +151,10 @@ def _renumber(annotations: list[dict]) -> None:
         return
     first: dict[str, list[dict]] = {}
     for annotation in annotations:
-        known = first.setdefault(str(annotation.get('id')), [])
-        if 'id' in annotation and annotation in known:
+        same_id = first.setdefault(str(annotation.get('id')), [])
+        if 'id' in annotation and annotation in same_id:
             raise UsageError(f'{name_of(annotation)} is in it twice: leave one out')
-        known.append(annotation)
+        same_id.append(annotation)
     for number, annotation in enumerate(annotations, 1):
         annotation.update(id=number, id_in_file=annotation.get('id', f'no. {number}, which has no id,'))
 

@@ -125,12 +125,12 @@ def _of_classes(root: Path, classes: dict[str, list[str]], endings: Sequence[str
 
 def _split_classes(files: dict[str, list[str]], chance: random.Random, root: Path) -> tuple[dict, dict]:
     """Hold a share of the files of each class out."""
-    kept, chosen = {}, {}
+    train, val = {}, {}
     for name, names in files.items():
         held_out = _held_out(names, chance, f'{root}/{name}', 'file')
-        kept[name] = [file for file in names if file not in held_out]
-        chosen[name] = [file for file in names if file in held_out]
-    return kept, chosen
+        train[name] = [file for file in names if file not in held_out]
+        val[name] = [file for file in names if file in held_out]
+    return train, val
 
 
 def _write_list(path: Path, files: dict[str, list[str]]) -> Path:
@@ -221,9 +221,9 @@ def _classes(content: dict) -> tuple[str, ...]:
     """Names of categories, without those that stand for a group of others and have no annotations (Roboflow)."""
     used = {annotation['category_id'] for annotation in content['annotations']}
     groups = {category.get('supercategory') for category in content['categories']}
-    kept = [c for c in content['categories'] if c['id'] in used or c.get('name') not in groups]
-    kept = kept or content['categories']
-    return tuple(str(category.get('name')) for category in kept)
+    categories = [c for c in content['categories'] if c['id'] in used or c.get('name') not in groups]
+    categories = categories or content['categories']
+    return tuple(str(category.get('name')) for category in categories)
 
 
 def _split(content: dict, chance: random.Random, file: Path) -> dict[str, dict]:

@@ -18,9 +18,9 @@ def check_dtype(dtype: torch.dtype, device: str) -> None:
         device: its type, ``'cpu'`` or ``'cuda'``.
     """
     name = str(dtype).removeprefix('torch.')
-    known = ('float32', 'bfloat16') if device == 'cpu' else ('float32', 'bfloat16', 'float16')
-    if name not in known:
-        raise UsageError(f'dtype={name} is not for inference on {device}: take {" or ".join(known)}')
+    dtypes = ('float32', 'bfloat16') if device == 'cpu' else ('float32', 'bfloat16', 'float16')
+    if name not in dtypes:
+        raise UsageError(f'dtype={name} is not for inference on {device}: take {" or ".join(dtypes)}')
     if device == 'cuda' and name == 'bfloat16' and not torch.cuda.is_bf16_supported():
         raise UsageError('dtype=bfloat16 is not for inference on this GPU: take float32 or float16')
 

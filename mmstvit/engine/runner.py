@@ -218,10 +218,10 @@ class Runner(_Checks, _Runner):
         return shorten(super().build_logger(*args, **kwargs))
 
     def _maybe_compile(self, target: str) -> None:
-        chosen = self.cfg.get('compile')
-        if isinstance(chosen, dict) and chosen.get('target') == 'backbone':
+        setting = self.cfg.get('compile')
+        if isinstance(setting, dict) and setting.get('target') == 'backbone':
             unwrap(self.model).get_submodule('backbone').compile(
-                **{key: value for key, value in chosen.items() if key != 'target'}
+                **{key: value for key, value in setting.items() if key != 'target'}
             )
             return
         # mmengine would compile the whole step, where torch.compile fails on the optimizer's groups.
@@ -233,10 +233,10 @@ class FlexibleRunner(_Checks, _FlexibleRunner):
     """mmengine's ``FlexibleRunner``, for a ``strategy``, with checks of files."""
 
     def __init__(self, *args: Any, cfg: ConfigDict | None = None, **kwargs: Any) -> None:
-        chosen = (cfg or {}).get('compile')
-        if chosen:
+        setting = (cfg or {}).get('compile')
+        if setting:
             # mmengine does not hand this setting on from a config. The forward, as without a strategy.
-            kwargs['compile'] = dict(target='forward', **({} if chosen is True else chosen))
+            kwargs['compile'] = dict(target='forward', **({} if setting is True else setting))
         super().__init__(*args, cfg=cfg, **kwargs)
 
     def build_strategy(self, *args: Any, **kwargs: Any) -> BaseStrategy:

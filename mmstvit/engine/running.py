@@ -143,13 +143,13 @@ def add_curves(cfg: Config, tensorboard: bool = False, wandb: str | None = None)
     Raises:
         UsageError: the package is not installed.
     """
-    wanted = {}
+    additional = {}
     if tensorboard:
-        wanted['tensorboard'] = ConfigDict(type='mmengine.TensorboardVisBackend')
+        additional['tensorboard'] = ConfigDict(type='mmengine.TensorboardVisBackend')
     if wandb is not None:
         settings = dict(init_kwargs=dict(project=wandb)) if wandb else {}
-        wanted['wandb'] = ConfigDict(type='mmengine.WandbVisBackend', **settings)
-    for package, backend in wanted.items():
+        additional['wandb'] = ConfigDict(type='mmengine.WandbVisBackend', **settings)
+    for package, backend in additional.items():
         if find_spec(package) is None:
             raise UsageError(f'--{package} needs the package {package}: pip install {package}')
         visualizer = cfg.get('visualizer') or ConfigDict(type='mmengine.Visualizer')

@@ -60,8 +60,8 @@ def strategy_name(cfg: Config) -> str:
     kind = cfg.strategy.get('type')
     name = getattr(resolve_type(kind, STRATEGIES), '__name__', None)
     if name not in _STRATEGIES:
-        known = list(_STRATEGIES)
-        raise UsageError(f'strategy.type={kind} is none of {", ".join(known)}{suggest(str(kind), known)}')
+        names = list(_STRATEGIES)
+        raise UsageError(f'strategy.type={kind} is none of {", ".join(names)}{suggest(str(kind), names)}')
     return name
 
 

@@ -138,11 +138,11 @@ class TransformerBlock(nn.Module):
             x = x + self._branch(out, self.layer_scale_1)
         else:
             x = out if self.layer_scale_1 is None else out * self.layer_scale_1
-        kept = None
+        reduction = None
         if reduce is not None:
-            x, kept = reduce(x, *qkv)
+            x, reduction = reduce(x, *qkv)
         x = x + self._branch(self.mlp(self.norm2(x)), self.layer_scale_2)
-        return x if reduce is None else (x, kept)
+        return x if reduce is None else (x, reduction)
 
     def _normed(self, x: Tensor, context: Sequence[Tensor] | None) -> tuple[Tensor, list[Tensor] | None]:
         y = self.norm1(x)

@@ -145,11 +145,11 @@ def _config_of_package(package: str, name: str) -> Path:
     require(package, TOOLBOXES[package], f'{package}:{name}')
     spec: Any = find_spec(package)
     root = Path(spec.origin).parent / '.mim' / 'configs'
-    wanted = name.removesuffix('.py')
-    known = {p.stem: p for p in root.rglob('*.py') if '_base_' not in p.parts}
-    path = root / f'{wanted}.py' if '/' in wanted else known.get(wanted)
+    stem = name.removesuffix('.py')
+    configs = {p.stem: p for p in root.rglob('*.py') if '_base_' not in p.parts}
+    path = root / f'{stem}.py' if '/' in stem else configs.get(stem)
     if path is None or not path.is_file():
-        raise UsageError(f'{package} has no config {name}{suggest(wanted, known)}')
+        raise UsageError(f'{package} has no config {name}{suggest(stem, configs)}')
     return path
 
 

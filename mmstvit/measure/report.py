@@ -75,11 +75,11 @@ def table(results: Sequence[dict], baseline: dict) -> Table:
         heads[4:5] = ['times as fast in it', 'than eager']
         heads.insert(1, 'back end')
     title = f'median (quartiles) of {len(baseline["rounds"])} rounds; baseline: {baseline["network"]}'
-    made = table_of_numbers(*heads, title=title, names=1 + several)
+    numbers = table_of_numbers(*heads, title=title, names=1 + several)
     for row in results:
         counted = row['multiply_adds'] and baseline['multiply_adds']
         share = row['multiply_adds'] / baseline['multiply_adds'] if counted else None
-        made.add_row(
+        numbers.add_row(
             row['network'],
             *([row['backend']] if several else []),
             str(row['batch_size']),
@@ -90,7 +90,7 @@ def table(results: Sequence[dict], baseline: dict) -> Table:
             f'{readable(row["multiply_adds"])} ({share:.2f})' if counted else '-',
             f'{row["peak_memory"] / 2**20:.0f} MiB' if row['peak_memory'] else '-',
         )
-    return made
+    return numbers
 
 
 def write_csv(report: dict, path: str) -> None:

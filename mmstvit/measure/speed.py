@@ -59,11 +59,11 @@ def benchmark(
         network.model.to(timing.device)
     # The same for all; it raises where one of them takes clips and another images.
     shape = [input_shape(network, shape or networks[0].size) for network in networks][0]
-    known = [costs(network, shape, part, timing.device) for network in networks]
+    counts = [costs(network, shape, part, timing.device) for network in networks]
     results = []
     for batch in batch_sizes:
         rows = measure(networks, baseline, shape, batch, timing, progress or Progress(disable=True))
-        for network, row, cost in zip(networks, rows, known, strict=True):
+        for network, row, cost in zip(networks, rows, counts, strict=True):
             # The parts of an exported file are not those of a module, and those of a compiled one are fused.
             if profile and not network.exported and not network.compiled:
                 row['parts'] = profile_parts(Job(network, shape, batch, timing), timing.rounds)
@@ -126,8 +126,8 @@ def measure(
 
 def _baseline_of(network: Network, networks: Sequence[Network], baseline: int) -> int:
     """Return which network one is compared with: the baseline in its own back end."""
-    wanted = networks[baseline].label, network.backend
-    return next((i for i, other in enumerate(networks) if (other.label, other.backend) == wanted), baseline)
+    key = networks[baseline].label, network.backend
+    return next((i for i, other in enumerate(networks) if (other.label, other.backend) == key), baseline)
 
 
 def costs(
@@ -143,8 +143,8 @@ def costs(
     """
     if network.stated:
         multiply_adds, parameters = network.stated
-        known = network.size == tuple(shape[1:])
-        return dict(multiply_adds=multiply_adds if known else None, parameters=parameters, top1=None)
+        same_size = network.size == tuple(shape[1:])
+        return dict(multiply_adds=multiply_adds if same_size else None, parameters=parameters, top1=None)
     with torch.no_grad():
         counted = count(Inputs(network, shape, 1, device).run, part, module=network.part(part))
     top1 = network.top1 if network.size == tuple(shape[1:]) else None  # it was measured at that size

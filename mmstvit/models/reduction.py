@@ -173,14 +173,14 @@ class TokenReduction:
             ValueError: they do not fit; the model is as it was.
         """
         amounts = AMOUNTS if any(name in AMOUNTS for name in options) else ()
-        chosen = {name: value for name, value in self.options.items() if name not in amounts} | options
+        settings = {name: value for name, value in self.options.items() if name not in amounts} | options
         transformer = self.transformer
         # Weights that are there already take the place of the new ones, which need no numbers then.
         with torch.device('meta') if self.weights else nullcontext():
-            steps = build_steps(dict(type=self.method, **chosen), transformer.network)
+            steps = build_steps(dict(type=self.method, **settings), transformer.network)
         transformer.check(steps)
         weights = self._take_over(steps)
-        vars(self).update(options=chosen, steps=steps, weights=weights)
+        vars(self).update(options=settings, steps=steps, weights=weights)
         transformer.restore()
         if not all(type(step) is SelfAttention for step in steps):  # else the blocks run as they are
             transformer.run(steps)

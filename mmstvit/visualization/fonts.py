@@ -46,8 +46,8 @@ def drawable(text: str) -> Drawable:
 
 
 def _of(family: str, characters: Iterable[str]) -> set[str]:
-    known = _characters(family)
-    return {c for c in characters if ord(c) in known}
+    points = _characters(family)
+    return {c for c in characters if ord(c) in points}
 
 
 @functools.cache
@@ -77,8 +77,8 @@ def _add_new_fonts() -> None:
     """Add fonts that were installed after matplotlib has written its list of them."""
     from matplotlib.font_manager import findSystemFonts, fontManager
 
-    known = {entry.fname for entry in fontManager.ttflist}
-    for path in sorted({*findSystemFonts()} - known):
+    files = {entry.fname for entry in fontManager.ttflist}
+    for path in sorted({*findSystemFonts()} - files):
         try:
             fontManager.addfont(path)
         except (OSError, RuntimeError, ValueError):

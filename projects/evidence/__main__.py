@@ -211,13 +211,13 @@ def _train_and_report(args: argparse.Namespace) -> dict[str, str]:
 
 def _paces(args: argparse.Namespace, crew: Crew, runs: Sequence[Run]) -> dict[str, Pace]:
     """How fast the runs go, from a trial of each that lacks one."""
-    kept, device = args.work_dir / 'trial.json', device_name() + ', compiled' * args.compile
-    paces = from_json(read_json(kept), args.jobs, device)
+    file, device = args.work_dir / 'trial.json', device_name() + ', compiled' * args.compile
+    paces = from_json(read_json(file), args.jobs, device)
     missing = [run for run in runs if run.config not in paces]
     if missing:
         say(f'a trial of an epoch: {len(missing)} trainings, {args.jobs} at a time, on {device}')
         paces |= mean_paces(crew.trial(missing))
-        write_json(kept, as_json(paces, args.jobs, device))
+        write_json(file, as_json(paces, args.jobs, device))
     for config in dict.fromkeys(run.config for run in runs):
         say(f'{config}: {paces[config].epoch:.2f} s an epoch, {paces[config].start:.0f} s for the rest')
     return paces
@@ -225,14 +225,14 @@ def _paces(args: argparse.Namespace, crew: Crew, runs: Sequence[Run]) -> dict[st
 
 def _within(args: argparse.Namespace, crew: Crew, runs: Sequence[Run], began: float) -> list[Run]:
     """The runs with so many epochs that they end in time; those once chosen stay, or twins would differ."""
-    kept = args.work_dir / 'epochs.json'
-    epochs = read_json(kept) or {}
+    file = args.work_dir / 'epochs.json'
+    epochs = read_json(file) or {}
     if any(run.config not in epochs for run in runs):
         paces = _paces(args, crew, runs)
         left = 60 * args.minutes - (time.monotonic() - began)
         cfgs = {run.config: read_config(run) for run in runs}
         epochs |= epochs_within(left, runs, cfgs, paces, args.jobs)
-        write_json(kept, epochs)
+        write_json(file, epochs)
     say(', '.join(f'{config}: {epochs[config]} epochs' for config in dict.fromkeys(run.config for run in runs)))
     return [dataclasses.replace(run, epochs=epochs[run.config]) for run in runs]
 
@@ -244,22 +244,22 @@ def run(args: argparse.Namespace) -> int:
         UsageError: it cannot be done.
     """
     check_args(args)
-    kept = args.out.with_suffix('.json')
+    results = args.out.with_suffix('.json')
     # Configs are read as in a checkout without it, so that they are the same on every machine; trainings get it back.
     root = os.environ.pop(DATA_ROOT, None)
     if root and not args.data_root:
         args.data_root = Path(root)
     if not args.page_only:
-        take_up(kept, args.work_dir)
+        take_up(results, args.work_dir)
         for file in args.add:
             take_up(file, args.work_dir, replace=True)
     if args.list:
         show(chosen(plan(args.tier, args.seeds), args.only), args.work_dir, args.jobs)
         return 0
     if args.page_only:
-        evidence = read_json(kept)
+        evidence = read_json(results)
         if evidence is None:
-            raise UsageError(f'there are no results in {kept}: run without --page-only')
+            raise UsageError(f'there are no results in {results}: run without --page-only')
         write_page(evidence, args.out)
         return 0
     failures = _report(args) if args.report_only else _train_and_report(args)

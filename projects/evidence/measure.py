@@ -90,22 +90,22 @@ class Measurements:
         """The figures by name, and what could not be measured."""
         entries = {}
         for name, key, timed, work in self._all():
-            kept = read_json(self.root / 'measured' / f'{name}.json')
-            fits = kept is not None and kept.get('key') == key
+            entry = read_json(self.root / 'measured' / f'{name}.json')
+            fits = entry is not None and entry.get('key') == key
             if timed and not self.timing:
                 if fits:
-                    entries[name] = kept
+                    entries[name] = entry
                 continue
             if not fits or self.again:
                 self.say(f'measuring {name}')
                 try:
-                    kept = {'name': name, 'key': key, **work()}
+                    entry = {'name': name, 'key': key, **work()}
                 except (Exception, SystemExit) as error:  # whatever it was, the others go on
                     self.failures[name] = one_line(error) if isinstance(error, Exception) else 'see the line above'
                     self.say(f'FAILED measuring {name}: {self.failures[name]}')
                     continue
-                write_json(self.root / 'measured' / f'{name}.json', kept)
-            entries[name] = kept
+                write_json(self.root / 'measured' / f'{name}.json', entry)
+            entries[name] = entry
         return entries, self.failures
 
     def _all(self) -> Iterator[tuple[str, str, bool, Callable[[], dict]]]:

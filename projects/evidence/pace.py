@@ -82,19 +82,19 @@ def epochs_within(
     Raises:
         UsageError: a training would end in its warm-up.
     """
-    wanted = {config: cfgs[config].train_cfg.max_epochs for config in paces}
+    epochs = {config: cfgs[config].train_cfg.max_epochs for config in paces}
     # A test begins as a training does.
     starts = sum(2 * paces[run.config].start for run in runs) / jobs
-    work = sum(wanted[run.config] * paces[run.config].epoch for run in runs) / jobs
+    work = sum(epochs[run.config] * paces[run.config].epoch for run in runs) / jobs
     factor = min(1.0, max(0.0, (SHARE * seconds - starts) / work))
     least = {config: 1 + max(s.get('begin', 0) for s in cfgs[config].param_scheduler) for config in paces}
-    needed = max(least[config] / wanted[config] for config in paces)
+    needed = max(least[config] / epochs[config] for config in paces)
     if factor < needed:
         raise UsageError(
             f'{seconds / 60:.1f} minutes are too few for {len(runs)} trainings, some would end in their warm-up: give '
             f'{(starts + work * needed) / SHARE / 60:.1f} minutes or more, or choose fewer runs with --only'
         )
-    return {config: int(number * factor + 1e-6) for config, number in wanted.items()}
+    return {config: int(number * factor + 1e-6) for config, number in epochs.items()}
 
 
 def as_json(paces: Mapping[str, Pace], jobs: int, device: str) -> dict:

@@ -129,13 +129,13 @@ def _points(judge: Judge, method: str, options: dict[str, Any], budgets: Sequenc
     """Judge a network at budgets; those that the method cannot keep are left out."""
     points = []
     for budget in budgets:
-        chosen = dict(options, budget=budget)
-        model = _reduced(judge.model, method, chosen)
+        settings = dict(options, budget=budget)
+        model = _reduced(judge.model, method, settings)
         if model is None:
             continue
         described = dict(budget=budget, share=model.reduction.share, tokens=model.reduction.tokens)
         restore_(model)
-        points.append({**described, **judge.of_options(method, chosen)})
+        points.append({**described, **judge.of_options(method, settings)})
     return points
 
 

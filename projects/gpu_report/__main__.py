@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> None:
     # As anyone would run it: where files went here is of no use to others.
     only = ['--only', *args.only] if args.only else []
     command = shlex.join(['python', '-m', 'projects.gpu_report', '--minutes', f'{args.minutes:g}', *only])
-    wanted = entries(suite.timing.on_gpu, args.only)
-    report = run_suite(wanted, suite, args.minutes, args.json, written, command)
+    selection = entries(suite.timing.on_gpu, args.only)
+    report = run_suite(selection, suite, args.minutes, args.json, written, command)
     failed = sum('error' in row for entry in report['entries'].values() for row in entry['rows'])
     console().print(
         f'{len(report["entries"])} entries in {args.json} and {args.csv}, {failed} rows with errors, '

@@ -258,10 +258,12 @@ def _begun(path: Path, setting: dict) -> dict:
         return dict(entries={})
     try:
         report = json.loads(path.read_text())
-        known = {name: report['environment'][name] for name in ('device', 'torch', 'mmstvit')}
+        machine = {name: report['environment'][name] for name in ('device', 'torch', 'mmstvit')}
         entries = report['entries']
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f'{path} is no file of results of the suite: name another') from error
-    if known != {name: setting[name] for name in known}:
-        raise UsageError(f'{path} is of another machine ({known["device"]}, PyTorch {known["torch"]}): name another')
+    if machine != {name: setting[name] for name in machine}:
+        raise UsageError(
+            f'{path} is of another machine ({machine["device"]}, PyTorch {machine["torch"]}): name another'
+        )
     return dict(entries=entries)

@@ -66,8 +66,8 @@ class BlockAdapter:
         x = x + self.attention_branch(out.transpose(1, 2).flatten(2))
         if reduce is None:
             return self.mlp(x)
-        x, kept = reduce(x, q, k, v)
-        return self.mlp(x), kept
+        x, reduction = reduce(x, q, k, v)
+        return self.mlp(x), reduction
 
 
 class View:
@@ -183,11 +183,11 @@ def _forward(
     options.pop('output_hidden_states', None)  # transformers takes them from hooks: those of the reduced tokens
     if torch.compiler.is_exporting() and block.makes_masks:
         attn_mask = None
-    asked = [
+    refused = [
         name for name, value in (('attn_mask', attn_mask), *options.items()) if value is not None and value is not False
     ]
-    if asked:
-        raise ValueError(f'{", ".join(asked)} does not go with token reduction: call restore_(model) first')
+    if refused:
+        raise ValueError(f'{", ".join(refused)} does not go with token reduction: call restore_(model) first')
     x = getattr(x, 'tokens', x)  # an output of the block before
     if not isinstance(x, Tokens):
         count = x.shape[1] - network.num_prefix
