@@ -1,5 +1,7 @@
 # STViT of the width of DeiT-T with 16 of 64 tokens on CIFAR-10, for a GPU: a convolutional stem, bfloat16.
 #   python tools/train.py configs/cifar10/stvit-t_cifar10.py
+# With train_cfg.max_epochs=40: top-1 86.6 % (86.6, 86.8, 86.5 with seeds 0, 1, 2), 10 minutes on an NVIDIA H200 beside
+# five others.
 _base_ = [
     '../_base_/datasets/cifar10_folders.py',
     '../_base_/schedules/cifar10_adamw.py',

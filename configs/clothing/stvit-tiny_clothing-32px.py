@@ -1,6 +1,7 @@
 # A small STViT on photographs of clothes at 32 px, from random weights, for a CPU.
 #   git clone --depth 1 https://github.com/alexeygrigorev/clothing-dataset-small data/clothing
 #   python tools/train.py configs/clothing/stvit-tiny_clothing-32px.py
+# Top-1 71.9 % (74.2, 70.4, 71.0 with seeds 0, 1, 2), 9 minutes on one core.
 _base_ = [
     '../_base_/models/stvit_tiny.py',
     '../_base_/datasets/clothing.py',
