@@ -16,7 +16,6 @@ from ..apis.configs import find_config
 from ..apis.models import TOOLBOXES, get_model, read_valid_config, toolbox_of
 from ..apis.pipelines import channels_of, test_dataset_of
 from ..compat.requires import require
-from ..engine.terminal import hide_harmless_warnings
 from ..errors import UsageError, one_line, suggest
 from ..models import reduce_by_text
 from ..registry import type_name
@@ -74,8 +73,7 @@ class Network:
 
 
 def quieten() -> None:
-    """Silence what the toolboxes log while networks are built, and harmless warnings."""
-    hide_harmless_warnings()
+    """Silence what the toolboxes log while networks are built."""
     MMLogger.get_current_instance().setLevel(logging.ERROR)
 
 

@@ -98,8 +98,9 @@ def check_args(args: argparse.Namespace) -> None:
         raise UsageError('give one of --list, --report-only and --page-only')
     if not len(SEEDS) <= args.seeds <= MOST_SEEDS:
         raise UsageError(f'--seeds must be {len(SEEDS)} to {MOST_SEEDS}')
-    if (args.only or args.seeds > len(SEEDS)) and (args.report_only or args.page_only):
-        raise UsageError('--only and --seeds choose what is trained: with --report-only or --page-only none has effect')
+    for option, chooses in dict(only=args.only, seeds=args.seeds > len(SEEDS)).items():
+        if chooses and (args.report_only or args.page_only):
+            raise UsageError(f'--{option} chooses what is trained: with --report-only or --page-only it has no effect')
     if args.measure_again and (args.page_only or args.list):
         raise UsageError('--measure-again has no effect with --page-only or --list')
     if args.add and not args.report_only:

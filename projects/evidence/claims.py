@@ -35,17 +35,19 @@ def results_of(evidence: Evidence, run: Run, seeds: Sequence[int] = range(MOST_S
     return [rows[name] for name in names if name in rows]
 
 
-def common_seeds(evidence: Evidence, runs: Sequence[Run], seeds: Sequence[int] = range(MOST_SEEDS)) -> list[int]:
-    """Those of the seeds of which all the networks have a result."""
-    return [seed for seed in seeds if all(results_of(evidence, run, [seed]) for run in runs)]
+def twin_results(
+    evidence: Evidence, own: Run, dense: Run, seeds: Sequence[int] = range(MOST_SEEDS)
+) -> tuple[list[dict], list[dict]]:
+    """The results of two networks, of the seeds that both have."""
+    ours, theirs = results_of(evidence, own, seeds), results_of(evidence, dense, seeds)
+    common = {row['seed'] for row in ours} & {row['seed'] for row in theirs}
+    return [row for row in ours if row['seed'] in common], [row for row in theirs if row['seed'] in common]
 
 
-def scores(
-    evidence: Evidence, run: Run, metric: tuple[str, str, float], seeds: Sequence[int] = range(MOST_SEEDS)
-) -> list[float]:
-    """A metric, see :class:`.Pair`, of a config by seed, in per cent, as far as the seeds are there."""
+def scores(results: Sequence[dict], metric: tuple[str, str, float]) -> list[float]:
+    """A metric, see :class:`.Pair`, of results, in per cent."""
     key, _, scale = metric
-    return [scale * row['metrics'][key] for row in results_of(evidence, run, seeds) if key in row['metrics']]
+    return [scale * row['metrics'][key] for row in results if key in row['metrics']]
 
 
 def compare(
@@ -61,20 +63,19 @@ def compare(
         metric: of both, see :class:`.Pair`.
         only: the seeds that are compared, in the place of all that they have in common.
     """
-    seeds = common_seeds(evidence, (own, dense), only or range(MOST_SEEDS))
-    if len(seeds) < len(only or SEEDS):
+    twins = twin_results(evidence, own, dense, only or range(MOST_SEEDS))
+    if len(twins[0]) < len(only or SEEDS):
         return None
-    values = [scores(evidence, run, metric, seeds) for run in (own, dense)]
-    packed = [[row.get('right') for row in results_of(evidence, run, seeds)] for run in (own, dense)]
+    packed = [[row.get('right') for row in rows] for rows in twins]
     if metric[1] == 'top-1' and all(packed[0] + packed[1]):
         return compare_images(*([unpack_right(text) for text in rows] for rows in packed))
-    return compare_scores(*values) if len(seeds) > 1 else None
+    return compare_scores(*(scores(rows, metric) for rows in twins)) if len(twins[0]) > 1 else None
 
 
 def saturated(evidence: Evidence, pair: Pair) -> bool:
     """Whether a task that counts right answers is no evidence, see :func:`.is_saturated`; when all seeds are there."""
     metric = pair.metrics[0]
-    by_network = [scores(evidence, run, metric) for run in pair.twins]
+    by_network = [scores(results_of(evidence, run), metric) for run in pair.twins]
     if metric[1] != 'top-1' or not all(len(values) >= len(SEEDS) for values in by_network):
         return False
     return is_saturated(by_network, pair.samples)
@@ -117,8 +118,7 @@ def _accuracy(paper: str, claim: str, judge: Callable[[Difference], str], *twins
             gap = compare(evidence, own, dense, pair.metrics[metric])
             if gap is None:
                 continue
-            seeds = common_seeds(evidence, (own, dense))
-            means = [fmean(scores(evidence, run, pair.metrics[metric], seeds)) for run in (own, dense)]
+            means = [fmean(scores(rows, pair.metrics[metric])) for rows in twin_results(evidence, own, dense)]
             text = (
                 f'{pair.metrics[metric][1]} {means[0]:.1f} against {means[1]:.1f}, {gap.points:+.2f} points '
                 f'({interval(gap)}) on {pair.what} ({names[0]}, {names[1]})'

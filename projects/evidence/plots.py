@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from .claims import common_seeds, compare, saturated, scores, share_saved, speed_ratio
+from .claims import compare, saturated, scores, share_saved, speed_ratio, twin_results
 from .judge import KEPT_WITHIN
 from .measure import FULL_SIZE
 from .plan import PAIRS
@@ -37,8 +37,7 @@ def plot_differences(evidence: dict[str, Any], path: Path) -> bool:
     figure, axes = plt.subplots(figsize=(8.4, 1 + 0.32 * len(shown)), layout='constrained')
     for y, (pair, run, metric, gap) in enumerate(shown):
         colour = DENSE if saturated(evidence, pair) else SEMANTIC
-        twins = (run, pair.baseline)
-        own, dense = (scores(evidence, r, metric, common_seeds(evidence, twins)) for r in twins)
+        own, dense = (scores(rows, metric) for rows in twin_results(evidence, run, pair.baseline))
         axes.plot([gap.low, gap.high], [y, y], color=colour, linewidth=2)
         axes.plot([a - b for a, b in zip(own, dense)], [y] * len(own), 'o', color=colour, alpha=0.5, markersize=4)
         axes.plot(gap.points, y, '|', color=colour, markersize=13, markeredgewidth=2.5)

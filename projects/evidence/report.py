@@ -13,7 +13,6 @@ from .claims import (
     KINDS,
     NOT_TESTABLE,
     Verdict,
-    common_seeds,
     compare,
     interval,
     results_of,
@@ -21,6 +20,7 @@ from .claims import (
     scores,
     share_saved,
     speed_ratio,
+    twin_results,
     verdicts,
 )
 from .judge import RULES
@@ -112,9 +112,11 @@ def _accuracy(evidence: dict, pictures: Sequence[str]) -> list[str]:
 
 def _rows(evidence: dict, pair: Pair) -> Iterator[list[str]]:
     for run in pair.twins[:-1]:
-        seeds = common_seeds(evidence, (run, pair.baseline)) or SEEDS
+        twins = twin_results(evidence, run, pair.baseline)
+        if not twins[0]:
+            twins = results_of(evidence, run), results_of(evidence, pair.baseline)
         for metric in pair.metrics:
-            score, dense = (score_cell(scores(evidence, r, metric, seeds)) for r in (run, pair.baseline))
+            score, dense = (score_cell(scores(rows, metric)) for rows in twins)
             cells = [_link(run), f'{metric[1]} {score}', dense, *_difference(evidence, pair, run, metric)]
             yield [*cells, *_saving(evidence, pair, run)]
 
@@ -142,7 +144,7 @@ def _study(evidence: dict, pair: Pair) -> list[str]:
     rows = [
         [
             _link(run),
-            f'{scores(evidence, run, metric, first)[0]:.1f}',
+            f'{scores(results_of(evidence, run, first), metric)[0]:.1f}',
             f'{gap.points:+.2f} ({interval(gap)})',
             *_saving(evidence, pair, run),
         ]
@@ -197,7 +199,7 @@ def _headroom(evidence: dict, pairs: Sequence[Pair]) -> str:
         pair.dense: fmean(values)
         for pair in pairs
         for metric in pair.metrics
-        if metric[1] == 'top-1' and (values := scores(evidence, pair.baseline, metric))
+        if metric[1] == 'top-1' and (values := scores(results_of(evidence, pair.baseline), metric))
     }
     low = [f'{name} {mean:.1f} %' for name, mean in means.items() if mean < _FAR_FROM_SATURATED]
     text = f' The dense networks are far from saturated at this short schedule ({", ".join(low)}).'

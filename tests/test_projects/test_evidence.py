@@ -325,9 +325,9 @@ def test_further_seeds_count_once_both_twins_have_them():
     )
     before = claims.compare(evidence, pair.trials[0], pair.baseline, pair.metrics[0])
     better = {'accuracy/top1': dense['metrics']['accuracy/top1'] + 50}
-    evidence['runs'].append(dict(own, name=f'{own["name"][:-1]}3', metrics=better))
+    evidence['runs'].append(dict(own, name=f'{own["name"][:-1]}3', seed=3, metrics=better))
     assert claims.compare(evidence, pair.trials[0], pair.baseline, pair.metrics[0]) == before
-    evidence['runs'].append(dict(dense, name=f'{dense["name"][:-1]}3'))
+    evidence['runs'].append(dict(dense, name=f'{dense["name"][:-1]}3', seed=3))
     after = claims.compare(evidence, pair.trials[0], pair.baseline, pair.metrics[0])
     assert after.seeds == 4 and after.points == pytest.approx((3 * before.points + 50) / 4)
     assert f'{better["accuracy/top1"]:.1f})' in render(evidence, [])
@@ -466,8 +466,8 @@ def test_list(capsys, tmp_path, monkeypatch):
         (['--add', 'x.json'], 'give --report-only too'),
         (['--add', 'x.json', '--report-only', '--work-dir', 'w'], 'there are no results in x.json'),
         (['--list', '--page-only'], 'give one of'),
-        (['--only', 'x', '--report-only'], 'has effect'),
-        (['--seeds', '4', '--report-only'], 'has effect'),
+        (['--only', 'x', '--report-only'], 'has no effect'),
+        (['--seeds', '4', '--report-only'], 'has no effect'),
         (['--seeds', '2'], '--seeds must be 3 to 10'),
         (['--measure-again', '--list'], 'has no effect'),
         (['--out', 'page.txt'], 'name it *.md'),
