@@ -1,9 +1,11 @@
 """Converter of DeiT and ViT checkpoints, in the layouts of timm and mmpretrain."""
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from .layout import Layout, Rules, mmpretrain_layers
@@ -69,7 +71,16 @@ def _split(rows: int, extra: int, grid: Sequence[int] | None) -> tuple[int, tupl
         elif grid is not None and rows - n == math.prod(grid):
             splits[n] = tuple(grid)
     if len(splits) == 1:
-        return splits.popitem()
+        n, cells = splits.popitem()
+        if grid is not None and cells != tuple(grid) and math.prod(grid) == rows - n:
+            axes, own = (' x '.join(map(str, size)) for size in (cells, grid))
+            print_log(
+                f'the position table is taken for one of {axes} cells, and interpolated to {own}: if it is of {own}, '
+                'reshape it to (1, rows, columns, channels) before loading',
+                'current',
+                logging.WARNING,
+            )
+        return n, cells
     what = f'{rows - extra} cells, which is no square'
     if splits:
         what = ' or '.join(f'{r} x {c} cells and {n} more rows' for n, (r, c) in splits.items())

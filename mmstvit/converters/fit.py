@@ -94,12 +94,13 @@ def report(what: str, state_dict: Mapping[str, Tensor], prefix: str, own: Mappin
         limit: names of tensors that are told, of each kind.
 
     Raises:
-        ValueError: less than half of the backbone's weights match.
+        ValueError: less than half of the backbone's weights match, and there is more in the file than what does.
     """
     shapes = {name: state_dict[prefix + name].shape for name in own if prefix + name in state_dict}
     matched = [name for name in shapes if shapes[name] == own[name].shape]
     other = [name for name in shapes if shapes[name] != own[name].shape]
-    if share(own, matched) < LITTLE:
+    in_file = sum(name.startswith(prefix) for name in state_dict)
+    if share(own, matched) < LITTLE and not 0 < in_file == len(matched):  # a part of the model's own is welcome
         looks = f'it looks like {looks_like(state_dict)}; its names are {some(sorted(state_dict))}'
         if share(own, other) >= LITTLE:
             name = next(name for name in other if 'weight' in name)

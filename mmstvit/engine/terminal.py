@@ -32,7 +32,6 @@ _HARMLESS = (
     'Line NMS is not compiled',
     'Default ``avg_non_ignore`` is False',
     'torch.meshgrid: in an upcoming release',
-    'Dynamo detected a call to a `functools.lru_cache`',  # of masks, which depend on sizes alone
 )
 _PRINTED = 'Could not import OneDL'
 _GROUPS = 6  # rows of the table of parameter groups; of more, the rates are summed up

@@ -237,7 +237,9 @@ def soft_clusters(
     share = own.unmerge(torch.eye(near.shape[1], device=x.device).expand(x.shape[0], -1, -1))  # (B, N, M)
     for i in range(iterations + 1):
         weights = (share * size).transpose(1, 2)
-        square = _square_distances(x, weights @ x / weights.sum(dim=-1, keepdim=True))
+        with torch.autocast(x.device.type, enabled=False):
+            centers = weights @ x / weights.sum(dim=-1, keepdim=True)
+        square = _square_distances(x, centers)
         if i < iterations:
             share = _softmin(square.masked_fill(~near, torch.inf), sharpness) + 1e-9 * near  # no cluster is left empty
     last = square.topk(min(neighbors, square.shape[-1]), dim=-1, largest=False).values[..., -1:]
@@ -282,7 +284,8 @@ def _square_distances(x: Tensor, y: Tensor) -> Tensor:
     """Return squared distances of points (B, N, C) and (B, M, C): of matrix products, which any exporter knows."""
     middle = y.mean(dim=1, keepdim=True)  # for precision
     x, y = x - middle, y - middle
-    products = torch.baddbmm(y.square().sum(dim=-1)[:, None], x, y.transpose(1, 2), alpha=-2)
+    with torch.autocast(x.device.type, enabled=False):  # squares leave the range of half precision
+        products = torch.baddbmm(y.square().sum(dim=-1)[:, None], x, y.transpose(1, 2), alpha=-2)
     return (products + x.square().sum(dim=-1)[..., None]).clamp(min=0)
 
 

@@ -1,6 +1,5 @@
 """Multi-head attention: self- and cross-attention, global or in windows."""
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ..functional.attention import attend
 from ..functional.windows import Keys, Size, crop_to, pad_to, partition, reverse
+from .caching import cached
 
 
 class Windows(NamedTuple):
@@ -72,8 +72,7 @@ class AttentionLayout(NamedTuple):
         return parts[0] if len(parts) == 1 else torch.cat([p.expand(-1, groups, -1, -1) for p in parts], dim=2)
 
 
-@functools.lru_cache(maxsize=32)
-@torch.inference_mode(False)  # a tensor made in inference mode could not be used in training later
+@cached(32)
 def relative_position_index(table: Size, window: Size) -> Tensor:
     """Return the index into the bias table for each pair of tokens in a window, (n, n), as in Swin and Video Swin.
 
@@ -90,8 +89,7 @@ def relative_position_index(table: Size, window: Size) -> Tensor:
     return index
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@cached(64)
 def _index_on(table: Size, window: Size, device: torch.device) -> Tensor:
     # A copy from the CPU in each layer would make a GPU wait, and cannot be captured in a CUDA graph.
     return relative_position_index(table, window).to(device)
@@ -180,7 +178,7 @@ class Attention(nn.Module):
         x = query if layout.windows is None else layout.windows.split(query)
         shape = x.shape
         if layout.groups is not None or x.dim() != 4:
-            x = x.reshape(shape[0], layout.groups or 1, -1, shape[-1])
+            x = x.flatten(1, -2).unflatten(1, (layout.groups or 1, -1))
         if context is None:
             q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:

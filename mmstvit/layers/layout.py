@@ -1,6 +1,5 @@
 """Token layouts: tensor shapes and attention patterns of image and semantic tokens; the global layout."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..functional.windows import Size, adaptive_pool
 from .attention import AttentionLayout
+from .caching import cached
 
 Context = tuple[Sequence[Tensor], AttentionLayout | None]
 
@@ -140,7 +140,7 @@ class WholeImage(NamedTuple):
         return (s,), self.semantic_attention(across=True)
 
 
-@functools.lru_cache(maxsize=36)
+@cached(36)
 def balanced_attention(parts: tuple[tuple[int, int], ...], device: torch.device) -> AttentionLayout | None:
     """Return global attention over a clip in which parts of the keys differ in the number of time steps.
 
@@ -155,6 +155,5 @@ def balanced_attention(parts: tuple[tuple[int, int], ...], device: torch.device)
     longest = max(steps for _, steps in parts)
     if all(steps == longest for _, steps in parts):
         return None
-    with torch.inference_mode(False):
-        bias = torch.cat([torch.full((tokens,), math.log(longest / steps)) for tokens, steps in parts])
-        return AttentionLayout(bias=bias.reshape(1, 1, 1, -1).to(device))
+    bias = torch.cat([torch.full((tokens,), math.log(longest / steps)) for tokens, steps in parts])
+    return AttentionLayout(bias=bias.reshape(1, 1, 1, -1).to(device))

@@ -1,6 +1,5 @@
 """Window layouts: Swin, STViT on Swin, and both forms of STViT-R."""
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -21,6 +20,7 @@ from ..functional.windows import (
     valid_cells,
 )
 from .attention import AttentionLayout, Windows
+from .caching import cached
 from .layout import Context, balanced_attention
 
 
@@ -43,12 +43,10 @@ class WindowSpec(NamedTuple):
     fit: bool = False
 
 
-@functools.lru_cache(maxsize=36)  # three image sizes; one of 800 x 1216 takes 54 MB
+@cached(36)  # three image sizes; one of 800 x 1216 takes 54 MB
 def _once(layout: 'WindowLayout', method: str, *args: Any) -> AttentionLayout:
-    """Build an attention pattern of a layout once per image size, in a least-recently-used cache."""
-    # A tensor made in inference mode could not be used in training later.
-    with torch.inference_mode(False):
-        return getattr(layout, method)(*args)
+    """Build an attention pattern of a layout once per image size."""
+    return getattr(layout, method)(*args)
 
 
 @dataclass(frozen=True)

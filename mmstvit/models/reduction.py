@@ -58,8 +58,8 @@ def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
     Raises:
         ValueError: an unknown method or option, a model that is reduced already, or one that cannot be.
     """
-    if isinstance(getattr(model, 'reduction', None), TokenReduction):
-        raise ValueError('the model is reduced already: change model.reduction, or call restore_(model) first')
+    if reduction_of(model) is not None:
+        raise ValueError('the model is reduced already: change its reduction, or call restore_(model) first')
     names = _names()
     name = names.get(method.lower())
     if name in TRAINED:
@@ -92,17 +92,18 @@ def _reduce(model: nn.Module, method: str, options: dict[str, Any]) -> nn.Module
 
 
 def restore_(model: nn.Module) -> nn.Module:
-    """Undo :func:`reduce_`, in place.
+    """Undo :func:`reduce_`, in place, of a model or of the part of it that is reduced.
 
     Raises:
         ValueError: the model is not reduced.
     """
-    reduction = getattr(model, 'reduction', None)
-    if not isinstance(reduction, TokenReduction):
+    reduction = reduction_of(model)
+    if reduction is None:
         raise ValueError('the model is not reduced')
     reduction.transformer.restore()
-    del model.reduction
-    model._modules.pop('reduction_steps', None)
+    reduced = next(module for module in model.modules() if getattr(module, 'reduction', None) is reduction)
+    del reduced.reduction
+    reduced._modules.pop('reduction_steps', None)
     return model
 
 

@@ -116,6 +116,25 @@ def test_weights_and_not_tensors_decide():
         model.load_state_dict(theirs.state_dict(), strict=False)
 
 
+def test_a_table_that_may_be_of_a_square_or_of_the_grid_is_told(lines):
+    """8 x 2 cells are as many as 4 x 4."""
+    theirs = timm_vit(img_size=(32, 8), num_classes=0).state_dict()
+    model = STViT(**{**PLAIN, 'img_size': (32, 8)})
+    model.load_state_dict(theirs, strict=False)
+    assert 'taken for one of 4 x 4 cells, and interpolated to 8 x 2' in '\n'.join(lines)
+    theirs['pos_embed'] = theirs['pos_embed'][:, 1:].unflatten(1, (8, 2))
+    lines.clear()
+    model.load_state_dict(theirs, strict=False)
+    assert 'taken for one' not in '\n'.join(lines) and torch.equal(model.pos_embed, theirs['pos_embed'])
+
+
+def test_a_part_of_its_own_tensors_is_taken():
+    model, source = STViT(**PLAIN), STViT(**PLAIN)
+    norms = {name: torch.full_like(value, 2) for name, value in source.state_dict().items() if 'norm1' in name}
+    model.load_state_dict(norms, strict=False)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in norms.items())
+
+
 def test_table_of_a_grid_that_is_no_square():
     theirs = timm_vit(img_size=(32, 24), reg_tokens=1)
     model = STViT(**{**RAW, 'img_size': (32, 24)}, num_register_tokens=1).eval()

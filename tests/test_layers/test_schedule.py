@@ -105,6 +105,12 @@ def test_wrong_amounts(method, options, message):
     assert message in str(stop.value) and '\n' not in str(stop.value)
 
 
+@pytest.mark.parametrize('to', [-2, 1.5])
+def test_the_last_number_must_be_one(to):
+    with pytest.raises(ValueError, match=f'to={to} must be an integer'):
+        build_steps(dict(type='ToMe', r=2, to=to), NETWORK)
+
+
 @pytest.mark.parametrize('options', [dict(budget=0.5, to=3), dict(keep_rate=0.5, to=3), dict(r=[1] * 8, to=3)])
 def test_linear_schedules_need_one_number(options):
     with pytest.raises(ValueError, match='to=3 goes with one number for r'):

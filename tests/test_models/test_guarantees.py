@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_backbones import BACKBONES, build, maps
 from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -154,3 +155,29 @@ def test_graphs_of_windows_end_at_the_compilers_limit(name):
             found.append(counter.frame_count)
     assert found == [1] + [2] * 4
     torch.testing.assert_close(out, maps(model(image))[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['STViT', 'STViTSwin', 'STViTR', 'STViTR dense', 'STViTSwin 3D'])
+def test_an_export_leaves_nothing_behind(name):
+    """One of a network that has seen no image of this size; and what it keeps then serves eager runs."""
+    kind, options, size = BACKBONES[name]
+    model = kind(**options).eval()
+    image = torch.randn(1, 3, *size[:-2], size[-2] + 16, size[-1] - 16)
+    exported = torch.export.export(model, (image,)).module()
+    for a, b in zip(maps(exported(image)), maps(model(image)), strict=True):
+        assert type(b) is torch.Tensor
+        torch.testing.assert_close(a, b)
+
+
+def test_fake_tensors_are_not_kept():
+    kind, options, _ = BACKBONES['STViTSwin']
+    with FakeTensorMode():
+        maps(kind(**options)(torch.randn(1, 3, 112, 48)))
+    assert all(type(out) is torch.Tensor for out in maps(kind(**options)(torch.randn(1, 3, 112, 48))))
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_a_batch_without_images(name):
+    model, image = build(name).eval(), image_of(name)
+    for one, none in zip(maps(model(image)), maps(model(image[:0])), strict=True):
+        assert none.shape == (0, *one.shape[1:])

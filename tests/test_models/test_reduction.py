@@ -14,7 +14,8 @@ from mmstvit.layers.layout import WholeImage
 from mmstvit.layers.steps import METHODS as STEP_METHODS
 from mmstvit.layers.steps import TRAINED, SelfAttention
 from mmstvit.layers.steps.schedule import multiply_adds, tokens_per_block
-from mmstvit.models import STViT, reduce_, restore_
+from mmstvit.models import STViT, T2TViT, reduce_, restore_
+from mmstvit.models.reduction import methods_for
 
 timm = pytest.importorskip('timm')
 
@@ -63,10 +64,12 @@ MMPRETRAIN = {
 }
 
 
+OWN_ARCH = dict(embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=48)
+
+
 def build_own(options):
-    arch = dict(embed_dims=24, num_layers=4, num_heads=3, feedforward_channels=48)
     torch.manual_seed(0)
-    return STViT(arch, img_size=32, patch_size=4, reduce=None, **options).eval()
+    return STViT(OWN_ARCH, img_size=32, patch_size=4, reduce=None, **options).eval()
 
 
 OWN = {
@@ -241,6 +244,56 @@ def test_one_graph_and_half_precision():
         assert out(model).isfinite().all()
 
 
+@pytest.mark.parametrize('method', ['ToMe', 'PiToMe', 'ATM', 'DPCKNN', 'GridPool', 'Expedite'])
+def test_large_values_in_half_precision(method):
+    """All tokens are alike and a few are left, so that most are merged; sums of them would leave the range."""
+    model = build_timm({})
+    with torch.no_grad():
+        model.pos_embed.zero_()[..., 3] = 4000.0
+    image, amount = torch.zeros(1, 3, 32, 32), dict(keep_rate=0.5)
+    amount = amount if method in ('ToMe', 'PiToMe', 'ATM') else dict(blocks=(1,), keep_rate=0.05)
+    with torch.autocast('cpu', dtype=torch.float16):
+        assert out(reduce_(copy.deepcopy(model), method, **amount), image).isfinite().all()
+    half = out(reduce_(copy.deepcopy(model).half(), method, **amount), image.half())
+    assert half.dtype == torch.float16 and half.isfinite().all()
+    torch.testing.assert_close(half.float(), out(reduce_(model, method, **amount), image), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize('method', [name for name in METHODS if name not in ('ATS', 'TopK', 'EViT')])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_the_type_stays(method, dtype):
+    model = STViT(OWN_ARCH, img_size=32, patch_size=4, reduce=dict(type=method, **METHODS[method])).eval().to(dtype)
+    assert out(model, IMAGE.to(dtype)).dtype == dtype
+
+
+def test_a_part_that_is_reduced():
+    model = torch.nn.Sequential(build_timm({}))
+    expected = out(model)
+    reduce_(model[0], 'tome', r=8)
+    with pytest.raises(ValueError, match='reduced already'):
+        reduce_(model, 'evit', keep_rate=0.5)
+    assert torch.equal(out(restore_(model)), expected) and not hasattr(model[0], 'reduction')
+
+
+class Callers(timm.models.vision_transformer.VisionTransformer):
+    """As users write it."""
+
+    def forward_features(self, x):
+        return super().forward_features(x)
+
+
+def test_classifiers_that_pool_patches_beside_the_class_token():
+    """Which hold no hidden tokens; no others may be refused."""
+    transformers = pytest.importorskip('transformers')
+    size = dict(hidden_size=24, num_hidden_layers=4, num_attention_heads=3, image_size=32, patch_size=4)
+    for name, hides in (('CLIP', True), ('Dinov2', True), ('Dinov2WithRegisters', True), ('ViT', False)):
+        options = {} if name.startswith('Dinov2') else dict(intermediate_size=48)
+        config = getattr(transformers, f'{name}Config')
+        config = config(vision_config={**size, **options}) if name == 'CLIP' else config(**size, **options)
+        model = getattr(transformers, f'{name}ForImageClassification')(config)
+        assert ('ATS' not in methods_for(model)) == hides and 'EViT' in methods_for(model)
+
+
 @pytest.mark.parametrize('kind', ['ViT', 'CLIP', pytest.param('Dinov2', marks=pytest.mark.long)])
 def test_what_transformers_adds(kind):
     """Hidden states are those of the reduced tokens; recomputed activations, one graph and exported masks work."""
@@ -313,6 +366,16 @@ def test_in_a_config(backbone, tmp_path):
         ),
         (lambda: reduce_(build_hugging_face('Beit'), 'tome', r=1), 'BeitModel has layers of the type BeitLayer'),
         (lambda: reduce_(timm.create_model('swin_tiny_patch4_window7_224'), 'tome', r=1), 'it has .*bias and stages'),
+        (lambda: reduce_(build_timm(dict(global_pool='avg')), 'ats', keep_rate=0.5), 'ATS hides tokens'),
+        (lambda: reduce_(Callers(**SMALL), 'tome', r=1), r'Callers.forward_features calls super\(\)'),
+        (
+            lambda: reduce_(build_timm({}), 'tome', r=1).get_intermediate_layers(IMAGE),
+            'forward_intermediates does not go with token reduction: .*features_only=True',
+        ),
+        (
+            lambda: reduce_(T2TViT(OWN_ARCH, 64, design=dict(type='dense', growth=6, groups=(4,))), 'tome', r=1),
+            'T2TViT with .*dense.* cannot be reduced',
+        ),
         (lambda: reduce_(build_timm(dict(attn_layer='diff')), 'tome', r=1), 'with DiffAttention cannot be reduced'),
     ],
 )

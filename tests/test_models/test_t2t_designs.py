@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from mmstvit.layers.block import TransformerBlock
-from mmstvit.models import STViT, T2TViT
+from mmstvit.models import STViT, T2TViT, reduce_
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=96)
 SE, GHOST, DENSE = dict(type='se'), dict(type='ghost'), dict(type='dense', growth=8, groups=(1, 2, 1))
@@ -234,6 +234,14 @@ def test_maps_of_each_layer(design):
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         T2TViT(**{'arch': ARCH, 'img_size': 64, **options})
+
+
+def test_a_budget_is_the_same_however_the_network_is_reduced():
+    """Here the hidden layer of the MLP is three times as wide as its weights say."""
+    options, reduce = dict(arch=ARCH, img_size=64, design=GHOST), dict(type='ToMe', budget=0.5)
+    own = T2TViT(**options, reduce=reduce).encoder.steps
+    later = reduce_(T2TViT(**options), 'tome', budget=0.5).encoder.steps
+    assert [getattr(step, 'amount', None) for step in own] == [getattr(step, 'amount', None) for step in later]
 
 
 def test_unknown_options_are_refused():

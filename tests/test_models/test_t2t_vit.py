@@ -159,6 +159,10 @@ def test_parameters_as_published(arch, millions):
         (dict(arch='t-15'), "arch='t-15' is unknown"),
         (dict(t2t_type='linear'), "t2t_type='linear' is unknown"),
         (dict(with_cls_token=False, out_type='cls_token'), 'needs with_cls_token'),
+        (dict(position='learned'), 'position of T2TViT is fixed'),
+        (dict(embed=dict(tokenizer=dict(type='ConvStem'))), 'tokenizer of T2TViT is fixed'),
+        (dict(block=dict(qkv_bias=True)), 'qkv_bias of T2TViT is fixed'),
+        (dict(block=dict(norm_cfg=dict(type='LN'))), 'norm_cfg of T2TViT is given alone'),
     ],
 )
 def test_wrong_options(options, message):

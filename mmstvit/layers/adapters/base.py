@@ -105,6 +105,7 @@ class Transformer(NamedTuple):
         vit: the library's module, where it is run as a view; its own grid is taken for that of each image where not.
         view: of ``vit``.
         methods: names of those of ``vit`` that run the blocks.
+        unserved: names of those that run them too, and cannot with fewer tokens.
         pools: whether features are of all patches, and not of the class token alone.
     """
 
@@ -116,22 +117,30 @@ class Transformer(NamedTuple):
     vit: Any = None
     view: type[View] = View
     methods: tuple[str, ...] = ()
+    unserved: tuple[str, ...] = ()
     pools: bool = False
 
     def check(self, steps: Sequence[Step]) -> None:
         """Refuse steps that the model cannot be run by.
 
         Raises:
-            ValueError: they drop tokens of a map that has a place for each patch, or hide in training what is pooled.
+            ValueError: they drop tokens of a map that has a place for each patch, or hide tokens that are pooled; or a
+                method of ``vit`` calls ``super()``, which it cannot on a view.
         """
         if self.needs_all and _loses_patches(steps):
             raise ValueError(
                 "the model's output is a map with a place for each patch, and the method drops tokens: give "
                 'fuse_last=True, or take a method that merges'
             )
-        if self.pools and (hiding := next((step for step in steps if step.learns_amount), None)):
+        for name in self.methods:
+            if '__class__' in getattr(type(self.vit), name).__code__.co_freevars:
+                raise ValueError(
+                    f'{type(self.vit).__name__}.{name} calls super(), which does not go with token reduction: write '
+                    "out there what it calls, or take the parent's class"
+                )
+        if self.pools and (hiding := next((step for step in steps if step.hides), None)):
             raise ValueError(
-                f'{type(hiding).__name__} hides tokens in training, and this network would pool them with the others: '
+                f'{type(hiding).__name__} hides tokens at their places, and this network would pool them too: '
                 "let it give the class token's features, or take STViT, which pools by sizes"
             )
 
@@ -145,6 +154,8 @@ class Transformer(NamedTuple):
             block.forward = partial(_forward, self.adapt(block), step, self.network, end)
         for name in self.methods:
             setattr(self.vit, name, partial(_on_view, self.view, self.vit, name))
+        for name in self.unserved:
+            setattr(self.vit, name, partial(_refuse, name))
 
     @property
     def steps(self) -> list[Step]:
@@ -156,7 +167,7 @@ class Transformer(NamedTuple):
         """Let the blocks run as they did before."""
         for block in self.blocks:
             vars(block).pop('forward', None)
-        for name in self.methods:
+        for name in (*self.methods, *self.unserved):
             vars(self.vit).pop(name, None)
 
 
@@ -167,6 +178,13 @@ def _loses_patches(steps: Sequence[Step]) -> bool:
 def _on_view(view: type[View], vit: nn.Module, method: str, *args: Any, **options: Any) -> Any:
     """Run the library's own method on a view of its module."""
     return getattr(type(vit), method)(view(vit), *args, **options)
+
+
+def _refuse(name: str, *args: Any, **options: Any) -> None:
+    raise ValueError(
+        f'{name} does not go with token reduction: reduce a model that gives maps, timm.create_model(..., '
+        'features_only=True), or call restore_(model) first'
+    )
 
 
 def _forward(

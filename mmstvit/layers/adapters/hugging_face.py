@@ -44,6 +44,9 @@ LAYERS = {
     'SiglipEncoderLayer': CLIP,
 }
 
+# Classifiers of a mean of the patches, beside the class token or in its place.
+POOLING = ('CLIPForImageClassification', 'Dinov2ForImageClassification', 'Dinov2WithRegistersForImageClassification')
+
 
 class HuggingFaceBlock(BlockAdapter):
     """A layer of a vision model of transformers.
@@ -85,6 +88,9 @@ def find(model: Any) -> Transformer | None:
     Raises:
         ValueError: one that the methods cannot serve.
     """
+    if any(is_a(model, 'transformers', name) for name in POOLING):
+        transformer = next(filter(None, map(find, model.children())))
+        return transformer._replace(pools=True)
     embeddings = getattr(model, 'embeddings', nn.Identity())
     patches = next((m for m in embeddings.modules() if isinstance(m, nn.Conv2d)), None)
     if patches is None or not is_a(model, 'transformers', 'PreTrainedModel'):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch.nn as nn
 
+from ..designs import DenseBlock
 from ..encoder import Encoder
 from ..steps import Network, SelfAttention, Step
 
@@ -40,8 +41,6 @@ def find(vit: Any) -> OwnTransformer | None:
         return None
     if not all(type(step) is SelfAttention for step in vit.encoder.steps):
         raise ValueError(f'{type(vit).__name__} reduces its tokens already: build it with reduce=None')
-    grid, mlp = tuple(vit.pos_embed.shape[1:-1]), vit.encoder.layers[0].mlp
-    ratio = mlp.fc1.out_features / vit.embed_dims
-    class_token = vit.cls_token is not None
-    network = Network(vit.num_layers, vit.embed_dims, grid, vit.num_prefix_tokens, ratio, class_token)
-    return OwnTransformer(vit.encoder, network)
+    if any(isinstance(layer, DenseBlock) for layer in vit.encoder.layers):
+        raise ValueError(f"{type(vit).__name__} with design='dense' cannot be reduced: its layers have several widths")
+    return OwnTransformer(vit.encoder, vit.network)

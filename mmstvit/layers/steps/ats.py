@@ -20,8 +20,10 @@ class ATS(Drop):
     "Adaptive Token Sampling for Efficient Vision Transformers", arXiv 2111.15667, section 3.2: the score is the class
     token's attention times the norm of the value, summed over heads. A token sampled more than once counts once. Ours:
     places of repeated samples stay, so that all images have as many: their size is 0, so that no token attends to them
-    and means leave them out.
+    and means by size leave them out.
     """
+
+    hides = True
 
     def score(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         score = attention_of_class(tokens, q, k) * v.norm(dim=-1)  # (B, heads, N)

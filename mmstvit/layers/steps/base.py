@@ -68,10 +68,12 @@ class Step(nn.Module):
 
     Attributes:
         loses_patches: whether patches are lost that no later token stands for.
+        hides: whether tokens may stay at their places, of size 0 and seen by none, since images need different numbers.
         learns_amount: whether it learns how many tokens it keeps; in training it appends to ``Tokens.kept`` then.
     """
 
     loses_patches = False
+    hides = False
     learns_amount = False
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:

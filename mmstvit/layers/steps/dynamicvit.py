@@ -63,7 +63,7 @@ class DynamicViT(ReducingStep):
         embed_dims: channels C of the tokens.
     """
 
-    loses_patches = learns_amount = True
+    loses_patches = hides = learns_amount = True
 
     def __init__(self, amount: Amount, embed_dims: int) -> None:
         super().__init__(amount)

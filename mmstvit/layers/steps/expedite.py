@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ...functional.matching import soft_clusters
@@ -34,8 +35,9 @@ class Expedite(GridPool):
         return soft_clusters(tokens.x, *grids, tokens.size, prefix, **self.options)
 
     def combine(self, reduction: Reduction, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
-        merged, sizes = merge_weighted(reduction, x.float(), size)  # the smallest shares are zeros in half precision
-        return merged.to(x.dtype), sizes
+        with torch.autocast(x.device.type, enabled=False):  # the smallest shares are zeros in half precision
+            merged, sizes = merge_weighted(reduction, x.float(), size)
+        return merged.to(x.dtype), sizes.to(x.dtype)
 
 
 def expedite(

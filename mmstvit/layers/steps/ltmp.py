@@ -93,7 +93,7 @@ class LTMP(ReducingStep):
         temperature: of the gradients.
     """
 
-    loses_patches = learns_amount = True
+    loses_patches = hides = learns_amount = True
 
     def __init__(self, amount: Amount, temperature: float) -> None:
         super().__init__(amount)

@@ -99,6 +99,8 @@ def plan(
     default = after_quarters(network) if default is None else default
     if to is not None and not (name == 'r' and isinstance(value, int)):
         raise ValueError(f'to={to} goes with one number for r, got {name}={value!r}')
+    if to is not None and (not isinstance(to, int) or to < 0):
+        raise ValueError(f'to={to!r} must be an integer of at least 0')
 
     def steps_of(name: str, value: Any, more: int = 0) -> list[Step]:
         idle, numbers = Amount(), _numbers(network, blocks, default, name, value, to)

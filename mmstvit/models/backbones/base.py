@@ -1,5 +1,7 @@
 """Base class of the backbones: named architectures and frozen stages."""
 
+from collections.abc import Sequence
+
 import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -35,6 +37,20 @@ class Backbone(BaseModule):
         if set(arch) != set(keys):
             raise ValueError(f'arch as a dict needs just the keys {keys}, got {tuple(arch)}')
         return arch
+
+    @staticmethod
+    def chosen(out_indices: int | Sequence[int], count: int, what: str) -> tuple[int, ...]:
+        """Return the numbers of the outputs that are asked for, from 0; negative ones count from the last.
+
+        Raises:
+            ValueError: there are not so many, or they do not ascend.
+        """
+        numbers = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        indices = tuple(i + count if i < 0 else i for i in numbers)
+        ascending = indices == tuple(sorted(set(indices)))
+        if not indices or not ascending or not all(0 <= i < count for i in indices):
+            raise ValueError(f'out_indices={out_indices} must name some of the {count} {what}, ascending')
+        return indices
 
     def _frozen_modules(self) -> list[nn.Module]:
         """Return the modules that ``frozen_stages`` freezes."""

@@ -146,6 +146,7 @@ class STViT(Backbone):
         **options: those of the groups, one by one.
 
     Attributes:
+        network: the sizes of the transformer, which a reduction is planned for.
         out_channels: channels of each output.
 
     Raises:
@@ -184,7 +185,7 @@ class STViT(Backbone):
         self.num_layers = arch['num_layers']
         self.out_type = out_type
         self.num_prefix_tokens = int(with_cls_token) + embed['num_register_tokens']
-        self.out_indices = self._layer_indices(out_indices)
+        self.out_indices = self.chosen(out_indices, self.num_layers, 'layers')
         if out_type not in OUT_TYPES:
             raise ValueError(f'out_type={out_type!r} is unknown, choose from {OUT_TYPES}')
         if out_type == 'cls_token' and not with_cls_token:
@@ -208,8 +209,8 @@ class STViT(Backbone):
                 '(or semantic_grid=None)'
             )
         ratio = arch['feedforward_channels'] / self.embed_dims
-        network = Network(self.num_layers, self.embed_dims, grid, self.num_prefix_tokens, ratio, with_cls_token)
-        self.encoder = Encoder(layers, build_steps(reduce, network))
+        self.network = Network(self.num_layers, self.embed_dims, grid, self.num_prefix_tokens, ratio, with_cls_token)
+        self.encoder = Encoder(layers, build_steps(reduce, self.network))
         self.norm = build_norm_layer(norm_cfg, widths[-1])[1] if final_norm else None
 
         centers = [name for name, _ in self.named_parameters() if name.endswith('global_centers')]
@@ -239,14 +240,6 @@ class STViT(Backbone):
                 self.cls_token.data += extra
         else:
             raise ValueError(f'position={position!r} is unknown, choose from {POSITIONS}')
-
-    def _layer_indices(self, out_indices: int | Sequence[int]) -> tuple[int, ...]:
-        numbers = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        indices = tuple(i + self.num_layers if i < 0 else i for i in numbers)
-        ascending = indices == tuple(sorted(set(indices)))
-        if not indices or not ascending or not all(0 <= i < self.num_layers for i in indices):
-            raise ValueError(f'out_indices={out_indices} must name some of the {self.num_layers} layers, ascending')
-        return indices
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:

@@ -66,7 +66,7 @@ class STViTR(SemanticSwin):
         pooling: str = 'max',
         stem: str = 'conv',
         layer_scale_init_value: float = 1e-5,
-        out_indices: Sequence[int] | None = None,
+        out_indices: int | Sequence[int] | None = None,
         **options,
     ) -> None:
         depth = self.arch_settings(arch)['depths'][SEMANTIC_STAGE]

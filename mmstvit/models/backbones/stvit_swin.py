@@ -53,7 +53,7 @@ class STViTSwin(SemanticSwin):
         use_global: bool = True,
         stem: str = 'patch',
         layer_scale_init_value: float = 0.0,
-        out_indices: Sequence[int] = (3,),
+        out_indices: int | Sequence[int] = (3,),
         **options,
     ) -> None:
         depth = self.arch_settings(arch)['depths'][SEMANTIC_STAGE]

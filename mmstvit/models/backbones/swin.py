@@ -75,7 +75,7 @@ class SemanticSwin(Backbone):
         layout: makes the layout of the tokens of an image, given the grid and the device.
         spec: the windows of the layout.
         stem: ``'patch'`` or ``'conv'``.
-        out_indices: the stages whose maps are returned.
+        out_indices: the stages whose maps are returned, negative numbers count from the last.
         patch_size: of the stem ``'patch'``, one number or one an axis; by default 4 x 4 pixels, of a clip two frames.
         in_channels: channels of the image.
         block: options of the layers: ``mlp_ratio``, hidden width of the MLPs over their width; and of those of
@@ -102,7 +102,7 @@ class SemanticSwin(Backbone):
         layout: Callable[..., WindowLayout],
         spec: WindowSpec,
         stem: str,
-        out_indices: Sequence[int],
+        out_indices: int | Sequence[int],
         patch_size: int | Sequence[int] | None = None,
         in_channels: int = 3,
         block: dict | None = None,
@@ -122,9 +122,7 @@ class SemanticSwin(Backbone):
             raise ValueError(f'depths={depths} and num_heads={heads} must have 4 numbers')
         widths = [arch['embed_dims'] * 2**i for i in range(len(depths))]
         self.spec, self.layout = spec, layout
-        self.out_indices = tuple(out_indices)
-        if not out_indices or not all(0 <= i < len(depths) for i in out_indices):
-            raise ValueError(f'out_indices={out_indices} must name some of the stages 0 to {len(depths) - 1}')
+        self.out_indices = self.chosen(out_indices, len(depths), 'stages')
 
         rank = len(spec.window)
         if stem == 'patch':

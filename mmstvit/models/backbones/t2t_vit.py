@@ -18,6 +18,8 @@ def _arch(embed_dims: int, num_layers: int, num_heads: int, mlp_ratio: int) -> d
 
 _14, _19, _24 = _arch(384, 14, 6, 3), _arch(448, 19, 7, 3), _arch(512, 24, 8, 3)
 
+FIXED = dict(embed=('tokenizer', 'position'), block=('qkv_bias',))
+
 
 @MODELS.register_module()
 class T2TViT(STViT):
@@ -79,6 +81,13 @@ class T2TViT(STViT):
         norm_cfg: dict | None = None,
         **options: Any,
     ) -> None:
+        for group, names in FIXED.items():
+            given = [name for name in names if name in options or name in (options.get(group) or {})]
+            if given:
+                raise ValueError(f'{given[0]} of T2TViT is fixed: leave it out, or take STViT with a T2TModule')
+        twice = [name for name in ('design', 'norm_cfg') if name in (options.get('block') or {})]
+        if twice:
+            raise ValueError(f'{twice[0]} of T2TViT is given alone, not in block')
         if t2t_type is None:
             t2t_type = 'performer' if isinstance(arch, str) and not arch.startswith('t-') else 'transformer'
         if design is None and isinstance(arch, str):
