@@ -155,7 +155,7 @@ class Attention(nn.Module):
     def _bias(self, layout: AttentionLayout, queries: Tensor) -> Tensor | None:
         """Return mask plus relative position bias, (groups or 1, heads or 1, n, keys), in the queries' dtype."""
         bias = layout.bias
-        if self.relative_position_bias_table is not None:
+        if self.relative_position_bias_table is not None and self.relative_window is not None:
             window = self.relative_window if layout.windows is None else layout.windows.window
             index = _index_on(self.relative_window, window, queries.device)
             relative = self.relative_position_bias_table[index].permute(2, 0, 1)[None]  # (1, heads, n, n)

@@ -87,7 +87,7 @@ def _find(vit: Any, outputs: Sequence[int] = ()) -> Transformer | None:
     width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
     ratio = mlp_ratio(vit.blocks[0].mlp, width)
     network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, ratio, vit.cls_token is not None)
-    methods, maps = ('forward_features',), ('forward_intermediates',)
-    methods, unserved = (methods + maps, ()) if outputs else (methods, maps)
+    features, maps = 'forward_features', 'forward_intermediates'
+    methods, unserved = ((features, maps), ()) if outputs else ((features,), (maps,))
     pools, blocks = vit.global_pool != 'token', list(vit.blocks)
     return Transformer(blocks, TimmBlock, network, bool(outputs), outputs, vit, TimmView, methods, unserved, pools)
