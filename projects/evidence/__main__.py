@@ -142,15 +142,14 @@ def on_cifar10(run: Run) -> bool:
 
 def show(runs: Sequence[Run], root: Path, jobs: int) -> None:
     """The runs, which of them are finished, and the time of the others."""
-    done = {run['name']: run['seconds'] for run in read_runs(root, runs, say)}
-    estimate = Estimate([(run, done[run.name]) for run in runs if run.name in done])
+    done = {row['name']: row for row in read_runs(root, runs, say)}
+    estimate = Estimate([(run, done[run.name]['seconds']) for run in runs if run.name in done])
     for run in runs:
-        state = (
-            f'finished in {duration(done[run.name])}'
-            if run.name in done
-            else f'about {duration(estimate.seconds(run))}'
-        )
-        command = as_typed(['', 'tools/train.py', config_file(run.config), *option_args(run.overrides)], root)
+        if run.name in done:
+            state, command = f'finished in {duration(done[run.name]["seconds"])}', done[run.name]['command']
+        else:
+            command = as_typed(['', 'tools/train.py', config_file(run.config), *option_args(run.overrides)], root)
+            state = f'about {duration(estimate.seconds(run))}'
         print(f'{run.name}: {state}\n    {command}')
     left = estimate.remaining([run for run in runs if run.name not in done], [], jobs)
     print(f'{len(runs)} runs, {len(done)} finished; about {duration(left)} left, {jobs} at a time')

@@ -58,7 +58,7 @@ def _full_size() -> tuple[FullSize, ...]:
     return (
         *(FullSize(f'STViT-{s}', f'stvit/stvit-{s.lower()}_8xb128_in1k.py') for s in detectors),
         *(FullSize(f'STViTSwin-{s}', f'stvit/stvit-swin-{s.lower()}_16xb64_in1k.py') for s in detectors),
-        *(FullSize(f'dense STViT-R-{s}', f'stvit_r/{detectors[s]}.py', DETECTOR_SIZE, timed=False) for s in detectors),
+        *(FullSize(f'STViT-R-{s}', f'stvit_r/{detectors[s]}.py', DETECTOR_SIZE, timed=False) for s in detectors),
     )
 
 

@@ -23,6 +23,7 @@ from .runs import Crew
 from .store import exclusive, read_json, write_json
 
 ELASTIC = 'elastic'
+_PLACES = ('teachers', 'stvit_scratch', 'cfg_options', 'data_root', 'out', 'page', 'page_only', 'jobs', 'workers')
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,16 @@ def plan(args: argparse.Namespace, dense: Config, folder: Path) -> dict[str, Rec
     return runs
 
 
+def command_of(args: argparse.Namespace) -> str:
+    """Write the command that gives these figures, but for where checkpoints and results are and what runs beside."""
+    words, usual = ['python -m projects.evidence.recovery'], vars(parse_args([]))
+    for name, value in vars(args).items():
+        if value != usual[name] and name not in _PLACES:
+            values = value if isinstance(value, list) else [value]
+            words += [f'--{name.replace("_", "-")}', *([] if value is True else map(str, values))]
+    return ' '.join(words)
+
+
 def measure(args: argparse.Namespace, report: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, str]]:
     """Do all that has not been done; returns the results, and what went wrong by the run's name."""
     dense, folder = read_config(args.config, args), args.out / 'configs'
@@ -163,6 +174,7 @@ def measure(args: argparse.Namespace, report: Callable[[str], None]) -> tuple[di
         dense_epochs=args.dense_epochs or dense.train_cfg.get('max_epochs'),
         elastic=args.elastic,
         settings={name: getattr(args, name) for name in ('lr_factor', 'token_weight', 'separate')},
+        command=command_of(args),
     )
     for seed, teacher in enumerate(args.teachers):
         measured.untrained(seed, teacher)

@@ -138,7 +138,8 @@ def write_page(data: dict[str, Any], path: Path) -> None:
     dense = spread(one['dense'] for one in seeds.values())
     parts = [
         f'# Accuracy with fewer tokens: {data["network"]}',
-        f'Written by `python -m projects.evidence.recovery`. {data["network"]}, the dense network, trained for '
+        f'Written by `{data["command"]} --page FILE.md`, with `--teachers` and, of STViT, `--stvit-scratch` for the '
+        f'checkpoints of the seeds. {data["network"]}, the dense network, trained for '
         f'{data["dense_epochs"]} epochs, has a top-1 of {dense} % on {images:,} test images, the mean and the standard '
         f'deviation of {len(seeds)} seeds. A budget is the share of the multiply-adds of its layers; what a method '
         'reaches of it is beside its name.',

@@ -97,9 +97,9 @@ def _accuracy(evidence: dict, pictures: Sequence[str]) -> list[str]:
         '',
         *_picture('Points above the dense baseline', DIFFERENCES_PLOT, pictures),
         *_settings(evidence, run),
-        'Per cent, the mean (of seed 0, 1 and so on); differences in points; multiply-adds of the '
-        'backbone. Twins are compared seed by seed and, where it is known which test images each has right, image by '
-        'image: the interval is a bootstrap over images and seeds, else over seeds alone. Verdicts by rule:',
+        'Per cent, the mean (of seed 0, 1 and so on); differences in points; multiply-adds of the backbone. A network '
+        'and its dense baseline are compared seed by seed and, where it is known which test images each has right, '
+        'image by image: the interval is a bootstrap over images and seeds, else over seeds alone. Verdicts by rule:',
         '',
         *(f'- {rule};' for rule in RULES),
         '- no evidence: saturated. No network of the comparison can be told from a perfect one, as half the 95 % '
@@ -182,6 +182,9 @@ def _settings(evidence: dict, pairs: Sequence[Pair]) -> list[str]:
         for row in runs:
             data.setdefault(Path(row['config']).parent.name, set()).add(row.get('epochs'))
         texts = [f'{_DATA[name]}{_epochs(numbers)}' for name, numbers in data.items()]
+        texts += ['by `train_cfg.max_epochs`, fewer than the configs say'] * any(
+            'max_epochs=' in row['command'] for row in runs
+        )
         machines = ', '.join(sorted({row.get('device', row['cpu']) for row in runs}))
         where = f'{"; ".join(texts)}; {machines}{", in bfloat16" * (tier == "gpu")}'
         tested = ', '.join(dict.fromkeys(f'{pair.samples:,} {pair.what}' for pair in own))
@@ -218,7 +221,7 @@ def _costs(evidence: dict, pictures: Sequence[str]) -> list[str]:
     lines = [
         '## Cost at full size',
         '',
-        table(['backbone', 'pixels', 'multiply-adds', 'of the dense one', 'saved', 'speed'], rows),
+        table(['backbone', 'pixels', 'multiply-adds', 'of the dense baseline', 'saved', 'speed'], rows),
         '',
         *_picture('Multiply-adds and speed relative to the dense baseline', COSTS_PLOT, pictures),
     ]

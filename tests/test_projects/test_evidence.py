@@ -285,7 +285,7 @@ def test_verdicts_follow_the_numbers():
     assert verdict_of(worse, 'more than 100 % faster').verdict == NOT_HELD
     assert verdict_of(worse, 'nearly 60 % fewer FLOPs').verdict == HELD
     fewer = made_evidence()
-    fewer['measured']['full_dense-STViT-R-S']['semantic'] = 7e9  # 30 %, and over 30 is claimed
+    fewer['measured']['full_STViT-R-S']['semantic'] = 7e9  # 30 %, and over 30 is claimed
     assert verdict_of(fewer, 'down by over 30 %').verdict == NOT_HELD
     counts = verdict_of(worse, 'as published: 7, 10')
     assert counts.verdict == NOT_HELD and 'T2T-ViT-24' in counts.finding and 'T2T-ViT-14' not in counts.finding

@@ -85,7 +85,9 @@ def made_up():
     }
     separate = {'ToMe 0.5 0': dict(points=points(0, 0.85)[1:])}
     stvit = {'distilled 0': dict(top1=0.88), 'scratch 0': dict(top1=0.86)}
-    settings = dict(network='a_vit', epochs=8, dense_epochs=80, elastic=[0.35, 1.0], settings=dict(lr_factor=0.2))
+    settings = dict(
+        network='a_vit', epochs=8, dense_epochs=80, elastic=[0.35, 1.0], settings=dict(lr_factor=0.2), command='python'
+    )
     return dict(untrained=untrained, recovered=elastic | separate, stvit=stvit, **settings)
 
 

@@ -80,12 +80,18 @@ def reduce_option(reduce: dict | None, short: dict, owner: str) -> dict | None:
     if not short:
         return reduce
     if reduce is not STGM and reduce is not None:
-        raise ValueError(f'{next(iter(short))} is given, the short form of reduce, and reduce={reduce} too')
+        raise ValueError(
+            f'{next(iter(short))} is given, the short form of reduce, and reduce={reduce} too: leave one out; where a '
+            'config inherits it, write the backbone anew with _delete_=True'
+        )
     if reduce is None or short.get('semantic_grid', ()) is None:
         defaults = dict(stgm_layer=4, pooling='max', use_global=True, recover=False)
-        because = 'semantic_grid=None' if 'semantic_grid' in short else 'reduce=None'
         if short.get('semantic_grid') is not None:
-            check_idle(because, semantic_grid=(short['semantic_grid'], None))
+            raise ValueError(
+                f'reduce=None and semantic_grid={short["semantic_grid"]} contradict each other: for the plain '
+                'transformer give semantic_grid=None alone'
+            )
+        because = 'semantic_grid=None' if 'semantic_grid' in short else 'reduce=None'
         check_idle(because, **{name: (short.get(name, default), default) for name, default in defaults.items()})
         return None
     return dict(type='STGM', **{SHORT_FORM[name]: value for name, value in short.items()})
