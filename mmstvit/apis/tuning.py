@@ -51,14 +51,14 @@ def tune(
 ) -> dict[str, Any]:
     """Find how many tokens each layer of a classifier should remove for it to be as fast as it must.
 
-    Nothing is trained. The time of a block by its number of tokens is measured once, and what each method adds to
-    it. What the reduction of a layer costs is the KL divergence of the predictions from the dense network's when that
-    layer alone reduces. Dynamic programming finds the schedule of each method with the least sum of costs; it assumes that costs of layers add up, and that a layer's depends on the share of its
-    tokens that it removes, as found with all tokens before it. The methods' schedules are then compared as whole
-    networks. All this sees half of the images, at the most 64, and the costs of layers 16 of them. On the other half
-    the best is compared with the method's one number for all layers at about the same predicted time. Where the best
-    is measured to be too slow, or faster than it must, the prediction is corrected by that and a schedule searched
-    again, twice at the most.
+    Nothing is trained. The time of a block by its number of tokens is measured once, and what each method adds to it.
+    What the reduction of a layer costs is the KL divergence of the predictions from the dense network's when that layer
+    alone reduces. Dynamic programming finds the schedule of each method with the least sum of costs; it assumes that
+    costs of layers add up, and that a layer's depends on the share of its tokens that it removes, as found with all
+    tokens before it. The methods' schedules are then compared as whole networks. All this sees half of the images, at
+    the most 64, and the costs of layers 16 of them. On the other half the best is compared with the method's one number
+    for all layers at about the same predicted time. Where the best is measured to be too slow, or faster than it must,
+    the prediction is corrected by that and a schedule searched again, twice at the most.
 
     Args:
         model: a classifier of mmpretrain: a config, its name, or a work dir.
