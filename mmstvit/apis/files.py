@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby, islice
 from operator import itemgetter
@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from ..engine.folders import files_in
 from ..errors import UsageError, one_line
+from ..io.outputs import places_below, refuse_overwriting
 from ..io.streams import Camera, video_writer
 from ..io.videos import Video, VideoError
 from ..visualization.clips import write_captioned
@@ -31,6 +33,8 @@ def endings_of(scope: str) -> tuple[str, ...]:
 def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
     """Return the files that are named, and those with one of the endings in the folders that are, sorted, each once.
 
+    Folders are looked through as in training, see :func:`.files_in`: linked ones too, and no hidden ones.
+
     Raises:
         UsageError: one is not there, or a folder has none.
     """
@@ -38,8 +42,7 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            shown = (p for p in path.rglob('*') if not any(d.startswith('.') for d in p.relative_to(path).parts))
-            inside = sorted(p for p in shown if p.suffix.lower() in endings and p.is_file())
+            inside = [path / file for file in files_in(name) if os.path.splitext(file)[1].lower() in endings]
             if not inside:
                 raise UsageError(f'the folder {name} has no file that ends in {", ".join(endings)}')
             files += inside
@@ -53,28 +56,6 @@ def find_inputs(names: Sequence[str], endings: Sequence[str]) -> list[Path]:
     return list(named.values())
 
 
-def _below_common_folder(files: Sequence[Path]) -> list[Path]:
-    """Return the paths of files below the folder that is common to all, whether they are absolute or relative."""
-    full = [Path(os.path.abspath(file)) for file in files]
-    if len({path.drive for path in full}) > 1:  # of Windows
-        return [Path(path.drive.strip(':'), path.relative_to(path.anchor)) for path in full]
-    root = os.path.commonpath([path.parent for path in full])
-    return [path.relative_to(root) for path in full]
-
-
-def picture_names(inputs: Sequence[str], *reserved: str) -> list[str]:
-    """Name the picture of each input, without ending: like the file, numbered where a name would come again."""
-    names: list[str] = list(reserved)
-    for path in inputs:
-        stem = name = Path(path).stem
-        number = 1
-        while name in names:
-            number += 1
-            name = f'{stem}_{number}'
-        names.append(name)
-    return names[len(reserved) :]
-
-
 def open_source(source: str) -> Video | Camera:
     """Open a camera by its number, or else a video file."""
     return Camera(int(source)) if source.isdecimal() else Video(source)
@@ -85,12 +66,26 @@ def has_frames(file: Path | Video | Camera, scope: str) -> bool:
     return scope != 'mmaction' and (not isinstance(file, Path) or file.suffix.lower() in VIDEOS)
 
 
+def drawing_places(files: Sequence[Path | Video | Camera], folder: Path) -> dict[Any, Path]:
+    """Name the drawing of each input, without its ending: below a folder, as :func:`.places_below` does.
+
+    Raises:
+        UsageError: a drawing would be written over an input.
+    """
+    paths = [file for file in files if isinstance(file, Path)]
+    places: dict[Any, Path] = dict(zip(paths, places_below(folder, paths), strict=True)) if paths else {}
+    drawn = (f'{place}{ending}' for place in places.values() for ending in ('.png', '.mp4'))
+    refuse_overwriting(drawn, paths, 'draw into another folder')
+    sources = (file for file in files if not isinstance(file, Path))
+    return places | {source: folder / Path(source.filename).name for source in sources}
+
+
 def predict_files(
     model: torch.nn.Module,
     files: Sequence[Path | Video | Camera],
     batch_size: int = 1,
     threshold: float = THRESHOLD,
-    draw: Path | None = None,
+    draw: Mapping[Any, Path] | None = None,
     topk: int = 1,
     dtype: torch.dtype = torch.float32,
     most: int | None = None,
@@ -102,8 +97,7 @@ def predict_files(
         files: images or videos; of a video or a camera a model of images predicts each frame.
         batch_size: as of :func:`.infer`; of a camera each further one is a frame of delay.
         threshold: least score of an object, of a detector.
-        draw: a folder that gets a picture of each prediction, of videos an mp4, named by its file below the folder that
-            is common to all.
+        draw: of :func:`drawing_places`, where each prediction is drawn into a picture, of videos into an mp4.
         topk: classes of a classifier that are recorded with names and scores, as ``top`` where there are several.
         dtype: as of :func:`.infer`.
         most: frames of a video that are predicted, by default all.
@@ -113,8 +107,6 @@ def predict_files(
         first one), and its :func:`.record`, or the ``error`` of what cannot be read, in one line.
     """
     scope = scope_of(model)
-    paths = [file for file in files if isinstance(file, Path)]
-    names = dict(zip(paths, _below_common_folder(paths) if draw and paths else paths, strict=True))
     waiting: deque[tuple] = deque()
 
     def inputs() -> Iterator[Any]:
@@ -132,7 +124,7 @@ def predict_files(
                     row['error'] = one_line(result)
                 if 'error' not in row:
                     row.update(record(result, scope, model, threshold, topk))
-                    place = draw and draw / (names[file] if isinstance(file, Path) else Path(file.filename).name)
+                    place = draw and draw[file]
                     if place and fps is None:
                         _draw_file(place, result, row, model, threshold)
                     elif place:

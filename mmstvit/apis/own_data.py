@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..engine.checks import HEADS
-from ..engine.data_folders import read_class_folders, read_coco_folder
+from ..engine.data_folders import Part, check_lists, read_class_folders, read_coco_folder, write_lists
 from ..engine.running import dumpable
 from ..engine.schedules import scale_minimum, shorten_warm_up
 from ..errors import UsageError
@@ -23,7 +23,7 @@ _LEAST_BATCHES = 10  # of an epoch, by default: few images make small batches
 _KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'backend_args')  # settings of the config's data sets that stay
 
 
-def config_for_folder(cfg: Config, folder: str, lists: Path, fixed: Collection[str] = ()) -> Config:
+def config_for_folder(cfg: Config, folder: str, file: Path, fixed: Collection[str] = ()) -> Config:
     """Fit a config of any of the toolboxes to a folder of one's own data.
 
     The classes are those of the folder, in every head and metric. Without a held-out part, one is split off by chance:
@@ -34,18 +34,22 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, fixed: Collection[s
         cfg: what is trained.
         folder: for mmpretrain and mmaction2 with class folders of images or videos, see :func:`.read_class_folders`;
             for mmdet in COCO's format, see :func:`.read_coco_folder`.
-        lists: folder for the annotation files of a split.
+        file: that the new config will be written to. The annotation files of a split are written beside it and named by
+            it, last of all.
         fixed: names of settings that stay as they are in ``cfg``.
 
     Returns:
         A new config without anything that a runner does not read.
 
     Raises:
-        UsageError: the folder is not such a one, or the toolbox is mmseg.
+        UsageError: the folder is not such a one, the config would be written into it, an annotation file would be
+            written over another one, or the toolbox is mmseg.
     """
-    place = Path(os.path.abspath(Path(folder).expanduser()))
+    place, file = (Path(os.path.abspath(path.expanduser())) for path in (Path(folder), file))
     if not place.is_dir():
         raise UsageError(f'there is no folder {folder}: --data takes a folder')
+    if place.resolve() == file.parent.resolve():
+        raise UsageError(f'the work dir would be the data folder {folder}: give another one with --work-dir')
     cfg = dumpable(copy.deepcopy(cfg))
     cfg.randomness = dict(cfg.get('randomness') or {})
     if cfg.randomness.get('seed') is None:
@@ -57,7 +61,9 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, fixed: Collection[s
             f'--data is not for {cfg.default_scope}, whose label maps do not tell the names of the classes: write a '
             'config over the one that is trained, with data_root, metainfo.classes and num_classes'
         )
-    classes, datasets, number = readers[cfg.default_scope](place, Path(os.path.abspath(lists)), cfg.randomness.seed)
+    classes, datasets, parts = readers[cfg.default_scope](place, file, cfg.randomness.seed)
+    check_lists(parts.values(), file)
+    number = parts['train'].number
     for name, dataset in datasets.items():
         loader = cfg.get(f'{name}_dataloader')
         if loader:
@@ -71,32 +77,35 @@ def config_for_folder(cfg: Config, folder: str, lists: Path, fixed: Collection[s
     print(f'{folder}: {number} training samples of {len(classes)} classes.')
     _choose_weights(cfg)
     _choose_batch(cfg, number, fixed)
+    write_lists(parts.values())
     return cfg
 
 
 # -------------------------------------------------------------------------------------------------------- data sets
-def _class_folders(endings: Sequence[str], folder: Path, lists: Path, seed: int) -> tuple:
+def _class_folders(endings: Sequence[str], folder: Path, file: Path, seed: int) -> tuple[tuple, dict, dict[str, Part]]:
     clips = endings is VIDEOS
-    classes, parts = read_class_folders(folder, endings, lists, seed, listed=clips)
+    # mmaction2 splits a line at each delimiter, and names have spaces; mmpretrain splits it at the last space.
+    delimiter = '\t' if clips else ' '
+    classes, parts = read_class_folders(folder, endings, file, seed, clips, delimiter)
     datasets = {}
     for name, part in parts.items():
         if clips:
-            data = dict(type='VideoDataset', data_prefix=dict(video=str(part.root)))
+            data = dict(type='VideoDataset', data_prefix=dict(video=str(part.root)), delimiter=delimiter)
         else:
             data = dict(type='CustomDataset', data_root=str(part.root), extensions=IMAGES)
         datasets[name] = dict(data, ann_file=str(part.file or ''))
-    return classes, datasets, parts['train'].number
+    return classes, datasets, parts
 
 
-def _coco(folder: Path, lists: Path, seed: int) -> tuple:
-    classes, parts = read_coco_folder(folder, lists, seed)
+def _coco(folder: Path, file: Path, seed: int) -> tuple[tuple, dict, dict[str, Part]]:
+    classes, parts = read_coco_folder(folder, file, seed)
     datasets = {
         name: dict(
             type='CocoDataset', data_root=str(folder), ann_file=str(part.file), data_prefix=dict(img=f'{part.root}/')
         )
         for name, part in parts.items()
     }
-    return classes, datasets, parts['train'].number
+    return classes, datasets, parts
 
 
 def _replaced(old: dict, new: dict, scope: str) -> dict:

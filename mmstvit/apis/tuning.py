@@ -21,7 +21,7 @@ from ..models.reduction import methods_for, reduction_of
 from .configs import find_config, find_run
 from .models import chosen_device, get_model
 from .tuning_data import COST_IMAGES, Judge, Samples, load_samples, read_classifier_config
-from .tuning_report import write_report
+from .tuning_report import check_folder, write_report
 from .tuning_schedules import Schedules
 from .tuning_search import Plan, Target, within
 from .tuning_state import State, settings_of
@@ -78,7 +78,8 @@ def tune(
         ``README.md``, and ``state.json``, by which a second run with the same settings measures nothing again.
 
     Raises:
-        UsageError: a target that is none or out of reach, data without images, a model that cannot be reduced.
+        UsageError: a target that is none or out of reach, data without images, a model that cannot be reduced, a folder
+            that has another README.md or the like.
     """
     goal, progress = Target.parse(target), progress or Progress(disable=True)
     if batch_size < 1 or images < 2:
@@ -88,10 +89,11 @@ def tune(
         raise UsageError('whole networks are tuned, in float32, as they are: leave dtype, part and the like out')
     name, checkpoint = find_run(str(model), None if checkpoint is None else str(checkpoint))
     path, cfg = find_config(name), read_classifier_config(name)
+    out = Path(out or Path('work_dirs') / path.stem / 'tune')
+    check_folder(out)
     built = get_model(cfg, checkpoint or True, timing.device, trust_checkpoint)
     methods = _methods(built, methods)
     samples = load_samples(built, str(data), images)
-    out = Path(out or Path('work_dirs') / path.stem / 'tune')
     out.mkdir(parents=True, exist_ok=True)
     state = State(out / 'state.json', settings_of(cfg, checkpoint, str(data), samples, batch_size, timing))
     settings: dict[str, Any] = dict(model=str(model), checkpoint=checkpoint, data=str(data), target=str(goal))

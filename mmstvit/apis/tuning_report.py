@@ -1,14 +1,37 @@
 """What ``tune`` writes: a config, the schedule, a plot and a model card."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
 
+from ..errors import UsageError
 from ..io.files import write_json, write_whole
 from ..paths import is_address, package_data
 
 BLOCKS = 'multiply-adds of the blocks'
 CONFIG, SCHEDULE, PLOT, CARD = 'config.py', 'schedule.json', 'pareto.png', 'README.md'
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder with files named like the results that are not of ``tune``: there is no schedule beside them.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if _is_schedule(folder / SCHEDULE):
+        return
+    for name in (SCHEDULE, CONFIG, PLOT, CARD):
+        if (folder / name).exists():
+            raise UsageError(f'{folder / name} is there, and not by an earlier run of tune: give another folder')
+
+
+def _is_schedule(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {'target', 'tokens', 'pareto'} <= content.keys()
 
 
 def write_report(folder: Path, result: dict[str, Any], base: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..errors import UsageError
 from ..io.files import json_types, write_json
 from ..measure.block_times import BlockTimes
 from ..measure.report import environment
@@ -19,7 +20,11 @@ from .tuning_schedules import SHARES
 
 
 class State:
-    """What was measured, in a file that a second run with the same settings begins from."""
+    """What was measured, in a file that a second run with the same settings begins from.
+
+    Raises:
+        UsageError: the file is another program's.
+    """
 
     def __init__(self, path: Path, settings: dict) -> None:
         key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
@@ -29,7 +34,9 @@ class State:
             stored = json.loads(path.read_text())
         except (OSError, ValueError):  # none, or one that was cut off
             return
-        if isinstance(stored, dict) and stored.get('key') == key:
+        if not isinstance(stored, dict) or 'key' not in stored:
+            raise UsageError(f'{path} is there, and not by an earlier run of tune: give another folder')
+        if stored['key'] == key:
             self.data = stored
 
     def once(self, part: str, name: str, make: Callable, *args: Any, **kwargs: Any) -> Any:

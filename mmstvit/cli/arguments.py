@@ -154,7 +154,10 @@ def add_picture_arguments(parser: argparse.ArgumentParser, folder: str) -> None:
     add_run_arguments(parser)
     parser.add_argument('inputs', nargs='*', metavar='INPUT', help='images, or of a video config clips, or folders')
     parser.add_argument(
-        '--show-dir', metavar='DIR', help=f'folder for the pictures; default work_dirs/<config name>/{folder}'
+        '--show-dir',
+        metavar='DIR',
+        help='folder for the pictures, each with the name of its input and .png; default work_dirs/<config name>/'
+        + folder,
     )
     add_shared(parser, '--device', '--cfg-options', '--trust-checkpoint')
 

@@ -9,6 +9,7 @@ from ..deploy.export import Exported, export_model, format_of
 from ..deploy.formats import DTYPES, FORMATS
 from ..deploy.int8 import IMAGES, MIN_AGREEMENT, Calibration
 from ..errors import UsageError, one_line_errors
+from ..io.outputs import refuse_overwriting
 from .arguments import add_run_arguments, add_shared, find_arguments, reduced
 from .common import read_config
 
@@ -105,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         form, calibration = format_of(out, args.format), calibration_of(args)
         form.require(calibration is not None)
         find_arguments(args)
+        form.check_files(out)
+        refuse_overwriting(form.files(out), [args.checkpoint], 'choose another name')
         model = get_model(read_config(args.config), args.checkpoint, trust_checkpoint=args.trust_checkpoint)
         model = reduced(model, args.reduce)
         exported = export_model(model, out, args.shape, args.dynamic_batch, args.dynamic_size, args.dtype, calibration)

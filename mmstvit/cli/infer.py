@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..apis.configs import find_run
-from ..apis.files import endings_of, find_inputs, has_frames, open_source, predict_files
+from ..apis.files import drawing_places, endings_of, find_inputs, has_frames, open_source, predict_files
 from ..apis.models import get_model
 from ..apis.results import THRESHOLD
 from ..apis.rows import ROW_FILES, RowFile
@@ -90,9 +90,10 @@ def run(args: argparse.Namespace) -> bool:
     frames = any(has_frames(file, scope) for file in files)
     if args.frames is not None and not frames:
         raise UsageError('--frames is for videos: leave it out')
+    draw = None if args.draw is None else drawing_places(files, args.draw)
     model = reduced(get_model(cfg, args.checkpoint or True, args.device, args.trust_checkpoint), args.reduce)
     predictions = predict_files(
-        model, files, args.batch_size, args.threshold, args.draw, args.top_k, DTYPES[args.dtype], args.frames
+        model, files, args.batch_size, args.threshold, draw, args.top_k, DTYPES[args.dtype], args.frames
     )
     tally, stderr = Tally('frames' if frames else 'files'), Console(stderr=True)
     with ExitStack() as stack:

@@ -43,7 +43,7 @@ def choose_own_data(args: argparse.Namespace) -> None:
     if args.resume and path.is_file():
         print(f'{path} is there: it is resumed with the data that it names.')
     else:
-        own = config_for_folder(cfg, args.data, folder, args.cfg_options)
+        own = config_for_folder(cfg, args.data, path, args.cfg_options)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, own.pretty_text.encode())
         print(f'The config is written to {path}: mmstvit test, infer and train take it.')

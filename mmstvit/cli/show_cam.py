@@ -4,13 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..apis.files import picture_names
 from ..apis.models import classes_of
 from ..errors import UsageError, as_usage_error, one_line_errors, suggest
 from ..visualization.class_activation import METHODS, activation_sheet, class_activation
 from ..visualization.pictures import write_png
 from .arguments import add_picture_arguments
-from .show_tokens import SHEET, load_model
+from .show_tokens import load_model
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,18 +45,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
         args = parse_args(argv)
-        model, show_dir = load_model(args, 'cam')
+        model, (*pictures, sheet_file) = load_model(args, 'cam')
         classes = classes_of(model)
         target = number_of(args.target, classes)
         activations, titles = [], []
-        for path, name in zip(args.inputs, picture_names(args.inputs, SHEET)):
+        for path, file in zip(args.inputs, pictures):
             with as_usage_error(ValueError, ImportError):
                 one = class_activation(model, path, target, args.method)
             what = classes[one.target] if classes else f'class {one.target}'
             titles.append(f'{Path(path).name}: for {what}  {float(one.result["pred_scores"][one.target]):.0%}')
             activations.append(one)
-            write_png(show_dir / f'{name}.png', activation_sheet([one], titles[-1:]))
-            print(f'class activation: {show_dir / name}.png')
+            write_png(file, activation_sheet([one], titles[-1:]))
+            print(f'class activation: {file}')
         if len(activations) > 1:
-            write_png(show_dir / f'{SHEET}.png', activation_sheet(activations, titles))
-            print(f'contact sheet:    {show_dir / SHEET}.png')
+            write_png(sheet_file, activation_sheet(activations, titles))
+            print(f'contact sheet:    {sheet_file}')

@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..apis.files import IMAGES, VIDEOS, find_inputs, picture_names
+from ..apis.files import IMAGES, VIDEOS, find_inputs
 from ..apis.models import get_model, scope_of
 from ..apis.results import as_line, record
 from ..errors import UsageError, as_usage_error, one_line_errors
 from ..io.files import write_whole
+from ..io.outputs import places_below, refuse_overwriting
 from ..visualization import TokenMaps, has_semantic_tokens, token_maps
 from ..visualization.groups import TokenGroups, groups_picture, groups_sheet, token_groups
 from ..visualization.pictures import ALPHA, picture, sheet, write_png
 from .arguments import add_picture_arguments, add_shared, find_arguments, output_file, reduced
 from .common import read_config
 
-SHEET = 'contact_sheet'
+_SHEET = 'contact_sheet.png'
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -51,8 +52,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, Path]:
-    """Load the model with its weights, once all inputs are there, and choose the folder for the pictures."""
+def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, list[Path]]:
+    """Load the model with its weights, once all inputs are there, and name the files of the pictures.
+
+    Returns:
+        The model, and the files: of each input one, and the contact sheet last.
+
+    Raises:
+        UsageError: there are no inputs, or a picture would be written over one.
+    """
     second = args.checkpoint or ''
     weights = '://' in second or Path(second).suffix in ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.tar')
     if Path(args.config).is_dir() and second and not weights:
@@ -62,9 +70,13 @@ def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, 
     if not args.inputs:
         raise UsageError('give images, clips or folders of them')
     endings = VIDEOS if cfg.default_scope == 'mmaction' else IMAGES
-    args.inputs = [str(path) for name in args.inputs for path in find_inputs([name], endings)]
-    model = get_model(cfg, args.checkpoint, args.device, args.trust_checkpoint)
-    return model, Path(args.show_dir) if args.show_dir else Path(cfg.work_dir) / folder
+    args.inputs = [str(path) for path in find_inputs(args.inputs, endings)]
+    show_dir = Path(args.show_dir) if args.show_dir else Path(cfg.work_dir) / folder
+    pictures = [Path(f'{place}.png') for place in places_below(show_dir, args.inputs)]
+    pictures.append(show_dir / _SHEET)
+    written = pictures if len(args.inputs) > 1 else pictures[:1]
+    refuse_overwriting(written, args.inputs, 'give another folder with --show-dir')
+    return get_model(cfg, args.checkpoint, args.device, args.trust_checkpoint), pictures
 
 
 def tokens_of(model: torch.nn.Module, args: argparse.Namespace, name: str) -> TokenMaps | TokenGroups:
@@ -83,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not 0 <= args.alpha <= 1:
             raise UsageError(f'--alpha {args.alpha}: it is from 0 to 1')
         output_file(args.out, '--out', ('.npz',))
-        model, show_dir = load_model(args, 'tokens')
+        model, (*pictures, sheet_file) = load_model(args, 'tokens')
         model = reduced(model, args.reduce)
         draw: Any = partial(picture, tokens=args.tokens, alpha=args.alpha)
         draw_sheet: Any = partial(sheet, alpha=args.alpha)
@@ -91,23 +103,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             draw, draw_sheet = groups_picture, groups_sheet
             if args.tokens or args.unit or args.alpha != ALPHA:
                 raise UsageError('--tokens, --unit and --alpha are for semantic tokens, and this model has none')
-        names, scope = picture_names(args.inputs, SHEET), scope_of(model)
+        scope = scope_of(model)
         all_maps, titles = [], []
         arrays: dict[str, Any] = {'inputs': np.array(args.inputs)}
-        for number, (path, name) in enumerate(zip(args.inputs, names)):
+        for number, (path, file) in enumerate(zip(args.inputs, pictures)):
             maps = tokens_of(model, args, path)
             # A detector's objects would fill it.
             title = '' if scope == 'mmdet' else as_line(record(maps.result, scope, model))
             with as_usage_error(ValueError, place='--tokens'):
                 image = draw(maps, title=f'{Path(path).name}   {title}'.strip())
-            write_png(show_dir / f'{name}.png', image)
-            print(f'tokens:        {show_dir / name}.png')
+            write_png(file, image)
+            print(f'tokens:        {file}')
             all_maps.append(maps)
-            titles.append(title or name)
+            titles.append(title or Path(path).name)
             arrays.update({f'{number}/{key}': value for key, value in maps.arrays().items()})
         if len(all_maps) > 1:
-            write_png(show_dir / f'{SHEET}.png', draw_sheet(all_maps, titles))
-            print(f'contact sheet: {show_dir / SHEET}.png')
+            write_png(sheet_file, draw_sheet(all_maps, titles))
+            print(f'contact sheet: {sheet_file}')
         if args.out:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)

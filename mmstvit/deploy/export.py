@@ -152,11 +152,12 @@ def export_model(
         int8: how it is quantised to 8-bit integers.
 
     Raises:
-        UsageError: a setting does not fit the model or the format, or the exported network does not do what the model
-            does.
+        UsageError: a setting does not fit the model or the format, the ``*.bin`` that comes beside a ``*.xml`` would be
+            written over another file, or the exported network does not do what the model does.
         ImportError: a package of the extra ``deploy`` or ``openvino`` is not installed.
     """
     form = format_of(path)
+    form.check_files(path)
     check_numbers(form, scope_of(model), dtype, int8 is not None)
     form.require(int8 is not None)
     network = network_of(model, scope_of(model)).eval()

@@ -228,6 +228,16 @@ class Format:
         """Return the files of a model whose name is ``path``, which comes last."""
         return [path.with_suffix('.bin'), path] if self.ending == '.xml' else [path]
 
+    def check_files(self, path: Path) -> None:
+        """Refuse a name beside which a file would be written over one that is not of a model of that name.
+
+        Raises:
+            UsageError: there is such a file.
+        """
+        for beside in self.files(path)[:-1]:
+            if beside.exists() and not path.exists():
+                raise UsageError(f'{beside} would be written over, and belongs to no {path.name}: choose another name')
+
 
 FORMATS = {
     'onnx': Format('.onnx', 'ONNX Runtime', dict.fromkeys(('onnx', 'onnxscript', 'onnxruntime'), 'deploy'), write_onnx),

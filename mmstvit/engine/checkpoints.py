@@ -4,6 +4,7 @@ import contextlib
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size, is_distributed, is_main_process
 from mmengine.fileio import register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -39,8 +40,8 @@ class SafeCheckpointHook(CheckpointHook):
     - A file is there as a whole or not at all, and what is outdated is removed after the new one is there.
     - A checkpoint has all that the rest of training depends on: the place in the epoch, the seed of the data's order
       and the random numbers of every process. Validation leaves the random numbers as it found them.
-    - SIGTERM and Ctrl-C end training after the iteration, in an ``interrupted_*.pth`` which is removed when there is a
-      newer one.
+    - SIGTERM and Ctrl-C end training after the iteration, in an ``interrupted_*.pth``. A training that goes on from it
+      removes it when it has written a newer checkpoint; those of other trainings stay.
     - Weights that are not finite are not written.
 
     Raises:
@@ -58,6 +59,7 @@ class SafeCheckpointHook(CheckpointHook):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.signals = StopSignals()
+        self._interrupted: list[str] = []  # the file that is resumed, in this folder
 
     def before_train(self, runner: Runner) -> None:
         """Make files safe, clear away what a killed process left half-written, and begin to listen for signals."""
@@ -138,9 +140,7 @@ class SafeCheckpointHook(CheckpointHook):
             outdated = [self.filename_tmpl.format(other) for other in kept[: -self.max_keep_ckpts]]
             self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :])
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        outdated += [path.name for path in Path(self.out_dir).glob('interrupted_*.pth')]
-        self._write(runner, self.filename_tmpl.format(step), meta, outdated=outdated)
-        self._remove(outdated)
+        self._write(runner, self.filename_tmpl.format(step), meta, outdated)
 
     def _remove(self, names: list[str]) -> None:
         for path in (self.file_backend.join_path(self.out_dir, name) for name in names):
@@ -149,8 +149,10 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _take_up(self, runner: Runner, position: dict) -> None:
         """Do what the process that wrote the checkpoint was about to do next, and go to its place."""
-        path = Path(runner._load_from or '')
+        path = Path(runner._load_from or find_latest_checkpoint(runner.work_dir) or '')
         if path.parent.resolve() == Path(self.out_dir).resolve():
+            if fnmatch(path.name, 'interrupted_*.pth'):
+                self._interrupted = [path.name]
             if is_main_process():
                 self._point_to(runner, self.file_backend.join_path(self.out_dir, path.name))
             self._remove(position['outdated'])
@@ -164,11 +166,12 @@ class SafeCheckpointHook(CheckpointHook):
     def _write(
         self, runner: Runner, name: str, meta: dict, outdated: Sequence[str] = (), validate: bool = False
     ) -> None:
-        """Write a checkpoint, and then its name into ``last_checkpoint``."""
+        """Write a checkpoint, then its name into ``last_checkpoint``, and remove what is outdated by it."""
+        outdated = [other for other in (*outdated, *self._interrupted) if other != name]
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         self._meta = dict(meta)
-        self._position = dict(self._place(runner), outdated=list(outdated), validate=validate)
+        self._position = dict(self._place(runner), outdated=outdated, validate=validate)
         with _explained(runner):
             runner.save_checkpoint(
                 self.out_dir,
@@ -185,6 +188,8 @@ class SafeCheckpointHook(CheckpointHook):
                 self._point_to(runner, self.last_ckpt)
         self._position = None
         self._saved = meta['epoch'], meta['iter']
+        self._remove(outdated)
+        self._interrupted = []
 
     def _place(self, runner: Runner) -> dict:
         """What the rest of training depends on, beside weights and the optimizer."""

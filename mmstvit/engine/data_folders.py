@@ -4,17 +4,19 @@ import json
 import os
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UsageError
+from ..io.files import write_whole
 from .coco_file import read_coco
 from .folders import files_in, folders_in, is_data, shown
 
 _SPLITS = dict(train=('train', 'training'), val=('val', 'valid', 'validation'), test=('test',))
 _SHARE = 0.2  # of what is held out, where there is no split
 _ROBOFLOW = '_annotations.coco.json'
+_NOT_LISTED = re.compile('^\\s|[\t\n\r\ud800-\udfff]')  # in names: what a line cannot have; and no Unicode
 _NO_BOXES = re.compile(r'(captions|image_info|panoptic|person_keypoints|stuff)_')  # beside COCO's own instances_*
 
 
@@ -23,13 +25,16 @@ class Part(NamedTuple):
 
     Attributes:
         root: the folder of its images or clips.
-        file: its annotation file; ``None`` where it is all of ``root``, with a folder for each class.
+        file: its annotation file, which is still to be written where there is a ``text``; ``None`` where the split is
+            all of ``root``, with a folder for each class.
         number: of its images or clips.
+        text: of the annotation file of a split that was made here.
     """
 
     root: Path
     file: Path | None
     number: int
+    text: str | None = None
 
 
 Parts = tuple[tuple[str, ...], dict[str, Part]]
@@ -43,23 +48,27 @@ def _held_out(items: Sequence, chance: random.Random, where: str, what: str) -> 
 
 
 # ---------------------------------------------------------------------------------------------------- class folders
-def read_class_folders(folder: Path, endings: Sequence[str], lists: Path, seed: int, listed: bool = False) -> Parts:
+def read_class_folders(
+    folder: Path, endings: Sequence[str], config: Path, seed: int, listed: bool = False, delimiter: str = ' '
+) -> Parts:
     """Find the files of each class in each split.
 
     Args:
         folder: with ``train`` and ``val`` (or ``valid``, ``test``), each with a folder for each class, or with those
             itself: then a fifth of each class, chosen by chance, is held out.
         endings: of the files that count, in lower case.
-        lists: where the annotation files of such a split are written to: a file and the number of its class a line.
+        config: beside which the annotation files of such a split belong, ``{config}_train.txt`` and so on: a line has a
+            file and the number of its class.
         seed: of the choice.
-        listed: whether annotation files are written for folders that are split too.
+        listed: whether folders that are split have annotation files too.
+        delimiter: between a file and the number.
 
     Returns:
         The names of the classes, and the parts ``'train'``, ``'val'`` and ``'test'``.
 
     Raises:
         UsageError: there are fewer than two classes, one of them has no files, files lie outside the folders of the
-            classes, or the splits differ in their classes.
+            classes or have names that cannot be listed, or the splits differ in their classes.
     """
     train, val, test = (
         next((folder / name for name in names if (folder / name).is_dir()), None) for names in _SPLITS.values()
@@ -85,8 +94,10 @@ def read_class_folders(folder: Path, endings: Sequence[str], lists: Path, seed: 
         places = dict(train=(root, kept), val=(root, held_out))
     parts = {}
     for split, (place, by_class) in places.items():
-        file = _write_list(lists / f'{split}.txt', by_class) if listed else None
-        parts[split] = Part(place, file, sum(map(len, by_class.values())))
+        number = sum(map(len, by_class.values()))
+        parts[split] = Part(place, None, number)
+        if listed:
+            parts[split] = Part(place, _list_file(config, f'{split}.txt'), number, _listed(place, by_class, delimiter))
     return tuple(files), {**parts, 'test': parts.get('test', parts['val'])}
 
 
@@ -133,21 +144,26 @@ def _split_classes(files: dict[str, list[str]], chance: random.Random, root: Pat
     return train, val
 
 
-def _write_list(path: Path, files: dict[str, list[str]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f'{file} {number}\n' for number, names in enumerate(files.values()) for file in names]
-    path.write_text(''.join(lines), encoding='utf-8')
-    return path
+def _listed(root: Path, files: dict[str, list[str]], delimiter: str) -> str:
+    """The lines of an annotation file."""
+    lines = [(file, number) for number, names in enumerate(files.values()) for file in names]
+    bad = [file for file, _ in lines if _NOT_LISTED.search(file)]
+    if bad:
+        raise UsageError(
+            f'{root} has {len(bad)} files that no list can name ({shown(list(map(ascii, bad)))}): rename them, without '
+            'tabs, line breaks, a space in front or bytes that are no UTF-8'
+        )
+    return ''.join(f'{file}{delimiter}{number}\n' for file, number in lines)
 
 
 # ------------------------------------------------------------------------------------------------------ COCO folders
-def read_coco_folder(folder: Path, lists: Path, seed: int) -> Parts:
+def read_coco_folder(folder: Path, config: Path, seed: int) -> Parts:
     """Find the annotation files and images of a COCO folder.
 
     Args:
         folder: with ``annotations/*.json``, named by their splits, or with ``_annotations.coco.json`` in ``train`` and
             ``valid`` (Roboflow). Of a single file a fifth of the images, chosen by chance, is held out.
-        lists: where the annotations of such a split are written to.
+        config: beside which the annotation files of such a split belong, ``{config}_train.json`` and so on.
         seed: of the choice.
 
     Returns:
@@ -165,14 +181,16 @@ def read_coco_folder(folder: Path, lists: Path, seed: int) -> Parts:
     classes = _classes(contents['train'])
     if not classes:
         raise UsageError(f'{files["train"]} has no categories')
+    texts: dict[str, str] = {}
     if len(files) == 1:
         contents = _split(contents['train'], random.Random(seed), files['train'])
-        files = {name: lists / f'{name}.json' for name in contents}
+        files = {name: _list_file(config, f'{name}.json') for name in contents}
         images = dict.fromkeys(contents, images['train'])
-        lists.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            files[name].write_text(json.dumps(content))
-    parts = {name: Part(images[name], files[name], len(content['images'])) for name, content in contents.items()}
+        texts = {name: json.dumps(content) for name, content in contents.items()}
+    parts = {
+        name: Part(images[name], files[name], len(content['images']), texts.get(name))
+        for name, content in contents.items()
+    }
     held_out = parts.get('val') or parts['test']
     return classes, dict(train=parts['train'], val=held_out, test=parts.get('test', held_out))
 
@@ -237,3 +255,34 @@ def _split(content: dict, chance: random.Random, file: Path) -> dict[str, dict]:
         )
         for name in ('train', 'val')
     }
+
+
+# ---------------------------------------------------------------------------------------------------- the split's files
+def _list_file(config: Path, name: str) -> Path:
+    """An annotation file of a split: named by the config, as a work dir may hold those of several data sets."""
+    return config.with_name(f'{config.stem}_{name}')
+
+
+def check_lists(parts: Iterable[Part], config: Path) -> None:
+    """Refuse annotation files that would be written over one that is not of an earlier training of this config.
+
+    Raises:
+        UsageError: there is such a file, with another content, and the config that is there does not name it.
+    """
+    own = config.read_text(encoding='utf-8', errors='replace') if config.is_file() else ''
+    for file, text in _texts(parts).items():
+        if file.exists() and file.name not in own and file.read_bytes() != text.encode():
+            raise UsageError(
+                f'{file} is there, and not by an earlier run of this command: give another --work-dir, or move the file'
+            )
+
+
+def write_lists(parts: Iterable[Part]) -> None:
+    """Write the annotation files of a split that was made here, their folder too."""
+    for file, text in _texts(parts).items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(file, text.encode())
+
+
+def _texts(parts: Iterable[Part]) -> dict[Path, str]:
+    return {part.file: part.text for part in parts if part.file is not None and part.text is not None}

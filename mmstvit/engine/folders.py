@@ -100,10 +100,14 @@ def _endings(unread: Counter) -> str:
 
 
 def files_in(root: str, folder: str = '') -> list[str]:
-    """The files below a folder, without hidden ones, with their paths from ``root``."""
-    files = []
-    for place, folders, names in os.walk(os.path.join(root, folder), followlinks=True):
-        folders[:] = filter(is_data, folders)
+    """The files below a folder, also in linked folders and without hidden ones, with their paths from ``root``."""
+    files, top = [], os.path.join(root, folder)
+    above = {top: {os.path.realpath(top)}}  # the real folders on the way to each: a link back to one has no end
+    for place, folders, names in os.walk(top, followlinks=True):
+        inside = {name: os.path.realpath(os.path.join(place, name)) for name in folders if is_data(name)}
+        on_the_way = above.pop(place)
+        folders[:] = [name for name, real in inside.items() if real not in on_the_way]
+        above.update({os.path.join(place, name): on_the_way | {inside[name]} for name in folders})
         below = os.path.relpath(place, root)
         files += [name if below == '.' else f'{below}/{name}' for name in names if is_data(name)]
     return sorted(files)

@@ -28,6 +28,13 @@ _VISUALIZERS = {
     'mmdet': 'DetLocalVisualizer',
     'mmseg': 'SegLocalVisualizer',
 }
+_DRAWING_HOOKS = {
+    'mmpretrain': 'ClassDrawingHook',
+    'mmdet': 'ImageDrawingHook',
+    'mmseg': 'ImageDrawingHook',
+    'mmaction': 'ClipDrawingHook',
+}
+_NOT_OF_VISUALIZER = ('type', 'enable', 'interval', 'show', 'out_dir')  # settings of mmpretrain's hook itself
 
 # Keys at the top of a config that are read by the runner or by the commands.
 READ_KEYS = {
@@ -255,19 +262,12 @@ def draw_predictions(cfg: Config, folder: str, interval: int) -> None:
     if interval < 1:
         raise UsageError(f'--interval {interval}: it must be at least 1')
     scope = cfg.default_scope
-    if scope == 'mmaction':
-        add_hook(cfg, 'mmstvit.ClipDrawingHook', folder=folder, interval=interval)
-        return
-    cfg.setdefault('visualizer', ConfigDict(type=_VISUALIZERS[scope]))
-    if scope == 'mmseg':
-        add_hook(cfg, 'mmstvit.MapDrawingHook', folder=folder, interval=interval)
-        return
-    hook = cfg.setdefault('default_hooks', ConfigDict()).setdefault('visualization', ConfigDict())
-    if scope == 'mmdet':
-        if interval != 1:
-            raise UsageError('--interval has no effect in mmdet, which draws every test image: leave it out')
-        hook.setdefault('type', 'DetVisualizationHook')
-        hook.draw, hook.test_out_dir = True, str(Path(folder).absolute())  # a relative one would go into the work dir
-    else:
-        hook.setdefault('type', 'VisualizationHook')
-        hook.enable, hook.out_dir, hook.interval = True, folder, interval
+    if scope != 'mmaction':  # whose hook needs none
+        cfg.setdefault('visualizer', ConfigDict(type=_VISUALIZERS[scope]))
+    own: dict = (cfg.get('default_hooks') or {}).get('visualization') or {}
+    options: dict = {}
+    if scope == 'mmpretrain':
+        options = {name: value for name, value in own.items() if name not in _NOT_OF_VISUALIZER}
+    elif scope == 'mmdet' and 'score_thr' in own:
+        options = dict(pred_score_thr=own['score_thr'])
+    add_hook(cfg, f'mmstvit.{_DRAWING_HOOKS[scope]}', folder=folder, interval=interval, **options)

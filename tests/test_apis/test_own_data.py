@@ -13,6 +13,7 @@ from run_helpers import ROOT, TINY
 from mmstvit.apis.models import toolbox_of
 from mmstvit.apis.own_data import config_for_folder
 from mmstvit.apis.pipelines import toolbox_scope
+from mmstvit.cli.check_data import main as check_data
 from mmstvit.cli.train import main as train
 from mmstvit.datasets.clips import make_clips
 from mmstvit.datasets.scenes import make_scenes
@@ -29,8 +30,8 @@ def write_images(folder, names=CLASSES, number=5):
             cv2.imwrite(str(folder / name / f'{name[0]} {i}.png'), np.full((40, 48, 3), 20 * i, np.uint8))
 
 
-def read_lists(folder):
-    return [(folder / f'{name}.txt').read_text().splitlines() for name in ('train', 'val')]
+def read_lists(config):
+    return [config.with_name(f'{config.stem}_{name}.txt').read_text().splitlines() for name in ('train', 'val')]
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def photographs():
 
 
 def test_folders_with_a_split(photographs, split, tmp_path):
-    cfg = config_for_folder(photographs, str(split), tmp_path)
+    cfg = config_for_folder(photographs, str(split), tmp_path / 'w/own.py')
     for name, place in (('train', 'train'), ('val', 'valid'), ('test', 'valid')):
         dataset = cfg[f'{name}_dataloader'].dataset
         assert dataset.type == 'CustomDataset' and dataset.data_root == str(split / place) and not dataset.ann_file
@@ -66,12 +67,13 @@ def test_folder_without_a_split(photographs, tmp_path):
     """A fifth of each class, the same each time, another one by another seed."""
     write_images(tmp_path / 'own', number=10)
     found = []
-    for seed in (None, None, 1):
+    for i, seed in enumerate((None, None, 1)):
         photographs.randomness = dict(seed=seed)
-        cfg = config_for_folder(photographs, str(tmp_path / 'own'), tmp_path / 'lists')
-        found.append(read_lists(tmp_path / 'lists'))
-        assert cfg.train_dataloader.dataset.ann_file == str(tmp_path / 'lists/train.txt')
-        assert cfg.test_dataloader.dataset.ann_file == str(tmp_path / 'lists/val.txt')
+        file = tmp_path / f'w/own_{i}.py'
+        cfg = config_for_folder(photographs, str(tmp_path / 'own'), file)
+        found.append(read_lists(file))
+        assert cfg.train_dataloader.dataset.ann_file == str(tmp_path / f'w/own_{i}_train.txt')
+        assert cfg.test_dataloader.dataset.ann_file == str(tmp_path / f'w/own_{i}_val.txt')
         assert cfg.randomness.seed == (seed or 0)
     kept, held_out = found[0]
     assert len(kept) == 24 and len(held_out) == 6 and not set(kept) & set(held_out)
@@ -101,30 +103,30 @@ def test_trained_tested_and_inferred(tmp_path, monkeypatch, capsys):
     result = inference_model(config, checkpoint, str(tmp_path / 'own/emu/e 0.png'))
     assert result['pred_class'] in CLASSES and len(result['pred_scores']) == 3
     monkeypatch.chdir(tmp_path)
-    before = read_lists(work_dir)
+    before = read_lists(Path(config))
     cv2.imwrite('own/emu/new.png', np.zeros((40, 40, 3), np.uint8))
     train([*command[:-1], '2', '--resume'])
-    assert read_lists(work_dir) == before and (work_dir / 'epoch_2.pth').is_file()
+    assert read_lists(Path(config)) == before and (work_dir / 'epoch_2.pth').is_file()
 
 
 def test_weights_to_begin_from(split, tmp_path, capsys):
     """A file that is named comes before those of the config; one that is not there is left out."""
     cfg = Config.fromfile(ROOT / 'configs/stvit/stvit-s-ft_8xb128-30e_in1k.py')
     published = cfg.model.init_cfg.checkpoint
-    assert config_for_folder(cfg, str(split), tmp_path).model.init_cfg.checkpoint == published
+    assert config_for_folder(cfg, str(split), tmp_path / 'w/own.py').model.init_cfg.checkpoint == published
     assert published in capsys.readouterr().out
     cfg.load_from = 'mine.pth'
-    assert 'init_cfg' not in config_for_folder(cfg, str(split), tmp_path).model
+    assert 'init_cfg' not in config_for_folder(cfg, str(split), tmp_path / 'w/own.py').model
     assert 'mine.pth' in capsys.readouterr().out
     cfg.load_from, cfg.model.init_cfg.checkpoint = None, 'work_dirs/absent.pth'
-    assert 'init_cfg' not in config_for_folder(cfg, str(split), tmp_path).model
+    assert 'init_cfg' not in config_for_folder(cfg, str(split), tmp_path / 'w/own.py').model
     assert 'from nothing' in capsys.readouterr().out
 
 
 def test_settings_that_are_given_stay(photographs, split, tmp_path):
     photographs.optim_wrapper.optimizer.lr = 3e-4
     given = ('train_dataloader.batch_size', 'optim_wrapper.optimizer.lr')
-    cfg = config_for_folder(photographs, str(split), tmp_path, given)
+    cfg = config_for_folder(photographs, str(split), tmp_path / 'w/own.py', given)
     assert cfg.train_dataloader.batch_size == 128
     assert cfg.optim_wrapper.optimizer.lr == 3e-4 and not cfg.auto_scale_lr.enable
 
@@ -151,7 +153,7 @@ def detector():
 
 
 def test_coco_folder(detector, scenes, tmp_path):
-    cfg = config_for_folder(detector, str(scenes), tmp_path)
+    cfg = config_for_folder(detector, str(scenes), tmp_path / 'own.py')
     assert heads_of(cfg) == [10] * 4
     for name, place in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         dataset = cfg[f'{name}_dataloader'].dataset
@@ -171,40 +173,86 @@ def test_folder_of_roboflow(detector, scenes, tmp_path):
             category['supercategory'] = 'digits'
         content['categories'].insert(0, dict(id=99, name='digits', supercategory='none'))
         (tmp_path / theirs / '_annotations.coco.json').write_text(json.dumps(content))
-    cfg = config_for_folder(detector, str(tmp_path), tmp_path)
+    cfg = config_for_folder(detector, str(tmp_path), tmp_path / 'w/own.py')
     assert heads_of(cfg) == [10] * 4
     assert cfg.test_dataloader.dataset.ann_file == str(tmp_path / 'valid/_annotations.coco.json')
     assert cfg.test_dataloader.dataset.data_prefix.img == f'{tmp_path / "valid"}/'
 
 
-def test_single_coco_file(detector, scenes, tmp_path):
-    (tmp_path / 'annotations').mkdir()
-    shutil.copy(scenes / 'annotations/instances_train.json', tmp_path / 'annotations/all.json')
-    shutil.copytree(scenes / 'train', tmp_path / 'images')
-    cfg = config_for_folder(detector, str(tmp_path), tmp_path / 'lists')
-    parts = [json.loads((tmp_path / 'lists' / f'{name}.json').read_text()) for name in ('train', 'val')]
+@pytest.fixture
+def single(scenes, tmp_path):
+    """A COCO folder with one annotation file, named as that of a split."""
+    shutil.copytree(scenes / 'train', tmp_path / 'coco/images')
+    shutil.copy(scenes / 'annotations/instances_train.json', tmp_path / 'coco/train.json')
+    return tmp_path / 'coco'
+
+
+def test_single_coco_file(detector, single, tmp_path):
+    cfg = config_for_folder(detector, str(single), tmp_path / 'w/own.py')
+    parts = [json.loads((tmp_path / f'w/own_{name}.json').read_text()) for name in ('train', 'val')]
     kept, held_out = ({image['id'] for image in part['images']} for part in parts)
     assert len(kept) == 10 and len(held_out) == 2 and not kept & held_out
     assert {annotation['image_id'] for annotation in parts[1]['annotations']} <= held_out
-    assert cfg.val_evaluator.ann_file == str(tmp_path / 'lists/val.json')
+    assert cfg.val_evaluator.ann_file == str(tmp_path / 'w/own_val.json')
 
 
-def test_folders_of_clips(tmp_path):
+def test_data_folder_is_no_work_dir(detector, single):
+    before = {path: path.read_bytes() for path in single.rglob('*.*')}
+    with pytest.raises(UsageError, match='the work dir would be the data folder'):
+        config_for_folder(detector, str(single), single / 'own.py')
+    assert {path: path.read_bytes() for path in single.rglob('*.*')} == before
+
+
+def test_folders_of_clips(tmp_path, capsys):
+    """With spaces in their names."""
     pytest.importorskip('mmaction')
     make_clips(tmp_path, train=4, val=2, size=64, seed=0)
-    for name in ('left', 'right'):
+    for name in ('jumping jack', 'walk'):
         for split in ('train', 'val'):
             (tmp_path / 'own' / split / name).mkdir(parents=True)
-            for clip in sorted((tmp_path / split).iterdir())[:2]:
-                shutil.copy(clip, tmp_path / 'own' / split / name)
+            for i, clip in enumerate(sorted((tmp_path / split).iterdir())[:2]):
+                shutil.copy(clip, tmp_path / 'own' / split / name / f'clip {i}.mp4')
     cfg = Config.fromfile(ROOT / 'configs/digits/stvit-swin3d_digits.py')
-    cfg = config_for_folder(cfg, str(tmp_path / 'own'), tmp_path / 'lists')
+    config_for_folder(cfg, str(tmp_path / 'own'), tmp_path / 'w/own.py').dump(tmp_path / 'w/own.py')
+    cfg = Config.fromfile(tmp_path / 'w/own.py')
     assert cfg.model.cls_head.num_classes == 2
     assert cfg.val_evaluator.metric_options.top_k_accuracy.topk == (1,)
     with toolbox_scope(toolbox_of(cfg)):
         dataset = build_dataset(cfg.val_dataloader.dataset)
         assert [dataset.get_data_info(i)['label'] for i in range(len(dataset))] == [0, 0, 1, 1]
         assert dataset[0]['inputs'].shape[2] == 8  # frames
+    check_data([str(tmp_path / 'w/own.py'), '--work-dir', str(tmp_path / 'w')])
+    assert 'jumping jack' in capsys.readouterr().out
+
+
+def test_two_data_sets_in_a_work_dir(photographs, tmp_path):
+    """Each has its own split; that of a config which is written anew follows the data."""
+    own = {}
+    for name in ('two', 'three'):
+        write_images(tmp_path / name, CLASSES[: 2 if name == 'two' else 3])
+        config = tmp_path / f'w/{name}.py'
+        config_for_folder(photographs, str(tmp_path / name), config).dump(config)
+        own[name] = read_lists(config)
+    assert read_lists(tmp_path / 'w/two.py') == own['two'] and len(own['two'][0]) < len(own['three'][0])
+    write_images(tmp_path / 'two', ['emu'])
+    config_for_folder(photographs, str(tmp_path / 'two'), tmp_path / 'w/two.py')
+    assert len(read_lists(tmp_path / 'w/two.py')[0]) == len(own['three'][0])
+
+
+def test_other_files_are_not_written_over(photographs, tmp_path):
+    write_images(tmp_path / 'own')
+    (tmp_path / 'w').mkdir()
+    (tmp_path / 'w/own_val.txt').write_text('mine')
+    with pytest.raises(UsageError, match='own_val.txt is there'):
+        config_for_folder(photographs, str(tmp_path / 'own'), tmp_path / 'w/own.py')
+    assert [path.read_text() for path in (tmp_path / 'w').iterdir()] == ['mine']
+
+
+@pytest.mark.parametrize('name', [' cat', 'ca\tt', 'ca\nt'])
+def test_names_that_no_list_can_have(name, photographs, tmp_path):
+    write_images(tmp_path / 'own', ['dog', name])
+    with pytest.raises(UsageError, match='rename them'):
+        config_for_folder(photographs, str(tmp_path / 'own'), tmp_path / 'w/own.py')
 
 
 # ------------------------------------------------------------------------------------------------------- bad folders
@@ -277,10 +325,10 @@ def test_bad_folders(spoil, said, split, tmp_path, fails):
 
 def test_bad_coco_folders(detector, scenes, tmp_path):
     with pytest.raises(UsageError, match='in the format of COCO'):
-        config_for_folder(detector, str(scenes / 'train'), tmp_path)
+        config_for_folder(detector, str(scenes / 'train'), tmp_path / 'own.py')
     shutil.copytree(scenes / 'annotations', tmp_path / 'own/annotations')
     with pytest.raises(UsageError, match='the image .* is in none of'):
-        config_for_folder(detector, str(tmp_path / 'own'), tmp_path)
+        config_for_folder(detector, str(tmp_path / 'own'), tmp_path / 'own.py')
     shutil.copy(tmp_path / 'own/annotations/instances_train.json', tmp_path / 'own/annotations/train2.json')
     with pytest.raises(UsageError, match='several annotation files of train'):
-        config_for_folder(detector, str(tmp_path / 'own'), tmp_path)
+        config_for_folder(detector, str(tmp_path / 'own'), tmp_path / 'own.py')

@@ -72,7 +72,7 @@ def test_gray_images(gray, picture, tmp_path, capsys):
     infer([config, picture, '--checkpoint', weights, '--out', str(tmp_path / 'out.jsonl')])
     assert json.loads((tmp_path / 'out.jsonl').read_text())['pred_scores'] == pytest.approx(expected.tolist(), abs=1e-5)
     show_tokens([config, weights, picture, '--show-dir', str(tmp_path / 'tokens')])
-    assert cv2.imread(str(tmp_path / 'tokens' / 'a.png')) is not None
+    assert cv2.imread(str(tmp_path / 'tokens' / 'a.png.png')) is not None
     capsys.readouterr()
 
 

@@ -414,6 +414,14 @@ def test_what_cannot_be_is_told_in_a_line(files, tmp_path, fails):
     assert 'no config' in fails(main, *command, '--data', tmp_path / 'absent', '--target', '2x')
 
 
+@pytest.mark.parametrize('name', ['README.md', 'config.py', 'pareto.png', 'schedule.json', 'state.json'])
+def test_other_files_are_not_written_over(name, files, tmp_path, fails):
+    (tmp_path / name).write_text('{"mine": 1}')
+    command = [files[0], '--checkpoint', files[1], '--data', files[0], '--target', '0.7macs', '--device', 'cpu']
+    assert f'{name} is there' in fails(main, *command, '--out', tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"mine": 1}')]
+
+
 def test_settings_that_would_have_no_effect(files):
     for timing in (Timing('cpu', dtype='bfloat16'), Timing('cpu', compile=True), Timing('cpu', train_step=True)):
         with pytest.raises(UsageError, match='float32'):

@@ -218,6 +218,14 @@ def test_signals_save_and_leave(disturbed, small, whole, tmp_path, capsys):
     assert sorted(line['step'] for line in logs if 'accuracy/top1' in line) == [1, 2, 3]
 
 
+def test_interrupted_files_of_other_trainings_stay(small, whole_dir, tmp_path):
+    """One that begins anew in a work dir does not know what they are for."""
+    other = tmp_path / 'interrupted_epoch_7_iter_30.pth'
+    shutil.copy(whole_dir / 'epoch_3.pth', other)
+    train(small, '--work-dir', tmp_path, '--no-validate', '--cfg-options', 'train_cfg.max_epochs=1')
+    assert other.is_file() and (tmp_path / 'epoch_1.pth').is_file()
+
+
 @pytest.mark.parametrize(
     'toolbox, iteration',
     [

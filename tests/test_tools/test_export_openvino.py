@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -269,6 +270,18 @@ def test_torch_export(files, fails, options, capfd):
 def test_wrong_options_of_an_export(files, fails, monkeypatch, options, line):
     monkeypatch.chdir(files)
     assert line in fails(export, 'config.py', 'a.pth', *options)
+
+
+def test_weights_beside_are_not_written_over(files, tmp_path, fails):
+    """The ``*.bin`` of a ``*.xml`` may be the checkpoint, or another model's."""
+    for name in ('model.bin', 'other.bin'):
+        shutil.copy(files / 'a.pth', tmp_path / name)
+    config, before = files / 'config.py', (files / 'a.pth').read_bytes()
+    assert 'model.bin would be written over' in fails(export, config, tmp_path / 'model.bin', tmp_path / 'model.xml')
+    assert 'other.bin would be written over' in fails(export, config, files / 'a.pth', tmp_path / 'other.xml')
+    (tmp_path / 'model.xml').write_text('')
+    assert 'which is read' in fails(export, config, tmp_path / 'model.bin', tmp_path / 'model.xml')
+    assert all((tmp_path / name).read_bytes() == before for name in ('model.bin', 'other.bin'))
 
 
 @pytest.mark.parametrize(

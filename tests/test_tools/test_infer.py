@@ -12,6 +12,7 @@ from run_helpers import DETECTION, TINY, saved, says
 from torch.nn.modules.module import register_module_forward_hook
 
 from mmstvit import get_model, inference_model
+from mmstvit.apis.files import find_inputs
 from mmstvit.apis.results import record
 from mmstvit.cli.infer import main
 from mmstvit.cli.tables import ROWS
@@ -80,6 +81,28 @@ def test_absolute_and_relative_paths_together(classifier, photos, tmp_path, monk
     assert [line['file'] for line in lines(out)] == ['0.PNG', str(photos / 'below' / '5.PNG'), 'below/../1.PNG']
     names = {path.relative_to(drawn).as_posix() for path in drawn.rglob('*.png')}
     assert names == {'0.PNG.png', 'below/5.PNG.png', '1.PNG.png'}
+
+
+def test_linked_folders(photos, tmp_path):
+    """They are looked through, and a link back to a folder has an end."""
+    (tmp_path / 'more').mkdir()
+    shutil.copy(photos / '0.PNG', tmp_path / 'more' / 'linked.png')
+    (photos / 'link').symlink_to(tmp_path / 'more')
+    (tmp_path / 'more' / 'back').symlink_to(photos)
+    names = [path.relative_to(photos).as_posix() for path in find_inputs([str(photos)], ['.png'])]
+    assert names == ['0.PNG', '1.PNG', '2.PNG', '3.PNG', '4.PNG', 'below/5.PNG', 'link/linked.png']
+
+
+def test_drawings_are_not_written_over_inputs(classifier, photos, tmp_path, fails):
+    """Nor are the results of an earlier run, before what is asked for is known to be possible."""
+    config, weights = classifier
+    drawn, out = photos / '0.PNG.png', tmp_path / 'out.jsonl'
+    shutil.copy(photos / '1.PNG', drawn)
+    out.write_text('earlier')
+    command = (config, photos, '--checkpoint', weights, '--draw', photos, '--out', out)
+    line = fails(main, *command)
+    assert f'{drawn} would be written over' in line and 'another folder' in line
+    assert drawn.read_bytes() == (photos / '1.PNG').read_bytes() and out.read_text() == 'earlier'
 
 
 @pytest.mark.parametrize('device', ['gpu', 'cuda:99', 'meta'])

@@ -3,6 +3,7 @@
 import csv
 import json
 import pickle
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ import torch
 from mmengine.config import Config
 
 from mmstvit.cli import test as test_cli
+from mmstvit.errors import UsageError
 from mmstvit.visualization import drawing_hooks
 
 
@@ -29,7 +31,7 @@ def test_detection_trains_and_tests(detection, tmp_path):
     evaluate(*args, '--out', tmp_path / 'out' / 'metrics.json', '--show-dir', tmp_path / 'drawn')
     metrics = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
     assert metrics['coco/bbox_mAP'] == pytest.approx(trained['coco/bbox_mAP'], abs=1e-3)
-    assert sorted(p.name for p in (tmp_path / 'drawn').iterdir()) == [f'{i}.png' for i in range(8)]
+    assert sorted(p.name for p in (tmp_path / 'drawn').iterdir()) == [f'{i}.png.png' for i in range(8)]
 
 
 def test_detection_predictions(detection, tmp_path):
@@ -69,8 +71,8 @@ def test_segmentation_trains_and_tests(segmentation, tmp_path):
         assert float(figures[name]['IoU']) == pytest.approx(both / any_ if any_ else np.nan, nan_ok=True)
         assert int(figures[name]['support']) == (true == label).sum()
     assert 100 * float(figures['mean']['IoU']) == pytest.approx(metrics['mIoU'], abs=0.01)
-    assert sorted(p.name for p in drawn.iterdir()) == ['000000.png', '000002.png']
-    assert cv2.imread(str(drawn / '000000.png')).shape == (64, 128, 3)  # the true map and the predicted one
+    assert sorted(p.name for p in drawn.iterdir()) == ['000000.png.png', '000002.png.png']
+    assert cv2.imread(str(drawn / '000000.png.png')).shape == (64, 128, 3)  # the true map and the predicted one
 
 
 def test_video_trains_and_tests(video, tmp_path):
@@ -86,6 +88,37 @@ def test_video_trains_and_tests(video, tmp_path):
     strip = cv2.imread(str(tmp_path / 'drawn' / '0.png'))
     yellow = (strip[..., 0] < 120) & (strip[..., 1] > 200) & (strip[..., 2] > 200)
     assert strip.shape[0] < strip.shape[1] and yellow.mean() > 0.05  # the moving thing, in its colour
+
+
+def test_pictures_of_a_test_are_named_by_the_paths_of_images(tmp_path, monkeypatch):
+    """Two of one name have two; over an image that is tested none is written."""
+    monkeypatch.chdir(tmp_path)
+    files = [tmp_path / 'set' / name for name in ('a/0.png', 'b/0.png')]
+    for grey, file in zip((50, 200), files):
+        file.parent.mkdir(parents=True)
+        cv2.imwrite(str(file), np.full((8, 8, 3), grey, np.uint8))
+    samples = [SimpleNamespace(img_path=str(file)) for file in files]
+
+    class Images(list):
+        def get_data_info(self, i):
+            return vars(self[i])
+
+    def draw(name, image, sample, out_file):
+        Path(out_file).write_bytes(Path(sample.img_path).read_bytes())
+
+    runner = SimpleNamespace(
+        test_dataloader=SimpleNamespace(dataset=Images(samples)), visualizer=SimpleNamespace(add_datasample=draw)
+    )
+    hook = drawing_hooks.ImageDrawingHook('out')
+    hook.before_test_epoch(runner)
+    hook.after_test_iter(runner, 0, dict(inputs=[None, None]), samples)
+    assert [Path('out', name).read_bytes() for name in ('a/0.png.png', 'b/0.png.png')] == [
+        file.read_bytes() for file in files
+    ]
+    samples[1].img_path = str(tmp_path / 'set/a/0.png.png')
+    shutil.copy(files[1], samples[1].img_path)
+    with pytest.raises(UsageError, match='would be written over'):
+        drawing_hooks.ImageDrawingHook('set/a').before_test_epoch(runner)
 
 
 def test_clips_of_3d_recognisers_are_drawn(tmp_path):

@@ -41,7 +41,7 @@ def test_trained_checkpoint_tests_as_logged(trained, tmp_path):
     drawn = tmp_path / 'drawn'
     metrics = evaluated(trained.config, trained.checkpoint, tmp_path, '--show-dir', drawn, '--interval', 60)
     assert metrics['accuracy/top1'] == pytest.approx(trained.top1, abs=1e-4)
-    assert sorted(path.name for path in drawn.iterdir()) == ['0_0.png', '120_0.png', '60_0.png']
+    assert sorted(path.name for path in drawn.iterdir()) == ['0.png', '120.png', '60.png']
 
 
 def test_checkpoint_by_url(trained, web, tmp_path):

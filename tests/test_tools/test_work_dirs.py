@@ -25,7 +25,11 @@ def test_pictures_of_a_work_dir(weights, trained, tmp_path):
         cv2.imwrite(str(tmp_path / 'scans' / f'{i}.png'), digit_scans('val')[0][i])
     given = [str(trained.work_dir), *(str(trained.work_dir / name) for name in weights), str(tmp_path / 'scans')]
     show_tokens.main([*given, '--device', 'cpu', '--show-dir', str(tmp_path / 'drawn')])
-    assert sorted(path.name for path in (tmp_path / 'drawn').iterdir()) == ['0.png', '1.png', 'contact_sheet.png']
+    assert sorted(path.name for path in (tmp_path / 'drawn').iterdir()) == [
+        '0.png.png',
+        '1.png.png',
+        'contact_sheet.png',
+    ]
 
 
 def test_cost_of_a_work_dir(trained, tmp_path):

@@ -293,13 +293,6 @@ def test_wrong_out_and_interval(fails, trained, tmp_path):
     assert '--interval 0' in fails(evaluate, *args, '--show-dir', 'drawn', '--interval', '0')
 
 
-def test_interval_in_mmdet(fails, config, trained):
-    path = config(
-        "default_scope = 'mmdet'\ntest_dataloader, test_cfg, test_evaluator = dict(dataset=dict()), dict(), dict()\n"
-    )
-    assert 'no effect in mmdet' in fails(evaluate, path, trained.checkpoint, '--show-dir', 'x', '--interval', '2')
-
-
 def test_unknown_arguments_show_usage(fails, tiny_config):
     assert 'unrecognized arguments: --rseume' in fails(train, tiny_config, '--rseume')
 

@@ -147,12 +147,13 @@ def test_command(tiny, tmp_path, monkeypatch, capsys):
     def run(*args):
         run_here(monkeypatch, 'visualization/show_cam.py', *paths, *args, '--show-dir', str(tmp_path))
 
-    run(paths[2], '--target', '7')
-    for name in ('image.png', 'image_2.png', 'contact_sheet.png'):
+    cv2.imwrite(str(folder / 'other.png'), IMAGE)
+    run(str(folder / 'other.png'), '--target', '7')
+    for name in ('image.png.png', 'other.png.png', 'contact_sheet.png'):
         assert cv2.imread(str(tmp_path / name)).std() > 20
-    one = cv2.imread(str(tmp_path / 'image.png'))
+    one = cv2.imread(str(tmp_path / 'image.png.png'))
     run('--target', '3')
-    assert not np.array_equal(one, cv2.imread(str(tmp_path / 'image.png')))
+    assert not np.array_equal(one, cv2.imread(str(tmp_path / 'image.png.png')))
     with pytest.raises(SystemExit):
         run('--target', '77')
     assert says(capsys.readouterr().err, 'error: target=77', '0 to 9')

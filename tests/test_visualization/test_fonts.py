@@ -157,4 +157,5 @@ def test_commands_draw_names_of_folders(font, tmp_path, monkeypatch):
     (drawn,) = [cv2.imread(str(path)) for path in Path('drawn').iterdir()]
     assert squares(255 - drawn, 7) == 1
     shown = [cv2.imread(str(path)) for path in sorted(Path('shown').rglob('*.png'))]
+    assert len(shown) == 2  # both are named 0.png
     assert 2 in [squares(255 - image, 7) for image in shown]  # of what is true and what is predicted

@@ -1,5 +1,8 @@
 """Pictures hold what the maps say, unblurred; the command writes them, and says what is wrong in one line."""
 
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -228,8 +231,8 @@ def test_command_writes_pictures_and_arrays(network, tmp_path, monkeypatch, caps
     model, config, checkpoint, images = network
     out = tmp_path / 'new' / 'maps.npz'
     run(monkeypatch, config, checkpoint, *images, '--show-dir', str(tmp_path), '--out', str(out), '--tokens', '0', '3')
-    written = {path.name: cv2.imread(str(path)) for path in tmp_path.glob('*.png')}
-    assert set(written) == {'seven.png', 'contact_sheet_2.png', 'seven_2.png', 'contact_sheet.png'}
+    written = {path.relative_to(tmp_path).as_posix(): cv2.imread(str(path)) for path in tmp_path.rglob('*.png')}
+    assert set(written) == {'seven.png.png', 'contact_sheet.png.png', 'sub/seven.png.png', 'contact_sheet.png'}
     assert all(name in capsys.readouterr().out or image.size for name, image in written.items())
     arrays = np.load(out)
     assert list(arrays['inputs']) == images
@@ -240,7 +243,7 @@ def test_command_writes_pictures_and_arrays(network, tmp_path, monkeypatch, caps
         for key, value in expected.arrays().items():
             np.testing.assert_allclose(found[key], value, atol=1e-6)
     seven = token_maps(model, images[0])
-    for name in ('seven.png', 'contact_sheet.png'):
+    for name in ('seven.png.png', 'contact_sheet.png'):
         assert side_of(written[name][..., ::-1], overlay, seven.image, seven.layers[1].assigned(), (2, 2))
 
 
@@ -248,7 +251,21 @@ def test_a_single_input_has_no_contact_sheet(network, tmp_path, monkeypatch):
     _, config, checkpoint, images = network
     monkeypatch.chdir(tmp_path)
     run(monkeypatch, config, checkpoint, images[0])
-    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*.*')] == ['work_dirs/tiny/tokens/seven.png']
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*.*')] == ['work_dirs/tiny/tokens/seven.png.png']
+
+
+def test_pictures_are_not_written_over_inputs(network, tmp_path, monkeypatch, fails):
+    """Into the folder of the inputs they may go; there the picture of one is an input the next time."""
+    _, config, checkpoint, images = network
+    for name in ('a.png', 'b.png'):
+        shutil.copy(images[0], tmp_path / name)
+    run(monkeypatch, config, checkpoint, str(tmp_path), '--show-dir', str(tmp_path))
+    names = {'a.png', 'b.png', 'a.png.png', 'b.png.png', 'contact_sheet.png'}
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {path.name for path in before} == names and before[tmp_path / 'a.png'] == Path(images[0]).read_bytes()
+    line = fails(main, config, checkpoint, tmp_path, '--show-dir', tmp_path)
+    assert 'a.png.png would be written over' in line and '--show-dir' in line
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_command_draws_groups_of_reduced_networks(network, tmp_path, monkeypatch, fails):
@@ -256,7 +273,7 @@ def test_command_draws_groups_of_reduced_networks(network, tmp_path, monkeypatch
     config, checkpoint = saved(tmp_path, DENSE, tuple('0123456789'))
     out, reduced = tmp_path / 'groups.npz', ['--reduce', 'tome:r=2']
     run(monkeypatch, config, checkpoint, *images, *reduced, '--show-dir', str(tmp_path), '--out', str(out))
-    assert {path.name for path in tmp_path.glob('seven*.png')} == {'seven.png', 'seven_2.png'}
+    assert (tmp_path / 'seven.png.png').is_file() and (tmp_path / 'sub/seven.png.png').is_file()
     groups = token_groups(reduce_(get_model(config, checkpoint), 'tome', r=2), images[0])
     picture = cv2.imread(str(tmp_path / 'contact_sheet.png'))[..., ::-1]
     assert side_of(picture, draw_groups, groups.image, groups.layers[-1].groups)
