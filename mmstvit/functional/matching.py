@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .precision import full_precision
 from .reduction import Reduction, compose, one_hot, reduction_into, reduction_of, take
 from .windows import Size
 
@@ -237,7 +238,7 @@ def soft_clusters(
     share = own.unmerge(torch.eye(near.shape[1], device=x.device).expand(x.shape[0], -1, -1))  # (B, N, M)
     for i in range(iterations + 1):
         weights = (share * size).transpose(1, 2)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             centers = weights @ x / weights.sum(dim=-1, keepdim=True)
         square = _square_distances(x, centers)
         if i < iterations:
@@ -284,7 +285,7 @@ def _square_distances(x: Tensor, y: Tensor) -> Tensor:
     """Return squared distances of points (B, N, C) and (B, M, C): of matrix products, which any exporter knows."""
     middle = y.mean(dim=1, keepdim=True)  # for precision
     x, y = x - middle, y - middle
-    with torch.autocast(x.device.type, enabled=False):  # squares leave the range of half precision
+    with full_precision(x):  # squares leave the range of half precision
         products = torch.baddbmm(y.square().sum(dim=-1)[:, None], x, y.transpose(1, 2), alpha=-2)
     return (products + x.square().sum(dim=-1)[..., None]).clamp(min=0)
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .precision import compute_dtype
+
 
 class Reduction(NamedTuple):
     """A map from N tokens to M, with its inverse.
@@ -121,16 +123,10 @@ def merge_weighted(reduction: Reduction, x: Tensor, size: Tensor | None) -> tupl
     """
     if size is None:
         size = x.new_ones(*x.shape[:2], 1)
-    if _is_half(x):  # sums of many large values would be infinite
+    if compute_dtype(x) == torch.float16:  # sums of many large values would be infinite
         sizes = reduction.merge(size)
         scale = 1 / sizes.amax(dim=1, keepdim=True)
         return reduction.merge(x * (size * scale)) / (sizes * scale), sizes
     merged = reduction.merge(torch.cat((x * size, size), dim=-1))
     size = merged[..., -1:]
     return merged[..., :-1] / size, size
-
-
-def _is_half(x: Tensor) -> bool:
-    """Return whether products of a tensor are in float16, by its own type or by autocast."""
-    device = x.device.type
-    return (torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype) == torch.float16

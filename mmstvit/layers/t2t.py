@@ -1,6 +1,5 @@
 """The tokens-to-token module of T2T-ViT."""
 
-import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
+from ..functional.precision import full_precision
 from .block import Mlp
 
 T2T_TYPES = ('transformer', 'performer')
@@ -48,12 +48,6 @@ class SoftmaxTokens(nn.Module):
         return (v + self.proj(F.scaled_dot_product_attention(q, k, v, scale=self.scale))).squeeze(1)
 
 
-def _full_precision(device: str) -> contextlib.AbstractContextManager:
-    """Disable autocast where it is on; the meta device, used for counting, has none."""
-    on = torch.amp.autocast_mode.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if on else contextlib.nullcontext()
-
-
 class PerformerTokens(nn.Module):
     """Performer attention (positive random features) whose shortcut is the value.
 
@@ -85,7 +79,7 @@ class PerformerTokens(nn.Module):
         """(B, N, in_channels) -> (B, N, C)."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         # In half precision the exponentials overflow and the normaliser's epsilon is zero.
-        with _full_precision(x.device.type):
+        with full_precision(x):
             q, k, value = self._exponents(q.float()), self._exponents(k.float()), v.float()
             # The largest of each is taken out: it cancels, but from the epsilon, which it divides.
             of_q, of_k = q.amax(dim=-1, keepdim=True).detach(), k.amax(dim=(1, 2), keepdim=True).detach()

@@ -266,6 +266,15 @@ def test_the_type_stays(method, dtype):
     assert out(model, IMAGE.to(dtype)).dtype == dtype
 
 
+@pytest.mark.parametrize('method', METHODS)
+def test_on_the_meta_device(method):
+    """Where networks are counted."""
+    options = {} if method not in ('ToMeSD', 'Expedite') else dict(out_type='featmap')
+    model = build_own(dict(with_cls_token=True, **options)).to('meta')
+    reduced = reduce_(model, method, **METHODS[method])
+    assert out(reduced, IMAGE.to('meta')).is_meta
+
+
 def test_a_part_that_is_reduced():
     model = torch.nn.Sequential(build_timm({}))
     expected = out(model)

@@ -138,7 +138,7 @@ class Transformer(NamedTuple):
                     f'{type(self.vit).__name__}.{name} calls super(), which does not go with token reduction: write '
                     "out there what it calls, or take the parent's class"
                 )
-        if self.pools and (hiding := next((step for step in steps if step.hides), None)):
+        if self.pools and not self.needs_all and (hiding := next((step for step in steps if step.hides), None)):
             raise ValueError(
                 f'{type(hiding).__name__} hides tokens at their places, and this network would pool them too: '
                 "let it give the class token's features, or take STViT, which pools by sizes"

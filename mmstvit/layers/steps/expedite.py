@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...functional.matching import soft_clusters
+from ...functional.precision import full_precision
 from ...functional.reduction import Reduction, merge_weighted
 from ..tokens import Tokens
 from .base import Amount, Network, Step
@@ -35,7 +35,7 @@ class Expedite(GridPool):
         return soft_clusters(tokens.x, *grids, tokens.size, prefix, **self.options)
 
     def combine(self, reduction: Reduction, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):  # the smallest shares are zeros in half precision
+        with full_precision(x):  # the smallest shares are zeros in half precision
             merged, sizes = merge_weighted(reduction, x.float(), size)
         return merged.to(x.dtype), sizes.to(x.dtype)
 
