@@ -47,13 +47,17 @@ def find_run(model: str, checkpoint: str | None) -> tuple[str, str | None]:
         model: a config as of :func:`find_config`, or the work dir of a training.
         checkpoint: by default, of a work dir, the best one, or else the last.
 
+    Returns:
+        The config as it was given, a work dir too: what is written goes there; and the checkpoint.
+
     Raises:
         UsageError: the work dir has no config or more than one, or no checkpoint.
     """
     folder = Path(model)
     if not folder.is_dir():
         return model, checkpoint
-    return str(_config_of_run(folder)), checkpoint or str(_checkpoint_of_run(folder))
+    _config_of_run(folder)
+    return model, checkpoint or str(_checkpoint_of_run(folder))
 
 
 def _checkpoint_of_run(folder: Path) -> Path:

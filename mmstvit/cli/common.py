@@ -21,7 +21,10 @@ from .arguments import add_shared
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of commands that run a config."""
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints; default work_dirs/<config name>')
+    parser.add_argument(
+        '--work-dir',
+        help='for logs and checkpoints; default work_dirs/<config name>, or the work dir in the place of the config',
+    )
     add_shared(parser, '--cfg-options')
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='how processes are started'
@@ -56,7 +59,7 @@ def read_config(config: str, cfg_options: Mapping[str, Any] | None = None, work_
     Args:
         config: as of :func:`.find_config`.
         cfg_options: settings to override, by their dotted names.
-        work_dir: by default the config's own, or ``work_dirs/<config name>``.
+        work_dir: by default the one that stands for the config, else the config's own or ``work_dirs/<config name>``.
 
     Raises:
         UsageError: there is no such config, it is not valid, or an override does not fit it.
@@ -71,7 +74,9 @@ def read_config(config: str, cfg_options: Mapping[str, Any] | None = None, work_
         move_data(cfg, before)
         move_evaluators(cfg, before)
         fit_schedules(cfg, before)
-    cfg.work_dir = work_dir or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
+    # A work dir that stands for its config may have been moved, and its config names it from where it was trained.
+    given = work_dir or cfg_options.get('work_dir') or (config if Path(config).is_dir() else None)
+    cfg.work_dir = given or cfg.get('work_dir') or str(Path('work_dirs') / path.stem)
     return cfg
 
 

@@ -15,7 +15,7 @@ from ..engine.check_settings import check_settings
 from ..engine.class_names import check_configured_names, class_names
 from ..engine.mixed_precision import autocast_tests
 from ..engine.running import build_runner, check_data, draw_predictions
-from ..engine.strategy import drop_strategy
+from ..engine.strategy import drop_strategy, has_strategy
 from ..errors import UsageError, one_line_errors
 from ..io.checkpoints import trust_checkpoints
 from ..io.files import write_json
@@ -73,6 +73,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
             raise UsageError(f'{args.config} has no {key}: it cannot be tested')
     cfg.load_from, cfg.resume = args.checkpoint, False
     drop_strategy(cfg)
+    if has_strategy(cfg) and (args.reduce is not None or args.dtype != 'float32'):
+        raise UsageError('--dtype and --reduce do not work with a strategy: leave it out, or test in one process')
     for out in args.out:
         output_file(out, '--out', OUTPUTS)
     args.per_class = args.per_class or any(out.endswith('.csv') for out in args.out)

@@ -242,7 +242,7 @@ def run(
         raise InputError(f'--topk {topk}: it must be at least 1')
     if out and Path(out).suffix not in (('.json', '.npz') if scored else ('.npz',)):
         raise InputError(f'--out {out}: name it {"*.json for the scores or " if scored else ""}*.npz for arrays')
-    results = []
+    inferred, results = 0, []
     for path in images:
         try:
             outputs = infer(opened, read_image(path, meta['channel_order'] == 'GRAY'))
@@ -250,13 +250,16 @@ def run(
             line = ' '.join(str(error).split()).removeprefix(f'{path}: ').removeprefix(f'{_UNNAMED}: ')
             print(f'error: {path}: {line}', file=sys.stderr)
             continue
-        results.append((path, outputs))
+        inferred += 1
+        if out:  # maps of many images would fill the memory: no more is kept than is written
+            names = ['scores'] if Path(out).suffix == '.json' else list(outputs)
+            results.append((path, {name: outputs[name] for name in names}))
         print(f'{path}: {_line(outputs, meta["classes"], topk or 1)}', flush=True)
     if out and results:
         _write(out, results, meta['classes'])
-    if len(results) < len(images):
-        print(f'{len(images) - len(results)} of {len(images)} images could not be inferred', file=sys.stderr)
-    return len(results) == len(images)
+    if inferred < len(images):
+        print(f'{len(images) - inferred} of {len(images)} images could not be inferred', file=sys.stderr)
+    return inferred == len(images)
 
 
 def _write(out: str, results: list[tuple[str, dict[str, np.ndarray]]], classes: Sequence[str] | None) -> None:

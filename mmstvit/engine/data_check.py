@@ -116,8 +116,8 @@ def check_config(cfg: Config, trust_data: bool = False) -> DataCheck:
 
 def _runner(cfg: Config, splits: Sequence[str], trust_data: bool) -> Runner:
     """Build the runner of a config for one process that logs nowhere but into its work dir."""
-    drop_strategy(cfg)
     cfg.launcher, cfg.visualizer = 'none', None
+    drop_strategy(cfg)
     for name in SPLITS:
         loader = cfg.get(f'{name}_dataloader') if name in splits else None
         if loader is None:  # mmengine wants all of a split or nothing of it

@@ -1,7 +1,8 @@
 """Fully sharded data parallel: mmengine's strategy with what PyTorch of today and these models need.
 
 mmengine's own hands the optimizer's state over in an order of arguments that PyTorch has changed since, clips the
-gradients of each process by the norm of its own shard, and loads weights past the hooks that know published files.
+gradients of each process by the norm of its own shard, loads weights past the hooks that know published files, and
+applies ``paramwise_cfg`` to shards, which are flat: ``flat_decay_mult=0`` would take the weight decay from all of them.
 """
 
 import copy
@@ -106,8 +107,17 @@ class FSDPStrategy(_FSDPStrategy):
         return dict(state_dict, state=state, param_groups=renamed)
 
     def build_optim_wrapper(self, optim_wrapper: Any, model: Any = None) -> BaseOptimWrapper:
-        """Build the optimizer; gradients are clipped by the norm over all processes."""
-        wrapper = super().build_optim_wrapper(optim_wrapper, model)
+        """Build the optimizer, in groups as without shards; gradients are clipped by the norm over all processes."""
+        shards, whole = _tensors(model), dict(self.plain.named_parameters())
+        if isinstance(optim_wrapper, dict) and whole.keys() <= shards.keys():  # not with use_orig_params=False
+            for name, parameter in whole.items():
+                parameter.requires_grad_(shards[name].requires_grad)
+            wrapper = super().build_optim_wrapper(optim_wrapper, self.plain)
+            names = {id(parameter): name for name, parameter in whole.items()}
+            for group in wrapper.optimizer.param_groups:
+                group['params'] = [shards[names[id(parameter)]] for parameter in group['params']]
+        else:
+            wrapper = super().build_optim_wrapper(optim_wrapper, model)
         if getattr(wrapper, 'clip_func', None) is torch.nn.utils.clip_grad_norm_:
             wrapper.clip_func = lambda parameters, **kwargs: model.clip_grad_norm_(**kwargs)
         return wrapper

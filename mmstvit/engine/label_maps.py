@@ -11,7 +11,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 
 from ..errors import UsageError
-from ..io.image_check import ImageError, check_image_file
+from ..io.image_check import ImageError, check_image_file, is_turned
 from ..io.image_transforms import Annotating
 from ..paths import is_address
 from .folders import files_in, shown
@@ -41,7 +41,7 @@ def check_maps(dataset: BaseDataset, entries: Sequence[dict]) -> None:
 
 
 def look_at_maps(dataset: Any, numbers: Sequence[int]) -> tuple[Counter, list[str]]:
-    """Read label maps as training does, without their images.
+    """Read label maps as training does, without their images unless EXIF may turn these.
 
     Args:
         dataset: of mmseg, built by :func:`.build_dataset`.
@@ -50,17 +50,24 @@ def look_at_maps(dataset: Any, numbers: Sequence[int]) -> tuple[Counter, list[st
     Returns:
         In how many maps each class occurs, and a line for each map that cannot be used.
     """
-    steps = [step for step in dataset.pipeline.transforms if isinstance(step, Annotating)]
+    steps = dataset.pipeline.transforms
+    annotating = next((step for step in steps if isinstance(step, Annotating)), None)
     labels: Counter[int] = Counter()
-    faults = []
-    for number in numbers if steps else ():
+    faults: list[str] = []
+    if annotating is None:
+        return labels, faults
+    for number in numbers:
         info = dataset.get_data_info(number)
         try:
             width, height = check_image_file(info['img_path'])
-            loaded: Any = steps[0](dict(info, ori_shape=(height, width)))
+            loaded: Any = dict(info, ori_shape=(height, width))
+            if is_turned(info['img_path']):  # whether it is depends on the back end and the format
+                for step in steps[: steps.index(annotating)]:
+                    loaded = step(loaded)
+            loaded = annotating(loaded)
             values = np.unique(loaded['gt_seg_map'])
         except ImageError as error:
             faults.append(str(error))
             continue
-        labels.update(int(label) for label in values if label != steps[0].ignore_index)
+        labels.update(int(label) for label in values if label != annotating.ignore_index)
     return labels, faults

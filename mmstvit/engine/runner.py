@@ -36,7 +36,7 @@ from .data_report import counts_of, describe_split, names_of
 from .datasets import build_dataset, clear_data_errors, configured
 from .folders import training_classes
 from .loading import check_content, must_fit, skip_pretrained
-from .schedules import follow_config, whole_batch
+from .schedules import base_settings, check_same_optimizer, follow_config, whole_batch
 from .terminal import parameter_table, shorten
 from .videos import clear_crashes
 
@@ -161,7 +161,9 @@ class _Checks(_Mixed):
         check_checkpoint_names(
             checkpoint.get('meta') or {}, self.loops[0].dataloader.dataset, filename, training and not self._resume
         )
-        if training and not self._resume:
+        if training and self._resume:
+            check_same_optimizer(checkpoint, self.cfg, filename)
+        elif training:
             # Its average is of another training, and may have other classes: a new one starts from the weights.
             checkpoint.pop('ema_state_dict', None)
 
@@ -199,10 +201,11 @@ class _Checks(_Mixed):
         # Loops are configs until they are run.
         return [loop for loop in loops if isinstance(loop, BaseLoop)]
 
-    def resume(self, *args: Any, **kwargs: Any) -> None:
-        """Resume, with the schedule of the config."""
-        super().resume(*args, **kwargs)
-        follow_config(self)
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resume, with the settings of the optimizer and the schedule of the config."""
+        built = base_settings(self.optim_wrapper)
+        super().resume(filename, *args, **kwargs)
+        follow_config(self, built, filename)
 
 
 @RUNNERS.register_module()

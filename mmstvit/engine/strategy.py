@@ -28,11 +28,9 @@ def choose_strategy(cfg: Config) -> bool:
     Raises:
         UsageError: the strategy is unknown or does not fit the launcher or the rest of the config.
     """
-    kind = resolve_type(cfg.get('runner_type'), RUNNERS)
-    flexible = kind in (FlexibleRunner, RUNNERS.get(_RUNNER))
-    if cfg.get('strategy') is None and not flexible:
+    if not has_strategy(cfg):
         return False
-    if cfg.get('runner_type') is not None and not flexible:
+    if cfg.get('runner_type') is not None and not _is_flexible(cfg):
         raise UsageError(f"runner_type='{cfg.runner_type}' knows no strategy: leave runner_type or strategy out")
     if cfg.get('strategy') is None:
         cfg.strategy = ConfigDict(type=_SINGLE if cfg.launcher == 'none' else 'DDPStrategy')
@@ -65,12 +63,24 @@ def strategy_name(cfg: Config) -> str:
     return name
 
 
+def has_strategy(cfg: Config) -> bool:
+    """Whether a config has a ``strategy`` or the runner for one."""
+    return cfg.get('strategy') is not None or _is_flexible(cfg)
+
+
+def _is_flexible(cfg: Config) -> bool:
+    return resolve_type(cfg.get('runner_type'), RUNNERS) in (FlexibleRunner, RUNNERS.get(_RUNNER))
+
+
 def drop_strategy(cfg: Config) -> None:
-    """Test in one process without the strategy for several that a model was trained with: its checkpoints are whole."""
-    if cfg.get('strategy') is not None and cfg.launcher == 'none' and strategy_name(cfg) != _SINGLE:
+    """Test in one process without the strategy that a model was trained with: its checkpoints are whole."""
+    if cfg.launcher != 'none' or not has_strategy(cfg):
+        return
+    if cfg.get('strategy') is not None and strategy_name(cfg) != _SINGLE:
         print(f'One process: tested without the {strategy_name(cfg)} that the config trains with.')
-        cfg.pop('strategy')
-        cfg.pop('runner_type', None)
+    cfg.pop('strategy', None)
+    if _is_flexible(cfg):
+        cfg.pop('runner_type')
 
 
 def _move_settings(cfg: Config, name: str) -> None:

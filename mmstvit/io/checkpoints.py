@@ -171,7 +171,8 @@ def load_url(
 
     Args:
         url: its address. A name that ends in ``-`` and eight or more digits of the file's SHA-256 is held to them.
-        model_dir: where downloads are kept, by default PyTorch's ``hub/checkpoints``.
+        model_dir: where downloads are kept, by default PyTorch's ``hub/checkpoints``; those without a SHA-256 in their
+            names in a folder for each address in it, since others may have the same name.
         map_location: as in ``torch.load``.
         progress: whether to show a bar.
         **unused: of ``torch.hub``.
@@ -183,7 +184,10 @@ def load_url(
     name = os.path.basename(urlparse(url).path)
     if name in ('', '.', '..'):
         raise CheckpointError(f'{url}: the address names no file')
-    path = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')) / name
+    folder = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
+    if not _HASH.search(name):
+        folder /= hashlib.sha256(url.encode()).hexdigest()[:16]
+    path = folder / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -17,6 +17,7 @@ MAX_PIXELS = 'MMSTVIT_MAX_PIXELS'
 _DEFAULT_PIXELS = 178_956_970
 _BYTES = 8  # of a pixel, at most: four channels of 16 bits
 _HEADERS = 1 << 24  # what a file may have beside its pixels, in bytes
+_ORIENTATION = 0x0112  # EXIF tag
 _pillow = threading.Lock()  # its limit and its warnings are settings of the process
 NOT_DECODED = 'it cannot be decoded, it is incomplete or broken'
 
@@ -81,6 +82,17 @@ def mode_of(filename: str) -> str:
     """Return Pillow's mode of an image that was checked."""
     with _pillow, Image.open(filename) as image:
         return image.mode
+
+
+def is_turned(filename: str) -> bool:
+    """Return whether the EXIF orientation of an image that was checked exchanges its width and height when applied."""
+    try:
+        with _pillow, Image.open(filename) as image:
+            if image.format == 'PNG' and 'exif' not in image.info:
+                return False  # Pillow would decode it to look for a tag behind the pixels
+            return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    except Exception:  # Pillow cannot open it or read its tags; then the pixels stay as they are
+        return False
 
 
 def _size(filename: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -430,6 +431,69 @@ def test_resumed_training_follows_a_longer_schedule(strategy, by_iteration, here
             train([*args, f'train_cfg.max_epochs={epochs}', '--work-dir', work_dir, *resume])
     whole = rates(Path('c'))[12:]
     assert rates(Path('b')) == pytest.approx(whole) and len(whole) == 12 and len(set(whole)) > 1
+
+
+LENGTH = ('train_cfg.max_epochs=4', 'train_cfg.val_interval=4', 'default_hooks.checkpoint.max_keep_ckpts=-1')
+PLATEAU = dict(type='ReduceOnPlateauLR', monitor='accuracy/top1', rule='greater', patience=9)
+TWO_PHASES = [dict(WARM_UP[0], end=1), dict(WARM_UP[1], begin=1, eta_min=0)]
+
+
+@pytest.fixture
+def goes_on(here):
+    """A function that trains two epochs, resumes them with options, and returns the rates and groups of the rest."""
+
+    def train_on(schedule, *options, first=()):
+        config = changed(f'param_scheduler = {schedule}')
+        if not Path('a').is_dir():
+            with one_run():
+                train([config, '--work-dir', 'a', '--cfg-options', *LENGTH, *first])
+        shutil.rmtree('b', ignore_errors=True)
+        with one_run():
+            train([config, '--work-dir', 'b', '--resume', 'a/epoch_2.pth', '--cfg-options', *LENGTH, *first, *options])
+        return rates(Path('b')), torch.load('b/epoch_4.pth', weights_only=False)
+
+    return train_on
+
+
+@pytest.mark.parametrize('strategy', [(), ('strategy.type=SingleDeviceStrategy',)])
+@pytest.mark.parametrize('schedule', [TWO_PHASES, [PLATEAU], None])
+def test_resumed_training_follows_the_optimizer_of_its_config(schedule, strategy, goes_on):
+    """Half the learning rate is half of it in each later step, another decay is taken over; the rest stays."""
+    whole, same = goes_on(schedule, first=strategy)
+    optimizer = torch.load('a/epoch_4.pth', weights_only=False)['optimizer']
+    assert same['optimizer']['param_groups'] == optimizer['param_groups']
+    lr, betas = 'optim_wrapper.optimizer.lr=1e-3', 'optim_wrapper.optimizer.betas=[0.8,0.999]'
+    half, other = goes_on(schedule, lr, betas, 'optim_wrapper.optimizer.weight_decay=0.5', first=strategy)
+    assert half == pytest.approx([rate / 2 for rate in whole], rel=1e-5) and len(half) == 12
+    for group, before in zip(other['optimizer']['param_groups'], optimizer['param_groups'], strict=True):
+        assert list(group['betas']) == [0.8, 0.999] and group['eps'] == before['eps']
+        assert group['weight_decay'] == (0.5 if before['weight_decay'] else 0)
+
+
+def test_resumed_training_that_schedules_betas(goes_on):
+    """mmengine schedules the first beta as ``momentum``, which moves it away from what the config says."""
+    schedule = [dict(type='LinearMomentum', start_factor=0.5, end=4)]
+    whole = goes_on(schedule)[1]['optimizer']['param_groups']
+    other = goes_on(schedule, 'optim_wrapper.optimizer.betas=[0.45,0.99]')[1]['optimizer']['param_groups']
+    assert whole == torch.load('a/epoch_4.pth', weights_only=False)['optimizer']['param_groups']
+    for group, before in zip(other, whole, strict=True):
+        assert group['betas'] == (pytest.approx(before['betas'][0] / 2), 0.99)
+
+
+@pytest.mark.parametrize(
+    'option, what',
+    [
+        ('type=SGD', r'cannot be resumed with another optimizer, SGD and not AdamW: keep optim_wrapper.optimizer.type'),
+        ('type=Adam', r'cannot be resumed with another optimizer, Adam and not AdamW'),
+        ('amsgrad=True', r'with amsgrad=False .* set optim_wrapper.optimizer.amsgrad=False, or leave --resume out'),
+    ],
+)
+def test_optimizers_that_cannot_go_on(option, what, here, fails):
+    """In one line, before anything is trained or written."""
+    options = ('train_cfg.max_epochs=9', f'optim_wrapper.optimizer.{option}')
+    line = fails(train, 'config.py', '--work-dir', 'w', '--resume', 'epoch_8.pth', '--cfg-options', *options)
+    assert re.search(what, line) and 'load_from=epoch_8.pth' in line
+    assert not list(Path('w').glob('*.pth'))
 
 
 @pytest.mark.parametrize('strategy', [(), ('strategy.type=SingleDeviceStrategy',)])

@@ -160,7 +160,7 @@ def test_refused_from_a_url_and_kept(run, hostile, web, fails, tmp_path, caches)
     for name in ('test', 'init_cfg'):
         main, *args = commands(run, web.url('hostile.pth'), tmp_path)[name]
         assert 'it holds posix.mkdir' in fails(main, *args)
-    assert (caches / 'torch/hub/checkpoints/hostile.pth').is_file() and not hostile.mark.exists()
+    assert 'hostile.pth' in kept(caches) and not hostile.mark.exists()
     main([str(arg) for arg in (*args, '--trust-checkpoint')])
     assert hostile.mark.is_dir()
 
@@ -419,7 +419,7 @@ def cut_web():
 
 
 def kept(caches):
-    return sorted(path.name for path in (caches / 'torch/hub/checkpoints').glob('*'))
+    return sorted(path.name for path in (caches / 'torch/hub/checkpoints').rglob('*') if path.is_file())
 
 
 @pytest.mark.parametrize('name', ['model.pth', 'chunked.pth', 'model-0123456789ab.pth'])
@@ -462,6 +462,18 @@ def test_kept_download_that_was_changed(run, web, caches):
     with pytest.raises(CheckpointError, match=f'{name}: its SHA-256 begins with .* the download .* was removed'):
         CheckpointLoader.load_checkpoint(web.url(name))
     assert 'state_dict' in CheckpointLoader.load_checkpoint(web.url(name))  # downloaded anew
+
+
+def test_downloads_of_one_name(web, caches):
+    """Two addresses that end alike are two files, which are kept and read without the server too."""
+    for number in (1, 2):
+        (web.folder / f'run{number}').mkdir()
+        torch.save(dict(number=number), web.folder / f'run{number}' / 'best.pth')
+    for _ in range(2):
+        for number in (1, 2):
+            assert CheckpointLoader.load_checkpoint(web.url(f'run{number}/best.pth')) == dict(number=number)
+            (web.folder / f'run{number}' / 'best.pth').unlink(missing_ok=True)
+    assert kept(caches).count('best.pth') == 2
 
 
 def test_page_in_the_place_of_a_file_is_removed(run, web, fails, caches, tmp_path):

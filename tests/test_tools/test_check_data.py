@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from run_helpers import COLOURS, DETECTION, FOLDERS, SEGMENTATION, VIDEO, write_folders
 
 from mmstvit.cli.check_data import main as check
@@ -231,6 +232,23 @@ def test_label_maps_that_do_not_fit(maps, capfd, fails):
         assert any(f'{maps}/00000{number}.png: {what}' in line for line in err.splitlines()), what
     line = fails(train, 'config.py', '--work-dir', 'w')
     assert str(maps) in line and any(what in line for what in wrong)
+
+
+@pytest.mark.parametrize('orientation', [3, 6])
+def test_label_maps_of_photos_that_exif_turns(orientation, maps, capfd):
+    """As training reads them: 6 exchanges width and height, and the map has to be as the photo is shown."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = maps.parents[1] / 'train' / '000000.png'
+    assert photo.is_file()
+    Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(photo, exif=exif)
+    upright, other = np.zeros((64, 48), np.uint8), np.zeros((48, 64), np.uint8)
+    good, bad = (upright, other) if orientation == 6 else (other, upright)
+    cv2.imwrite(str(maps / '000000.png'), good)
+    assert 'can read this data' in looked_at(capfd)
+    cv2.imwrite(str(maps / '000000.png'), bad)
+    sizes = [f'{labels.shape[1]} x {labels.shape[0]}' for labels in (bad, good)]
+    assert 'it has {} pixels, and its image has {}'.format(*sizes) in refused(capfd)[1]
 
 
 # ---------------------------------------------------------------------------------------------------------- counts

@@ -1,6 +1,7 @@
 """Images prepared without PyTorch, as the toolbox prepares them."""
 
 import json
+import weakref
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
 from mmstvit.apis.models import class_names
+from mmstvit.deploy import run_exported
 from mmstvit.deploy.preparation import fit, metadata_of, transforms_of
 from mmstvit.deploy.run_exported import (
     InputError,
@@ -126,6 +128,30 @@ def test_pictures_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
 
 def test_missing_model_is_one_line(tmp_path, fails):
     assert 'absent.onnx' in fails(main, tmp_path / 'absent.onnx', 'image.png')
+
+
+@pytest.mark.parametrize('out, most', [(None, 1), ('all.npz', 4)])
+def test_no_outputs_are_kept_but_those_that_are_written(out, most, tmp_path, monkeypatch, capsys):
+    """A folder of photographs: the maps of each would fill the memory."""
+    meta = dict(task='segmentation', layout='NCHW', transforms=[], channel_order='BGR', classes=None)
+    kept, alive = [], []
+
+    def outputs_of(opened, image):
+        alive.append(sum(one() is not None for one in kept))
+        scores = np.ones((2, *image.shape[:2]), np.float32)
+        kept.append(weakref.ref(scores))
+        return dict(scores=scores)
+
+    monkeypatch.setattr(run_exported, 'open_model', lambda *args, **kwargs: None)
+    monkeypatch.setattr(run_exported, 'read_metadata', lambda *args: meta)
+    monkeypatch.setattr(run_exported, 'infer', outputs_of)
+    for i in range(5):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), np.zeros((4, 4, 3), np.uint8))
+    out = out and str(tmp_path / out)
+    images = [str(tmp_path / f'{i}.png') for i in (0, 1, 7, 2, 3, 4)]
+    assert not run_exported.run('model.onnx', images, out=out)
+    assert max(alive) == most and '1 of 6 images could not be inferred' in capsys.readouterr().err
+    assert out is None or sorted(np.load(out)) == [f'{i}/scores' for i in range(5)]
 
 
 def test_scores_of_pixels_lose_the_padding():

@@ -84,9 +84,10 @@ def test_one_training_handed_on(steady, one, tmp_path):
     assert 'FSDPStrategy' in max(fsdp.glob('*/*.log')).read_text()
     assert re.findall(r'^epoch (\d/\d)', said, re.M) == ['2/2']  # of one of the two processes
 
-    weights, expected = (
-        torch.load(folder / 'epoch_2.pth', weights_only=False)['state_dict'] for folder in (fsdp, work_dir)
-    )
+    sharded, whole = (torch.load(folder / 'epoch_2.pth', weights_only=False) for folder in (fsdp, work_dir))
+    decay = [[group['weight_decay'] for group in run['optimizer']['param_groups']] for run in (sharded, whole)]
+    assert decay[0] == decay[1] and set(decay[0]) == {0, 0.05}
+    weights, expected = sharded['state_dict'], whole['state_dict']
     assert {name: value.shape for name, value in weights.items()} == {
         name: value.shape for name, value in expected.items()
     }
@@ -101,6 +102,16 @@ def test_one_process_tests_what_several_trained(steady, one, tmp_path, capsys):
     test_cli.main([str(a) for a in (steady, one[0] / 'epoch_3.pth', '--work-dir', tmp_path, '--out', out, *options)])
     assert 'One process: tested without the FSDPStrategy' in capsys.readouterr().out
     assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(top1(one[0])[-1], abs=1e-4)
+
+
+@pytest.mark.parametrize('options', ['strategy.type=SingleDeviceStrategy', 'runner_type=FlexibleRunner'])
+def test_half_precision_and_fewer_tokens_with_a_strategy(options, steady, one, tmp_path, capfd, fails):
+    """One process tests without it, so that the model is there to be changed; several cannot, and say so."""
+    given = [steady, one[0] / 'epoch_3.pth', '--work-dir', tmp_path, '--dtype', 'bfloat16', '--cfg-options', options]
+    test_cli.main([*map(str, given)])
+    assert 'accuracy/top1' in ''.join(capfd.readouterr())
+    given = [*given[:5], 'float32', '--reduce', 'tome:r=1', '--launcher', 'pytorch', *given[6:]]
+    assert '--dtype and --reduce do not work with a strategy: ' in fails(test_cli.main, *given)
 
 
 def test_accumulated_steps_are_one_of_the_larger_batch(steady, one, tmp_path):

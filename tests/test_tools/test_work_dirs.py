@@ -1,13 +1,16 @@
 """A work dir stands in the place of config and checkpoint."""
 
 import json
+import shutil
 
 import cv2
 import pytest
+from mmengine.config import Config
 
 from mmstvit.apis.configs import find_run
 from mmstvit.cli import flops, show_tokens, train
 from mmstvit.cli import test as test_cli
+from mmstvit.cli.common import read_config
 from mmstvit.datasets import digit_scans
 
 
@@ -15,6 +18,22 @@ def test_of_a_work_dir(trained, tmp_path):
     out = tmp_path / 'metrics.json'
     test_cli.main([str(trained.work_dir), '--work-dir', str(tmp_path / 'w'), '--out', str(out)])
     assert json.loads(out.read_text())['accuracy/top1'] == pytest.approx(trained.top1, abs=1e-4)
+
+
+def test_what_is_written_goes_to_the_work_dir_that_is_given(trained, tmp_path, monkeypatch):
+    """Also where it was moved, and its config names it as it was, from another folder."""
+    moved, here = tmp_path / 'moved', tmp_path / 'here'
+    moved.mkdir()
+    here.mkdir()
+    for name in ('tiny.py', 'epoch_4.pth', 'last_checkpoint'):
+        shutil.copy(trained.work_dir / name, moved)
+    cfg = Config.fromfile(moved / 'tiny.py')
+    cfg.work_dir = 'runs/tiny'
+    cfg.dump(moved / 'tiny.py')
+    monkeypatch.chdir(here)
+    assert read_config('../moved', {'work_dir': 'there'}).work_dir == 'there'
+    test_cli.main(['../moved', '--confusion-matrix'])
+    assert list(moved.glob('*/confusion_matrix.png')) and not list(here.iterdir())
 
 
 @pytest.mark.parametrize('weights', [(), ('epoch_4.pth',)])
@@ -42,9 +61,9 @@ def test_cost_of_a_work_dir(trained, tmp_path):
 
 def test_checkpoint_of_a_work_dir(trained, tmp_path):
     """A given one comes before its own; a config is left as it is."""
-    config = str(trained.work_dir / 'tiny.py')
-    assert find_run(str(trained.work_dir), None) == (config, str(trained.checkpoint))
-    assert find_run(str(trained.work_dir), 'other.pth') == (config, 'other.pth')
+    folder = str(trained.work_dir)
+    assert find_run(folder, None) == (folder, str(trained.checkpoint))
+    assert find_run(folder, 'other.pth') == (folder, 'other.pth')
     assert find_run('digits/stvit-tiny_digits.py', None) == ('digits/stvit-tiny_digits.py', None)
 
 
