@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError, load
+from ..io.files import remove_unfinished, write_whole
 from ..registry import resolve_type
 from .checkpoints import SafeCheckpointHook
 from .running import add_hook
@@ -44,7 +45,7 @@ def newest_checkpoint(cfg: Config) -> str | None:
 def finished_training(cfg: Config) -> str | None:
     """Return the line for a training that is resumed and has run to its end, ``None`` where there is more to do.
 
-    What is wrong with the checkpoint is left to the runner.
+    What its last process was about to write after the checkpoint is written; what is wrong with it is left to the runner.
     """
     path, loop = cfg.get('load_from'), cfg.get('train_cfg') or {}
     if not cfg.get('resume') or not path or not Path(path).is_file():
@@ -57,11 +58,23 @@ def finished_training(cfg: Config) -> str | None:
     for unit, name in (('epoch', 'max_epochs'), ('iter', 'max_iters')):
         last, done = loop.get(name), (meta or {}).get(unit)
         if isinstance(last, int) and isinstance(done, int) and done >= last:
+            if (checkpoint.get('position') or {}).get('validate'):
+                return None
+            if Path(path).parent.resolve() == Path(cfg.work_dir).resolve():
+                _name_as_last(Path(path))
             return (
                 f'The training is finished: {path} is of {unit} {done} of {last}. To train on, raise '
                 f'train_cfg.{name} with --cfg-options.'
             )
     return None
+
+
+def _name_as_last(path: Path) -> None:
+    """Write a checkpoint's name beside it, which a process that was killed after it may not have done."""
+    remove_unfinished(path.parent)
+    pointer = path.parent / 'last_checkpoint'
+    if not pointer.is_file() or Path(pointer.read_text()).name != path.name:
+        write_whole(pointer, str(path).encode(), sync=True)
 
 
 def guard_training(cfg: Config) -> None:

@@ -151,6 +151,26 @@ def test_a_finished_training_is_not_resumed(trained, capsys):
     assert cfg.resume and cfg.load_from == str(trained.checkpoint)
 
 
+def test_a_training_that_was_killed_after_its_last_checkpoint(trained, tmp_path):
+    """It is finished, but for the name of that checkpoint, which was being written."""
+    shutil.copytree(trained.work_dir, tmp_path, dirs_exist_ok=True)
+    pointer = tmp_path / 'last_checkpoint'
+    pointer.write_text(str(tmp_path / 'epoch_1.pth'))
+    (tmp_path / '.99999999.last_checkpoint').write_text('epo')
+    train(trained.config, '--work-dir', tmp_path, '--resume')
+    assert pointer.read_text() == str(tmp_path / trained.checkpoint.name) and not list(tmp_path.glob('.*'))
+
+
+def test_a_training_that_was_stopped_in_its_last_validation(trained, tmp_path, capsys):
+    """There is more to do."""
+    checkpoint = torch.load(trained.checkpoint, weights_only=False)
+    checkpoint['position']['validate'] = True
+    torch.save(checkpoint, tmp_path / trained.checkpoint.name)
+    train(trained.config, '--work-dir', tmp_path, '--resume')
+    assert 'training is finished' not in capsys.readouterr().out
+    assert any('accuracy/top1' in line for line in read_scalars(tmp_path))
+
+
 ONE_EPOCH = ('train_cfg.max_epochs=1', 'train_dataloader.dataset.indices=200')
 
 
