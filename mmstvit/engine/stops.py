@@ -45,7 +45,7 @@ def newest_checkpoint(cfg: Config) -> str | None:
 def finished_training(cfg: Config) -> str | None:
     """Return the line for a training that is resumed and has run to its end, ``None`` where there is more to do.
 
-    What its last process was about to write after the checkpoint is written; what is wrong with it is left to the runner.
+    The name of its last checkpoint is written where that is missing; what is wrong with it is left to the runner.
     """
     path, loop = cfg.get('load_from'), cfg.get('train_cfg') or {}
     if not cfg.get('resume') or not path or not Path(path).is_file():
