@@ -154,14 +154,11 @@ class SafeCheckpointHook(CheckpointHook):
             if fnmatch(path.name, 'interrupted_*.pth'):
                 self._interrupted = [path.name]
             if is_main_process():
-                self._point_to(runner, self.file_backend.join_path(self.out_dir, path.name))
+                write_last_checkpoint(runner.work_dir, self.file_backend.join_path(self.out_dir, path.name))
             self._remove(position['outdated'])
         _go_to(runner, position)
         if position['validate'] and runner.val_loop is not None:
             runner.val_loop.run()
-
-    def _point_to(self, runner: Runner, path: str) -> None:
-        write_whole(Path(runner.work_dir) / 'last_checkpoint', path.encode(), sync=True)
 
     def _write(
         self, runner: Runner, name: str, meta: dict, outdated: Sequence[str] = (), validate: bool = False
@@ -185,7 +182,7 @@ class SafeCheckpointHook(CheckpointHook):
                 **self.args,
             )
             if is_main_process():
-                self._point_to(runner, self.last_ckpt)
+                write_last_checkpoint(runner.work_dir, self.last_ckpt)
         self._position = None
         self._saved = meta['epoch'], meta['iter']
         self._remove(outdated)
@@ -227,6 +224,11 @@ class SafeCheckpointHook(CheckpointHook):
             self.file_backend.remove = remove
         for path in outdated:
             remove(path)
+
+
+def write_last_checkpoint(work_dir: str | Path, path: str) -> None:
+    """Name a checkpoint as the last one, in the file that mmengine reads it from."""
+    write_whole(Path(work_dir) / 'last_checkpoint', path.encode(), sync=True)
 
 
 def has_epochs(runner: Runner) -> bool:

@@ -15,9 +15,9 @@ from mmengine.runner import Runner
 
 from ..errors import UsageError, one_line
 from ..io.checkpoints import CheckpointError, load
-from ..io.files import remove_unfinished, write_whole
+from ..io.files import remove_unfinished
 from ..registry import resolve_type
-from .checkpoints import SafeCheckpointHook
+from .checkpoints import SafeCheckpointHook, write_last_checkpoint
 from .running import add_hook
 from .stopping import TrainingInterrupted, TrainingStopped, what_is_left
 from .whole_checkpoints import newest_whole_checkpoint
@@ -74,7 +74,7 @@ def _name_as_last(path: Path) -> None:
     remove_unfinished(path.parent)
     pointer = path.parent / 'last_checkpoint'
     if not pointer.is_file() or Path(pointer.read_text()).name != path.name:
-        write_whole(pointer, str(path).encode(), sync=True)
+        write_last_checkpoint(path.parent, str(path))
 
 
 def guard_training(cfg: Config) -> None:

@@ -18,8 +18,13 @@ from ..registry import MODELS
 
 def reduction_of(model: nn.Module) -> 'TokenReduction | None':
     """Return the reduction of a model, or of the part of it that is reduced; ``None`` where none is."""
-    reductions = (getattr(module, 'reduction', None) for module in model.modules())
-    return next((reduction for reduction in reductions if isinstance(reduction, TokenReduction)), None)
+    part = _reduced_part(model)
+    return None if part is None else part.reduction  # type: ignore[return-value]
+
+
+def _reduced_part(model: nn.Module) -> nn.Module | None:
+    parts = (module for module in model.modules() if isinstance(getattr(module, 'reduction', None), TokenReduction))
+    return next(parts, None)
 
 
 def methods_for(model: nn.Module) -> tuple[str, ...]:
@@ -97,13 +102,12 @@ def restore_(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: the model is not reduced.
     """
-    reduction = reduction_of(model)
-    if reduction is None:
+    part = _reduced_part(model)
+    if part is None:
         raise ValueError('the model is not reduced')
-    reduction.transformer.restore()
-    reduced = next(module for module in model.modules() if getattr(module, 'reduction', None) is reduction)
-    del reduced.reduction
-    reduced._modules.pop('reduction_steps', None)
+    part.reduction.transformer.restore()
+    del part.reduction
+    part._modules.pop('reduction_steps', None)
     return model
 
 

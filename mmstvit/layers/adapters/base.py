@@ -105,8 +105,8 @@ class Transformer(NamedTuple):
         vit: the library's module, where it is run as a view; its own grid is taken for that of each image where not.
         view: of ``vit``.
         methods: names of those of ``vit`` that run the blocks.
-        unserved: names of those that run them too, and cannot with fewer tokens.
         pools: whether features are of all patches, and not of the class token alone.
+        unserved: names of methods of ``vit`` that run the blocks too, and cannot with fewer tokens.
     """
 
     blocks: list[nn.Module]
@@ -117,8 +117,8 @@ class Transformer(NamedTuple):
     vit: Any = None
     view: type[View] = View
     methods: tuple[str, ...] = ()
-    unserved: tuple[str, ...] = ()
     pools: bool = False
+    unserved: tuple[str, ...] = ()
 
     def check(self, steps: Sequence[Step]) -> None:
         """Refuse steps that the model cannot be run by.

@@ -64,4 +64,4 @@ def find(vit: Any) -> Transformer | None:
     network = Network(len(blocks), width, grid, vit.num_extra_tokens, ratio, vit.cls_token is not None)
     needs_all, outputs = vit.out_type == 'featmap', tuple(vit.out_indices)
     pools, methods = vit.out_type != 'cls_token', ('forward',)
-    return Transformer(blocks, MMPretrainBlock, network, needs_all, outputs, vit, OpenMMLabView, methods, (), pools)
+    return Transformer(blocks, MMPretrainBlock, network, needs_all, outputs, vit, OpenMMLabView, methods, pools)

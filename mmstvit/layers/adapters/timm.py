@@ -90,4 +90,4 @@ def _find(vit: Any, outputs: Sequence[int] = ()) -> Transformer | None:
     features, maps = 'forward_features', 'forward_intermediates'
     methods, unserved = ((features, maps), ()) if outputs else ((features,), (maps,))
     pools, blocks = vit.global_pool != 'token', list(vit.blocks)
-    return Transformer(blocks, TimmBlock, network, bool(outputs), outputs, vit, TimmView, methods, unserved, pools)
+    return Transformer(blocks, TimmBlock, network, bool(outputs), outputs, vit, TimmView, methods, pools, unserved)
