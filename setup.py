@@ -84,7 +84,7 @@ def readme() -> str:
 setup(
     name='mmstvit',
     version=version(),
-    description='Vision transformers on semantic tokens, for mmpretrain, mmdet, mmseg and mmaction2',
+    description='Faster vision transformers by fewer tokens, in the OpenMMLab toolboxes, timm and Hugging Face',
     long_description=readme(),
     long_description_content_type='text/markdown',
     author='The mmstvit authors',

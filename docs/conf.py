@@ -29,13 +29,18 @@ myst_heading_anchors = 3
 myst_substitutions = {
     'model_zoo': model_zoo(),
     'security': text_of('SECURITY.md', 'security.md'),
-    'four_commands': text_of('README.md', 'get_started.md', '## Four commands', '## In your own environment'),
-    'own_environment': text_of('README.md', 'get_started.md', '## In your own environment', '## Use'),
+    'install': text_of('README.md', 'get_started.md', '## Install', '## Faster on the weights you have'),
+    'speed': text_of(
+        'README.md',
+        'speed.md',
+        '## Speed',
+        'Batches gain nearly what the multiply-adds allow; one image leaves too few rows to keep a processor busy.',
+    ),
     'idea': text_of(
         'README.md',
         'index.md',
-        '**Vision transformers on semantic tokens, for mmpretrain, mmdet, mmseg and mmaction2.**',
-        '## Four commands',
+        '**Faster vision transformers by fewer tokens, in mmpretrain, mmdet, mmseg, mmaction2, timm and Hugging Face**',
+        '## Install',
     ),
     **{family: text_of(f'configs/{family}/README.md', f'configs/{family}.md') for family in FAMILIES},
 }

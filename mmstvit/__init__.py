@@ -1,4 +1,4 @@
-"""mmstvit: vision transformers on semantic tokens, for mmpretrain, mmdet, mmseg and mmaction2.
+"""mmstvit: faster vision transformers by fewer tokens, in mmpretrain, mmdet, mmseg, mmaction2, timm and Hugging Face.
 
 Importing it registers nothing eagerly and needs none of the toolboxes: mmengine finds ``type='mmstvit.STViT'`` by
 itself, and the functions below import what they need when they are called.
