@@ -11,6 +11,7 @@ from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
 from ..functional.attention import attend
+from ..functional.rotary import Rotary
 from ..functional.windows import Keys, Size, crop_to, pad_to, partition, reverse
 from .caching import cached
 
@@ -55,12 +56,14 @@ class AttentionLayout(NamedTuple):
         keys: how each part of the context is brought to the groups; ``None`` where a part is seen as a whole.
         bias: added to the logits (groups, 1, queries, keys), over all parts; ``None`` for nothing.
         groups: into how many groups the queries are joined, ``None`` to leave them.
+        rotary: rotations of queries and keys, of self-attention in one group; ``None`` for none.
     """
 
     windows: Windows | None = None
     keys: tuple[Keys | None, ...] = ()
     bias: Tensor | None = None
     groups: int | None = None
+    rotary: Rotary | None = None
 
     def arrange(self, context: Sequence[Tensor], groups: int) -> Tensor:
         """Arrange parts of the context (B, ..., C) as the keys of each group: (B, groups or 1, keys, C)."""
@@ -190,6 +193,8 @@ class Attention(nn.Module):
         q, k, v = self._heads(q), self._heads(k), self._heads(v)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
+        if layout.rotary is not None:
+            q, k = layout.rotary.rotate(q), layout.rotary.rotate(k)
         return q, k, v, bias, shape
 
     def weights(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..functional.rotary import Rotary
 from ..functional.windows import Size, adaptive_pool
 from .attention import AttentionLayout
 from .caching import cached
@@ -81,12 +82,14 @@ class WholeImage(NamedTuple):
         device: where biases are to be.
         num_prefix: tokens at the front that belong to no cell.
         cells: semantic tokens along each axis.
+        rotary: rotations of the image tokens' queries and keys, those of prefix tokens first.
     """
 
     grid: Size
     device: torch.device
     num_prefix: int = 0
     cells: Size | None = None
+    rotary: Rotary | None = None
 
     @property
     def valid(self) -> Size | None:
@@ -124,7 +127,8 @@ class WholeImage(NamedTuple):
         return balanced_attention(((self.num_prefix, 1), *parts), self.device) if len(self.grid) > 2 else None
 
     def image_attention(self, x: Tensor, shifted: bool = False) -> AttentionLayout | None:
-        return self._balanced((x.shape[1] - self.num_prefix, self.grid[0]))
+        attention = self._balanced((x.shape[1] - self.num_prefix, self.grid[0]))
+        return attention if self.rotary is None else (attention or AttentionLayout())._replace(rotary=self.rotary)
 
     def semantic_attention(self, across: bool) -> AttentionLayout | None:
         return self._balanced((math.prod(self._semantic), self._semantic[0]))

@@ -5,6 +5,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..functional.reduction import Reduction, compose
+from ..functional.rotary import Rotary
+from .attention import AttentionLayout
 from .layout import TokenLayout
 
 
@@ -24,6 +26,7 @@ class Tokens(NamedTuple):
             they are to be put back; else ``None``.
         kept: of a method that learns how many tokens it keeps, in training: after each layer that reduces, 1 for each
             token that is there and 0 for one that is hidden, (B, N) without prefix tokens, with gradients.
+        rotary: rotations of the queries and keys of reduced tokens; ``None`` for those that the layout has, or none.
     """
 
     x: Tensor
@@ -34,11 +37,30 @@ class Tokens(NamedTuple):
     proportional: bool = True
     dropped: Tensor | None = None
     kept: tuple[Tensor, ...] = ()
+    rotary: Rotary | None = None
 
     @property
     def key_bias(self) -> Tensor | None:
         """``(B, N)``, added to the logits of each key: one that stands for several patches weighs as those do."""
         return self.size[..., 0].log() if self.proportional and self.size is not None else None
+
+    def attention(self, shifted: bool = False) -> AttentionLayout | None:
+        """Return which keys each image token attends to; see :meth:`.TokenLayout.image_attention`."""
+        attention = self.layout.image_attention(self.x, shifted)
+        return attention if attention is None or self.rotary is None else attention._replace(rotary=self.rotary)
+
+    def reduced(self, reduction: Reduction, x: Tensor, size: Tensor | None = None) -> 'Tokens':
+        """Return what a reduction leaves of these tokens.
+
+        Args:
+            reduction: which tokens become one.
+            x: the reduced tokens.
+            size: of them, ``None`` for one patch each.
+        """
+        attention, rotary = self.attention(), None
+        if attention is not None and attention.rotary is not None:
+            rotary = attention.rotary.reduced(reduction, self.size, len(x))
+        return self._replace(x=x, size=size, trace=(*self.trace, reduction), rotary=rotary)
 
     def unmerge(self) -> Tensor:
         """Return a token for each patch of a whole image, (B, num_prefix + N, C): that which it became a part of.

@@ -52,8 +52,9 @@ def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
     options that reduce nothing, and after :func:`restore_`, outputs are equal to the last bit.
 
     Args:
-        model: with a ``VisionTransformer`` of timm, mmpretrain or mmseg, a ViT, DeiT, DINOv2, CLIP or SigLIP vision
-            model of Hugging Face's transformers, or an :class:`.STViT` with ``reduce=None`` in it.
+        model: with a ``VisionTransformer`` of timm, mmpretrain or mmseg, an ``Eva`` of timm (EVA-02, DINOv3), a ViT,
+            DeiT, DINOv2, DINOv3, CLIP or SigLIP vision model of Hugging Face's transformers, or an :class:`.STViT` with
+            ``reduce=None`` in it.
         method: a name of ``METHODS`` in :mod:`mmstvit.layers.steps`, in any case, e.g. ``'tome'``.
         **options: of the method, e.g. ``r=8``. They can be changed later: ``model.reduction.r = 4``.
 

@@ -43,6 +43,33 @@ def build_timm(options):
     return model.eval()
 
 
+# Of timm's Eva: EVA-02, DINOv3, Perception Encoder, and its ViTs with rotary positions.
+EVA = {
+    'EVA-02': dict(use_rot_pos_emb=True, ref_feat_shape=4, swiglu_mlp=True, scale_mlp=True, qkv_fused=False),
+    'DINOv3': dict(
+        use_rot_pos_emb=True,
+        rope_type='dinov3',
+        rope_rotate_half=True,
+        use_abs_pos_emb=False,
+        num_reg_tokens=4,
+        init_values=0.1,
+        qkv_bias=False,
+        dynamic_img_size=True,
+    ),
+    'Perception Encoder': dict(use_rot_pos_emb=True, attn_type='rope', global_pool='map', use_fc_norm=False),
+    'rotary, class token': dict(use_rot_pos_emb=True, scale_attn_inner=True, qk_norm=True, global_pool='token'),
+    'no rotary positions': dict(global_pool='token'),
+}
+
+
+def build_eva(options):
+    torch.manual_seed(0)
+    model = timm.models.eva.Eva(**SMALL, **options)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1) if parameter.dim() > 1 else None
+    return model.eval()
+
+
 def build_mmpretrain(options):
     pytest.importorskip('mmpretrain')
     from mmpretrain.models import VisionTransformer
@@ -92,10 +119,11 @@ def build_hugging_face(kind):
     return model
 
 
-HUGGING_FACE = ('ViT', 'DeiT', 'Dinov2', 'Dinov2WithRegisters', 'CLIP', 'Siglip')
+HUGGING_FACE = ('ViT', 'DeiT', 'Dinov2', 'Dinov2WithRegisters', 'DINOv3ViT', 'CLIP', 'Siglip')
 MODELS = [
     *(pytest.param(build_hugging_face, kind, id=f'transformers: {kind}') for kind in HUGGING_FACE),
     *(pytest.param(build_timm, options, id=f'timm: {name}') for name, options in TIMM.items()),
+    *(pytest.param(build_eva, options, id=f'timm: {name}') for name, options in EVA.items()),
     *(pytest.param(build_mmpretrain, options, id=f'mmpretrain: {name}') for name, options in MMPRETRAIN.items()),
     *(pytest.param(build_own, options, id=f'mmstvit: {name}') for name, options in OWN.items()),
 ]
@@ -130,6 +158,10 @@ def test_blocks_are_run_as_their_library_does(build, options):
     for name, parameter in model.named_parameters():
         if 'pos' in name:
             torch.nn.init.zeros_(parameter)
+    rotations = [module for name, module in model.named_modules() if name in ('rope', 'rope_embeddings')]
+    for module in rotations:  # by nothing
+        module.register_forward_hook(lambda module, args, out: (torch.ones_like(out[0]), torch.zeros_like(out[1])))
+        module.get_embed = lambda shape=None: torch.cat((torch.zeros(64, 8), torch.ones(64, 8)), dim=1)
     plain = out(model, image)
     reduced = out(reduce_(model, 'tome', r=[32, 0, 0, 0]), image)
     assert torch.allclose(reduced, plain, atol=1e-5)
@@ -303,7 +335,7 @@ def test_classifiers_that_pool_patches_beside_the_class_token():
         assert ('ATS' not in methods_for(model)) == hides and 'EViT' in methods_for(model)
 
 
-@pytest.mark.parametrize('kind', ['ViT', 'CLIP', pytest.param('Dinov2', marks=pytest.mark.long)])
+@pytest.mark.parametrize('kind', ['ViT', 'CLIP', 'DINOv3ViT', pytest.param('Dinov2', marks=pytest.mark.long)])
 def test_what_transformers_adds(kind):
     """Hidden states are those of the reduced tokens; recomputed activations, one graph and exported masks work."""
     model = reduce_(build_hugging_face(kind), 'tome', r=8)
@@ -370,8 +402,16 @@ def test_in_a_config(backbone, tmp_path):
         (lambda: reduce_(reduce_(build_timm({}), 'tome', r=1), 'tome', r=1), 'reduced already'),
         (lambda: restore_(build_timm({})), 'not reduced'),
         (
-            lambda: reduce_(timm.create_model('eva02_tiny_patch14_224'), 'tome', r=1),
-            'Eva cannot be reduced, only .*: it has rotary positions',
+            lambda: reduce_(build_eva(dict(use_rot_pos_emb=True, rope_type='mixed')), 'tome', r=1),
+            'rotary positions that each layer learns',
+        ),
+        (
+            lambda: reduce_(build_eva(dict(use_post_norm=True)), 'tome', r=1),
+            'EvaBlockPostNorm .* cannot be reduced',
+        ),
+        (
+            lambda: reduce_(timm.create_model('naflexvit_base_patch16_siglip'), 'tome', r=1),
+            'NaFlexVit cannot be reduced, only .*',
         ),
         (lambda: reduce_(build_hugging_face('Beit'), 'tome', r=1), 'BeitModel has layers of the type BeitLayer'),
         (lambda: reduce_(timm.create_model('swin_tiny_patch4_window7_224'), 'tome', r=1), 'it has .*bias and stages'),
@@ -406,3 +446,31 @@ def test_wrong_setting_leaves_the_model_as_it_was():
         model.reduction.budget  # noqa: B018
     with pytest.raises(ValueError, match='attn_mask does not go with token reduction'):
         model(IMAGE, attn_mask=torch.zeros(65, 65))
+
+
+@pytest.mark.parametrize('kind', ['EVA-02', 'DINOv3', 'Perception Encoder'])
+def test_rotary_positions_follow_the_tokens_that_are_kept(kind):
+    """The library's own blocks, given the rotations of the kept patches, do the same."""
+    model = reduce_(build_eva(EVA[kind]), 'random', keep_rate=0.5, blocks=[1], fuse_last=False)
+    prefix, (first, second, *others) = model.num_prefix_tokens, model.blocks
+    trace = []
+    reduced = out(model)
+    step = model.reduction.steps[1]
+    step.register_forward_hook(lambda step, args, tokens: trace.append(tokens.trace[-1]))
+    assert torch.equal(out(model), reduced)
+    rows = trace[0].unmerge(torch.eye(33 - 1 + prefix).expand(3, -1, -1))  # (B, N, M)
+    kept = rows.transpose(1, 2).argmax(dim=-1)  # (B, M)
+    restore_(model)
+    with torch.no_grad():
+        x, rope = model._pos_embed(model.patch_embed(IMAGE))
+        x = second_input = first(model.norm_pre(x), rope=rope)
+        attended = second.attn(second.norm1(x), rope=rope)
+        x = second_input + (attended if second.gamma_1 is None else second.gamma_1 * attended)
+        x = x.gather(1, kept[..., None].expand(-1, -1, 24))
+        mlp = second.mlp(second.norm2(x))
+        x = x + (mlp if second.gamma_2 is None else second.gamma_2 * mlp)
+        rope = rope[kept[:, prefix:] - prefix][:, None]
+        for block in others:
+            x = block(x, rope=rope)
+        expected = model.forward_head(model.norm(x))
+    assert torch.allclose(reduced, expected, atol=1e-5)

@@ -30,6 +30,6 @@ def transformer_of(model: nn.Module) -> Transformer | OwnTransformer:
     reasons = {reason for part, reason in _UNSERVED.items() if any(part in name.lower() for name in names)}
     has = f'it has {" and ".join(sorted(reasons))}' if reasons else 'it has none of these'
     raise ValueError(
-        f'{type(model).__name__} cannot be reduced, only a VisionTransformer of timm, mmpretrain or mmseg, an STViT, '
-        f"and Hugging Face's ViT, DeiT, DINOv2, CLIP and SigLIP: {has}"
+        f'{type(model).__name__} cannot be reduced, only a VisionTransformer of timm, mmpretrain or mmseg, an Eva of '
+        f"timm, an STViT, and Hugging Face's ViT, DeiT, DINOv2, DINOv3, CLIP and SigLIP: {has}"
     )

@@ -10,6 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from ...functional.attention import attend
+from ...functional.rotary import Rotary
 from ...functional.windows import Size
 from ..attention import AttentionLayout
 from ..layout import WholeImage
@@ -28,15 +29,21 @@ class BlockAdapter:
 
     Attributes:
         makes_masks: whether the library gives its blocks a mask that hides nothing when the model is exported.
+        positions: name of the argument by which the library gives its blocks rotary positions, if it does.
     """
 
     makes_masks = False
+    positions = ''
 
     def __init__(self, block: nn.Module) -> None:
         self.block: Any = block  # whose parts only its library knows
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalise and project tokens (B, N, C) to queries, keys and values, each (B, heads, N, C / heads)."""
+        raise NotImplementedError
+
+    def rotary(self, positions: Any) -> Rotary:
+        """Return the rotations of the patches, from what the library gives its blocks."""
         raise NotImplementedError
 
     def attention_branch(self, out: Tensor) -> Tensor:
@@ -62,6 +69,8 @@ class BlockAdapter:
     ) -> Any:
         """Self-attention, an optional reduction, MLP; see :meth:`.TransformerBlock.forward`."""
         q, k, v = self.qkv(x)
+        if layout is not None and layout.rotary is not None:
+            q, k = layout.rotary.rotate(q), layout.rotary.rotate(k)
         out = attend(q, k, v, None, key_bias, self.attention_dropout if self.block.training else 0.0)
         x = x + self.attention_branch(out.transpose(1, 2).flatten(2))
         if reduce is None:
@@ -199,6 +208,7 @@ def _forward(
 ) -> Tensor | Tokens:
     """Run a block by its step. Between blocks goes all that is known of the tokens, in the place of a tensor."""
     options.pop('output_hidden_states', None)  # transformers takes them from hooks: those of the reduced tokens
+    positions = options.pop(block.positions, None)
     if torch.compiler.is_exporting() and block.makes_masks:
         attn_mask = None
     refused = [
@@ -211,7 +221,8 @@ def _forward(
         count = x.shape[1] - network.num_prefix
         if grid is None:
             grid = network.grid if math.prod(network.grid) == count else (1, count)
-        x = Tokens(x, WholeImage(tuple(grid), x.device, network.num_prefix))
+        rotary = None if positions is None else block.rotary(positions).with_prefix(network.num_prefix)
+        x = Tokens(x, WholeImage(tuple(grid), x.device, network.num_prefix, rotary=rotary))
     tokens = step(block, x)
     return tokens if finish is None else finish(tokens)
 

@@ -1,4 +1,4 @@
-"""Vision models of Hugging Face's transformers: ViT, DeiT, DINOv2 with or without registers, CLIP, SigLIP."""
+"""Vision models of Hugging Face's transformers: ViT, DeiT, DINOv2 with or without registers, DINOv3, CLIP, SigLIP."""
 
 from functools import partial, reduce
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch.nn as nn
 from torch import Tensor
 
+from ...functional.rotary import Rotary
 from ..options import axes_of
 from ..steps import Network
 from .base import BlockAdapter, Transformer, is_a, mlp_ratio
@@ -40,6 +41,7 @@ LAYERS = {
     'DeiTLayer': VIT,
     'Dinov2Layer': DINOV2,
     'Dinov2WithRegistersLayer': DINOV2,
+    'DINOv3ViTLayer': DINOV2,
     'CLIPEncoderLayer': CLIP,
     'SiglipEncoderLayer': CLIP,
 }
@@ -57,6 +59,7 @@ class HuggingFaceBlock(BlockAdapter):
     """
 
     makes_masks = True
+    positions = 'position_embeddings'
 
     def __init__(self, parts: Parts, block: nn.Module) -> None:
         super().__init__(block)
@@ -68,7 +71,11 @@ class HuggingFaceBlock(BlockAdapter):
     @property
     def attention_dropout(self) -> float:
         attn = self.block.get_submodule(self.parts.attention)
-        return attn.dropout if self.parts is CLIP else attn.attention_dropout
+        return attn.attention_dropout if hasattr(attn, 'attention_dropout') else attn.dropout
+
+    def rotary(self, positions: tuple[Tensor, Tensor]) -> Rotary:
+        cos, sin = positions  # of the patches (N, D)
+        return Rotary(sin[None], cos[None], interleaved=False)
 
     def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         attn, x = self.block.get_submodule(self.parts.attention), self._apply((self.parts.norm,), x)

@@ -1,4 +1,4 @@
-"""timm's VisionTransformer."""
+"""timm's VisionTransformer and Eva."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ..steps import Network
+from . import timm_eva
 from .base import BlockAdapter, Transformer, View, is_a, mlp_ratio
 
 
@@ -42,9 +43,9 @@ class Chain(tuple):
 
 
 class TimmView(View):
-    """A ``VisionTransformer`` of timm in one forward pass."""
+    """A ``VisionTransformer`` or ``Eva`` of timm in one forward pass."""
 
-    def _pos_embed(self, x: Tensor) -> Tensor:
+    def _pos_embed(self, x: Tensor) -> Any:
         """Add positions and prefix tokens; patches are a grid (B, H, W, C) where images may be of any size."""
         self.grid = x.shape[1:3] if x.dim() == 4 else self.vit.patch_embed.grid_size
         return self.vit._pos_embed(x)
@@ -72,8 +73,30 @@ def _find(vit: Any, outputs: Sequence[int] = ()) -> Transformer | None:
         vit: the module.
         outputs: numbers of the blocks of which maps are wanted.
     """
-    if not is_a(vit, 'timm.models.vision_transformer', 'VisionTransformer'):
+    adapt: type[BlockAdapter]
+    if is_a(vit, 'timm.models.eva', 'Eva'):
+        timm_eva.check(vit)
+        adapt = timm_eva.EvaBlock
+    elif is_a(vit, 'timm.models.vision_transformer', 'VisionTransformer'):
+        _check(vit)
+        adapt = TimmBlock
+    else:
         return None
+    width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
+    ratio = mlp_ratio(vit.blocks[0].mlp, width)
+    network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, ratio, vit.cls_token is not None)
+    features, maps = 'forward_features', 'forward_intermediates'
+    methods, unserved = ((features, maps), ()) if outputs else ((features,), (maps,))
+    pools, blocks = vit.global_pool != 'token', list(vit.blocks)
+    return Transformer(blocks, adapt, network, bool(outputs), outputs, vit, TimmView, methods, pools, unserved)
+
+
+def _check(vit: Any) -> None:
+    """Refuse what the methods cannot serve.
+
+    Raises:
+        ValueError: blocks are not timm's plain ones.
+    """
     from timm.layers.attention import Attention
     from timm.models.vision_transformer import Block
 
@@ -84,10 +107,3 @@ def _find(vit: Any, outputs: Sequence[int] = ()) -> Transformer | None:
                 f'blocks of the type {type(block).__name__} with {type(attention).__name__} cannot be reduced, only '
                 "timm's Block with its plain Attention"
             )
-    width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
-    ratio = mlp_ratio(vit.blocks[0].mlp, width)
-    network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, ratio, vit.cls_token is not None)
-    features, maps = 'forward_features', 'forward_intermediates'
-    methods, unserved = ((features, maps), ()) if outputs else ((features,), (maps,))
-    pools, blocks = vit.global_pool != 'token', list(vit.blocks)
-    return Transformer(blocks, TimmBlock, network, bool(outputs), outputs, vit, TimmView, methods, pools, unserved)

@@ -115,7 +115,7 @@ class SelfAttention(Step):
         """Let the tokens attend to each other; one that stands for several patches weighs as those do."""
         x, layout = tokens.x, tokens.layout
         if tokens.image is None:
-            attention = layout.image_attention(x, self.shifted)
+            attention = tokens.attention(self.shifted)
             return tokens._replace(x=block(x, None, attention, key_bias=tokens.key_bias))
         attention = layout.semantic_attention(self.across)
         if self.grid is None:
@@ -177,6 +177,5 @@ class ReducingStep(Step):
             reduced = self.reduce(tokens._replace(x=x), q, k, v)
             return reduced.x, reduced
 
-        attention = tokens.layout.image_attention(tokens.x)
-        x, reduced = block(tokens.x, None, attention, key_bias=tokens.key_bias, reduce=reduce)
+        x, reduced = block(tokens.x, None, tokens.attention(), key_bias=tokens.key_bias, reduce=reduce)
         return reduced._replace(x=x)

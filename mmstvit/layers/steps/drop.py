@@ -17,7 +17,7 @@ from .schedule import plan
 
 def logit_bias(tokens: Tokens) -> Tensor | None:
     """Return all that the block has added to its logits, broadcast to (B, heads, N, N), or ``None``."""
-    attention, sizes = tokens.layout.image_attention(tokens.x), tokens.key_bias
+    attention, sizes = tokens.attention(), tokens.key_bias
     bias = None if attention is None else attention.bias
     if sizes is None:
         return bias
@@ -66,7 +66,7 @@ class Drop(ReducingStep):
             lost = 1 - reduction.unmerge(torch.ones_like(x[..., :1]))
             here = compose(tokens.trace).unmerge(tokens.x * lost)  # at their patches; earlier ones have zeros
             dropped = here if dropped is None else dropped + here
-        return tokens._replace(x=reduction.merge(tokens.x), trace=(*tokens.trace, reduction), dropped=dropped)
+        return tokens.reduced(reduction, reduction.merge(tokens.x))._replace(dropped=dropped)
 
     def reduce(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tokens:
         with torch.no_grad():
@@ -87,8 +87,8 @@ class Restore(Step):
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
         """Run the block on all tokens."""
-        x = tokens.unmerge()
-        return Tokens(block(x, None, tokens.layout.image_attention(x)), tokens.layout)
+        patches = Tokens(tokens.unmerge(), tokens.layout)
+        return patches._replace(x=block(patches.x, None, patches.attention()))
 
 
 def dropping(

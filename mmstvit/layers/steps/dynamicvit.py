@@ -80,14 +80,13 @@ class DynamicViT(ReducingStep):
             size = None if tokens.size is None else tokens.size[:, prefix:]
             logits = self.predictor(tokens.x[:, prefix:], size)
             tokens = (self._hide if self.predictor.training else self._drop)(tokens, logits)
-        x = block(tokens.x, None, tokens.layout.image_attention(tokens.x), key_bias=tokens.key_bias)
-        return tokens._replace(x=x)
+        return tokens._replace(x=block(tokens.x, None, tokens.attention(), key_bias=tokens.key_bias))
 
     def _drop(self, tokens: Tokens, logits: Tensor) -> Tokens:
         """Keep as many tokens as the amount says."""
         kept = best(logits[..., 0] - logits[..., 1], self.kept_of(tokens), tokens.layout.num_prefix)
         reduction = selection_of(kept, tokens.x.shape[1])
-        return tokens._replace(x=reduction.merge(tokens.x), trace=(*tokens.trace, reduction))
+        return tokens.reduced(reduction, reduction.merge(tokens.x))
 
     def _hide(self, tokens: Tokens, logits: Tensor) -> Tokens:
         """Draw which tokens are kept, and give the others a size near 0."""

@@ -48,8 +48,7 @@ class EViT(ReducingStep):
         weight = F.pad(score, (prefix, 0)).masked_fill(is_kept, 0)
         fused = weight[:, None].to(x.dtype) @ x
         reduction = reduction_of(torch.where(is_kept, is_kept.cumsum(dim=1) - 1, prefix + count), prefix + count + 1)
-        x = torch.cat((take(x, kept), fused), dim=1)
-        return tokens._replace(x=x, trace=(*tokens.trace, reduction))
+        return tokens.reduced(reduction, torch.cat((take(x, kept), fused), dim=1))
 
 
 def topk(network: Network, fuse_last: bool = False, blocks: Sequence[int] | None = None, **amount: Any) -> list[Step]:

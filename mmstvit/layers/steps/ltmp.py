@@ -121,9 +121,9 @@ class LTMP(ReducingStep):
         matching = bipartite_soft_matching(metric, merged, prefix)
         x, size = merge_weighted(matching, torch.cat((tokens.x, score.to(tokens.x.dtype)), dim=-1), tokens.size)
         selection = selection_of(best(x[:, prefix:, -1], count - merged - pruned, prefix), x.shape[1])
-        trace = (*tokens.trace, matching, selection)
         # Sliced after, since OpenVINO 2026.4 loses a slice that is gathered from.
-        return tokens._replace(x=selection.merge(x)[..., :-1], size=selection.merge(size), trace=trace)
+        kept = selection.merge(x)[..., :-1]
+        return tokens.reduced(matching, x, size).reduced(selection, kept, selection.merge(size))
 
     def _hide(self, tokens: Tokens, metric: Tensor, score: Tensor, there: Tensor) -> Tokens:
         prefix, thresholds, old = tokens.layout.num_prefix, self.thresholds, torch.cat((tokens.x, score), dim=-1)
@@ -136,10 +136,8 @@ class LTMP(ReducingStep):
         after = F.pad(above(x[:, prefix:, -1], thresholds.prune, self.temperature), (prefix, 0), value=1)
         kept = merged * after
         thresholds.count(*(mask[:, prefix:] for mask in (there, merged, kept)))
-        trace, kept_tokens = (*tokens.trace, sharing(share)), (*tokens.kept, kept[:, prefix:])
-        return hide(
-            tokens._replace(x=x[..., :-1].to(tokens.x.dtype), trace=trace, kept=kept_tokens), size * after[..., None]
-        )
+        merged_tokens = tokens.reduced(sharing(share), x[..., :-1].to(tokens.x.dtype), size)
+        return hide(merged_tokens._replace(kept=(*tokens.kept, kept[:, prefix:])), size * after[..., None])
 
 
 def ltmp(network: Network, temperature: float = 0.1, blocks: Sequence[int] | None = None, **amount: Any) -> list[Step]:

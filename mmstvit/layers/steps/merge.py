@@ -38,5 +38,4 @@ class Merge(ReducingStep):
             return tokens
         reduction = self.match(tokens._replace(x=tokens.x.detach()), k.detach().mean(dim=1))
         x, size = self.combine(reduction, tokens.x, tokens.size)
-        trace = (*tokens.trace, reduction)
-        return tokens._replace(x=x, size=size, trace=trace, proportional=self.proportional)
+        return tokens.reduced(reduction, x, size)._replace(proportional=self.proportional)

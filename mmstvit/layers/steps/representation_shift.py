@@ -31,8 +31,8 @@ class RepresentationShift(Drop):
         def remember(x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             return x, x
 
-        prefix, attention = tokens.layout.num_prefix, tokens.layout.image_attention(tokens.x)
-        x, before = block(tokens.x, None, attention, key_bias=tokens.key_bias, reduce=remember)
+        prefix = tokens.layout.num_prefix
+        x, before = block(tokens.x, None, tokens.attention(), key_bias=tokens.key_bias, reduce=remember)
         with torch.no_grad():
             score = (x - 2 * before).norm(dim=-1)[:, prefix:]  # x = before + MLP(LN before)
             kept = best(score, self.kept_of(tokens), prefix)

@@ -45,15 +45,14 @@ class ToMeSD(ReducingStep):
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
         """Run the block on merged tokens, and its MLP on all."""
-        x, layout, reduction = tokens.x, tokens.layout, self.matching(tokens)
+        x, reduction = tokens.x, self.matching(tokens)
         merged, size = merge_weighted(reduction, x, None)
 
         def unmerge(out: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, None]:
             return x + reduction.unmerge(out - merged), None  # what the attention has added
 
-        key_bias = size[..., 0].log() if self.proportional else None
-        attention = layout.image_attention(merged)
-        return tokens._replace(x=block(merged, None, attention, key_bias=key_bias, reduce=unmerge)[0])
+        few = tokens.reduced(reduction, merged, size)._replace(proportional=self.proportional)
+        return tokens._replace(x=block(merged, None, few.attention(), key_bias=few.key_bias, reduce=unmerge)[0])
 
 
 def tomesd(network: Network, proportional: bool = True, **amount: Any) -> list[Step]:
