@@ -59,7 +59,7 @@ class Tokens(NamedTuple):
         """
         attention, rotary = self.attention(), None
         if attention is not None and attention.rotary is not None:
-            rotary = attention.rotary.reduced(reduction, self.size, len(x))
+            rotary = attention.rotary.reduced(reduction, self.size, x.shape[0])
         return self._replace(x=x, size=size, trace=(*self.trace, reduction), rotary=rotary)
 
     def unmerge(self) -> Tensor:

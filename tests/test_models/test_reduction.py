@@ -352,11 +352,14 @@ def test_what_transformers_adds(kind):
     assert all(p.grad is not None for name, p in model.named_parameters() if 'encoder' in name or 'layers.' in name)
 
 
-def test_export_without_scatter():
-    exported = torch.export.export(reduce_(build_timm({}), 'tome', r=8), (IMAGE,))
+@pytest.mark.parametrize('build, options', [(build_timm, {}), (build_eva, EVA['EVA-02'])], ids=['ViT', 'EVA-02'])
+def test_export_without_scatter_of_any_batch(build, options):
+    model = reduce_(build(options), 'tome', r=8)
+    batch = {0: torch.export.Dim('batch', min=1, max=16)}
+    exported = torch.export.export(model, (IMAGE[:2],), dynamic_shapes=(batch,))
     names = {str(node.target) for node in exported.graph.nodes if node.op == 'call_function'}
     assert not any('scatter' in name for name in names)
-    assert torch.allclose(exported.module()(IMAGE), out(reduce_(build_timm({}), 'tome', r=8)), atol=1e-5)
+    assert torch.allclose(exported.module()(IMAGE), out(model), atol=1e-5)
 
 
 def test_image_alone_and_in_a_batch():
