@@ -115,7 +115,7 @@ class Transformer(NamedTuple):
         view: of ``vit``.
         methods: names of those of ``vit`` that run the blocks.
         pools: whether features are of all patches, and not of the class token alone.
-        unserved: names of methods of ``vit`` that run the blocks too, and cannot with fewer tokens.
+        unserved: methods of ``vit`` that run the blocks too and cannot with fewer tokens, and what to do instead.
     """
 
     blocks: list[nn.Module]
@@ -127,7 +127,7 @@ class Transformer(NamedTuple):
     view: type[View] = View
     methods: tuple[str, ...] = ()
     pools: bool = False
-    unserved: tuple[str, ...] = ()
+    unserved: tuple[tuple[str, str], ...] = ()
 
     def check(self, steps: Sequence[Step]) -> None:
         """Refuse steps that the model cannot be run by.
@@ -163,8 +163,8 @@ class Transformer(NamedTuple):
             block.forward = partial(_forward, self.adapt(block), step, self.network, end)
         for name in self.methods:
             setattr(self.vit, name, partial(_on_view, self.view, self.vit, name))
-        for name in self.unserved:
-            setattr(self.vit, name, partial(_refuse, name))
+        for name, instead in self.unserved:
+            setattr(self.vit, name, partial(_refuse, name, instead))
 
     @property
     def steps(self) -> list[Step]:
@@ -176,7 +176,7 @@ class Transformer(NamedTuple):
         """Let the blocks run as they did before."""
         for block in self.blocks:
             vars(block).pop('forward', None)
-        for name in (*self.methods, *self.unserved):
+        for name in (*self.methods, *dict(self.unserved)):
             vars(self.vit).pop(name, None)
 
 
@@ -189,11 +189,8 @@ def _on_view(view: type[View], vit: nn.Module, method: str, *args: Any, **option
     return getattr(type(vit), method)(view(vit), *args, **options)
 
 
-def _refuse(name: str, *args: Any, **options: Any) -> None:
-    raise ValueError(
-        f'{name} does not go with token reduction: reduce a model that gives maps, timm.create_model(..., '
-        'features_only=True), or call restore_(model) first'
-    )
+def _refuse(name: str, instead: str, *args: Any, **options: Any) -> None:
+    raise ValueError(f'{name} does not go with token reduction: {instead}, or call restore_(model) first')
 
 
 def _forward(

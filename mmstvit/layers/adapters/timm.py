@@ -9,6 +9,8 @@ from ..steps import Network
 from . import timm_eva
 from .base import BlockAdapter, Transformer, View, is_a, mlp_ratio
 
+MAPS = 'forward_intermediates'
+
 
 class TimmBlock(BlockAdapter):
     """A ``Block`` of timm's ``VisionTransformer``, with or without LayerScale and normalised queries and keys."""
@@ -84,11 +86,18 @@ def _find(vit: Any, outputs: Sequence[int] = ()) -> Transformer | None:
         return None
     width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
     ratio = mlp_ratio(vit.blocks[0].mlp, width)
-    network = Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, ratio, vit.cls_token is not None)
-    features, maps = 'forward_features', 'forward_intermediates'
-    methods, unserved = ((features, maps), ()) if outputs else ((features,), (maps,))
-    pools, blocks = vit.global_pool != 'token', list(vit.blocks)
-    return Transformer(blocks, adapt, network, bool(outputs), outputs, vit, TimmView, methods, pools, unserved)
+    return Transformer(
+        list(vit.blocks),
+        adapt,
+        Network(len(vit.blocks), width, grid, vit.num_prefix_tokens, ratio, vit.cls_token is not None),
+        needs_all=bool(outputs),
+        outputs=outputs,
+        vit=vit,
+        view=TimmView,
+        methods=('forward_features', MAPS) if outputs else ('forward_features',),
+        pools=vit.global_pool != 'token',
+        unserved=() if outputs else ((MAPS, 'reduce timm.create_model(..., features_only=True), which gives maps'),),
+    )
 
 
 def _check(vit: Any) -> None:
