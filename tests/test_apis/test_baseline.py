@@ -26,8 +26,9 @@ SEMANTIC = [pair for pair in PAIRS if pair.tier != 'gpu' and not DENSE & set(pai
 
 @pytest.mark.parametrize('pair', SEMANTIC, ids=lambda pair: pair.dense)
 def test_it_is_the_baseline_that_has_a_config_of_its_own(pair):
-    if 'rcnn' in pair.dense:
-        pytest.importorskip('mmdet')
+    for part, toolbox in (('rcnn', 'mmdet'), ('upernet', 'mmseg'), ('3d', 'mmaction')):
+        if part in pair.dense:
+            pytest.importorskip(toolbox)
     expected = shapes(Config.fromfile(config_path(pair.dense)))
     for name in pair.semantic:
         cfg = Config.fromfile(config_path(name))
