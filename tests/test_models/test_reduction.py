@@ -352,6 +352,27 @@ def test_what_transformers_adds(kind):
     assert all(p.grad is not None for name, p in model.named_parameters() if 'encoder' in name or 'layers.' in name)
 
 
+SIZES = {
+    'DINOv3ViT': {},
+    'Dinov2': {},
+    'ViT': dict(interpolate_pos_encoding=True),
+    'CLIP': dict(interpolate_pos_encoding=True),
+    'Siglip': dict(interpolate_pos_encoding=True),
+}
+
+
+@pytest.mark.parametrize('kind', SIZES)
+def test_the_grid_of_images_of_other_sizes(kind):
+    """Also where there are as many patches as in an image of the network's size."""
+    model, grids = reduce_(build_hugging_face(kind), 'tome', r=8), []
+    model.reduction.steps[0].register_forward_hook(lambda step, args, tokens: grids.append(tokens.layout.grid))
+    for height, width in ((16, 64), (32, 32), (40, 24)):
+        model(torch.randn(1, 3, height, width), **SIZES[kind])
+    assert grids == [(4, 16), (8, 8), (10, 6)]
+    before = out(restore_(model))
+    assert torch.equal(out(build_hugging_face(kind)), before)
+
+
 @pytest.mark.parametrize('build, options', [(build_timm, {}), (build_eva, EVA['EVA-02'])], ids=['ViT', 'EVA-02'])
 def test_export_without_scatter_of_any_batch(build, options):
     model = reduce_(build(options), 'tome', r=8)

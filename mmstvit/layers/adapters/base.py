@@ -116,6 +116,8 @@ class Transformer(NamedTuple):
         methods: names of those of ``vit`` that run the blocks.
         pools: whether features are of all patches, and not of the class token alone.
         unserved: methods of ``vit`` that run the blocks too and cannot with fewer tokens, and what to do instead.
+        stem: modules that make tokens of an image, in turn, where the blocks get the grid by what they return.
+        patch_size: pixels of a patch along each axis, for ``stem``.
     """
 
     blocks: list[nn.Module]
@@ -128,6 +130,8 @@ class Transformer(NamedTuple):
     methods: tuple[str, ...] = ()
     pools: bool = False
     unserved: tuple[tuple[str, str], ...] = ()
+    stem: tuple[nn.Module, ...] = ()
+    patch_size: Size = ()
 
     def check(self, steps: Sequence[Step]) -> None:
         """Refuse steps that the model cannot be run by.
@@ -165,6 +169,8 @@ class Transformer(NamedTuple):
             setattr(self.vit, name, partial(_on_view, self.view, self.vit, name))
         for name, instead in self.unserved:
             setattr(self.vit, name, partial(_refuse, name, instead))
+        for module in self.stem:
+            module.forward = partial(_with_grid, module, self.patch_size)
 
     @property
     def steps(self) -> list[Step]:
@@ -174,8 +180,8 @@ class Transformer(NamedTuple):
 
     def restore(self) -> None:
         """Let the blocks run as they did before."""
-        for block in self.blocks:
-            vars(block).pop('forward', None)
+        for module in (*self.blocks, *self.stem):
+            vars(module).pop('forward', None)
         for name in (*self.methods, *dict(self.unserved)):
             vars(self.vit).pop(name, None)
 
@@ -187,6 +193,13 @@ def _loses_patches(steps: Sequence[Step]) -> bool:
 def _on_view(view: type[View], vit: nn.Module, method: str, *args: Any, **options: Any) -> Any:
     """Run the library's own method on a view of its module."""
     return getattr(type(vit), method)(view(vit), *args, **options)
+
+
+def _with_grid(module: nn.Module, patch_size: Size, x: Tensor, *args: Any, **options: Any) -> Tensor:
+    """Run a module of the stem, and let the grid of the patches go with what it returns."""
+    out = type(module).forward(module, x, *args, **options)
+    out.grid = getattr(x, 'grid', None) or tuple(n // p for n, p in zip(x.shape[-2:], patch_size))
+    return out
 
 
 def _refuse(name: str, instead: str, *args: Any, **options: Any) -> None:
@@ -216,6 +229,7 @@ def _forward(
     x = getattr(x, 'tokens', x)  # an output of the block before
     if not isinstance(x, Tokens):
         count = x.shape[1] - network.num_prefix
+        grid = grid or getattr(x, 'grid', None)
         if grid is None:
             grid = network.grid if math.prod(network.grid) == count else (1, count)
         rotary = None if positions is None else block.rotary(positions).with_prefix(network.num_prefix)

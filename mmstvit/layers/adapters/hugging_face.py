@@ -115,8 +115,15 @@ def find(model: Any) -> Transformer | None:
     size = axes_of('image_size', model.config.image_size, 2)
     grid = tuple(pixels // patch for pixels, patch in zip(size, patches.kernel_size, strict=True))
     network = Network(len(layers), width, grid, _num_prefix(embeddings), mlp_ratio(mlp, width))
-    needs_all, pools = is_a(model, 'transformers', 'BackboneMixin'), network.num_prefix == 0
-    return Transformer(layers, partial(HuggingFaceBlock, parts), network, needs_all, pools=pools)
+    return Transformer(
+        layers,
+        partial(HuggingFaceBlock, parts),
+        network,
+        needs_all=is_a(model, 'transformers', 'BackboneMixin'),
+        pools=network.num_prefix == 0,
+        stem=tuple(module for name, module in model.named_children() if name in ('embeddings', 'pre_layrnorm')),
+        patch_size=patches.kernel_size,
+    )
 
 
 def _num_prefix(embeddings: nn.Module) -> int:
