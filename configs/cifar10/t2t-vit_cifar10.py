@@ -1,6 +1,7 @@
 # T2T-ViT on CIFAR-10, for a CPU: 8 x 8 tokens of overlapping neighbours, from images enlarged to 128 px, as its stride
 # is 16.
 #   python tools/train.py configs/cifar10/t2t-vit_cifar10.py
+# Top-1 59.9 % (60.8, 59.5, 59.3 with seeds 0, 1, 2), 37 minutes on one core.
 _base_ = ['./vit-tiny_cifar10.py']
 
 enlarge = dict(type='Resize', scale=128, interpolation='bicubic')
