@@ -5,6 +5,7 @@ import torch
 
 from mmstvit.functional.reduction import reduction_of, selection_of
 from mmstvit.functional.rotary import Rotary
+from mmstvit.layers.attention import Attention, AttentionLayout
 
 ANGLES = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))  # (1, N, D / 2)
 
@@ -58,3 +59,15 @@ def test_kept_tokens_keep_their_places():
     reduced = rotary(True).reduced(selection_of(kept, 6, valid), None, 2)
     assert torch.allclose(reduced.cos[1], rotary(True).cos[0, [0, 4, 5]]) and reduced.cos.isfinite().all()
     assert torch.allclose(reduced.sin[0, :2], rotary(True).sin[0, [1, 3]]) and not reduced.sin[0, 2].any()
+
+
+@both
+def test_attention_of_our_own_rotates_queries_and_keys(interleaved):
+    torch.manual_seed(0)
+    attention, x = Attention(24, 3), torch.randn(2, 6, 24)
+    q, k, v = attention.qkv(x).unflatten(-1, (3, 3, 8)).permute(2, 0, 3, 1, 4)
+    q, k = rotary(interleaved).rotate(q), rotary(interleaved).rotate(k)
+    weights = (q @ k.transpose(-2, -1) * 8**-0.5).softmax(dim=-1)
+    expected = attention.proj((weights @ v).transpose(1, 2).flatten(2))
+    assert torch.allclose(attention(x, None, AttentionLayout(rotary=rotary(interleaved))), expected, atol=1e-6)
+    assert not torch.allclose(attention(x), expected, atol=1e-3)

@@ -482,7 +482,7 @@ def test_rotary_positions_follow_the_tokens_that_are_kept(kind):
     step = model.reduction.steps[1]
     step.register_forward_hook(lambda step, args, tokens: trace.append(tokens.trace[-1]))
     assert torch.equal(out(model), reduced)
-    rows = trace[0].unmerge(torch.eye(33 - 1 + prefix).expand(3, -1, -1))  # (B, N, M)
+    rows = trace[0].unmerge(torch.eye(32 + prefix).expand(3, -1, -1))  # (B, N, M)
     kept = rows.transpose(1, 2).argmax(dim=-1)  # (B, M)
     restore_(model)
     with torch.no_grad():
