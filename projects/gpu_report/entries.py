@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmstvit.functional.attention import WAYS
-
 from .parity import DETECTOR, OPERATORS, cases
 
 SECTIONS = ('speed', 'proportional', 'graph', 'compile', 'train', 'parity', 'operators', 'detector')
@@ -16,6 +14,7 @@ SWIN_T, SWIN_S = 'timm:swin_tiny_patch4_window7_224', 'timm:swin_small_patch4_wi
 STVIT_T, STVIT_S, STVIT_B = 'stvit-t_8xb128_in1k', 'stvit-s_8xb128_in1k', 'stvit-b_8xb128_in1k'
 STVIT_SWIN_T, STVIT_SWIN_S = 'stvit-swin-t_16xb64_in1k', 'stvit-swin-s_16xb64_in1k'
 TOME, EVIT = ('+tome:r=13', '+tome:r=26,to=0'), '+evit:keep_rate=0.5'
+PROPORTIONAL = (DEIT_S + TOME[0], f'{DEIT_S}{TOME[0]},proportional=False')  # with the mask of sizes, and without
 TOME_L = ('+tome:r=8', '+tome:r=16,to=0')  # of 24 layers
 
 # Backbones alone, by the options of their class: (class, options, size). They need no toolbox.
@@ -33,8 +32,8 @@ class Entry:
 
     Attributes:
         section: of the report, one of ``SECTIONS``.
-        networks: specs as of :func:`.load_network` or names in ``BARE``, the dense peer first; ``@WAY`` behind one is
-            the way of its proportional attention. Of the last three sections what is compared.
+        networks: specs as of :func:`.load_network` or names in ``BARE``, the dense peer first. Of the last three
+            sections what is compared.
         dtype: one of ``DTYPES``.
         batch: inputs of a run.
         part: ``'model'`` or ``'backbone'``.
@@ -92,14 +91,10 @@ _TOOLBOXES = (
 def gpu_entries() -> list[Entry]:
     """Return what is measured on a GPU, the most important first."""
     first, second = 'bfloat16', 'float16'
-    by_way = tuple(f'{DEIT_S}{TOME[0]}@{way}' for way in WAYS)
-    large = tuple(f'{VIT_L}{TOME_L[0]}@{way}' for way in WAYS)
-    bound = f'{DEIT_S}{TOME[0]},proportional=False'
     return [
         *(Entry('parity', (case,)) for case in cases()),
         *_speed(first, early=True),
-        *(Entry('proportional', (*by_way, bound), first, batch) for batch in (64, 256, 1)),
-        Entry('proportional', large, first, 64),
+        *(Entry('proportional', PROPORTIONAL, first, batch) for batch in (64, 256, 1)),
         Entry('graph', (DEIT_S, STVIT_S, DEIT_S + TOME[0]), first),
         Entry('graph', (SWIN_T, STVIT_SWIN_T), first),
         *(Entry('train', (DEIT_S, STVIT_S), dtype, 128, cast=False) for dtype in (first, second)),
@@ -129,7 +124,7 @@ def cpu_entries() -> list[Entry]:
         *(Entry('parity', (case,)) for case in cases()),
         *(Entry('speed', (DEIT_T, STVIT_T), batch=batch, cast=False) for batch in (1, 8)),
         *(Entry('speed', small, batch=batch, cast=False) for batch in (1, 8)),
-        Entry('proportional', tuple(f'{DEIT_S}{TOME[0]}@{way}' for way in WAYS), cast=False),
+        Entry('proportional', PROPORTIONAL, cast=False),
         Entry('train', (DEIT_T, STVIT_T), batch=8, cast=False),
         *(Entry('operators', (name,)) for name in OPERATORS),
         Entry('detector', (DETECTOR,)),

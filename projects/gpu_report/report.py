@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmstvit.functional.attention import WAYS
 from mmstvit.io.files import write_whole
 from mmstvit.measure.report import timm_columns, write_rows
 from mmstvit.measure.timing import Spread
@@ -15,7 +14,7 @@ COLUMNS = (
     *('section', 'model', 'method', 'options', 'budget', 'tokens', 'infer_samples_per_sec', 'samples_per_sec_low'),
     *('samples_per_sec_high', 'infer_step_time', 'infer_batch_size', 'infer_img_size', 'infer_gmacs', 'param_count'),
     *('peer', 'times_as_fast', 'times_as_fast_low', 'times_as_fast_high', 'peak_mb', 'kernel', 'dtype', 'precision'),
-    *('mode', 'way', 'device', 'torch', 'value', 'limit', 'note', 'error'),
+    *('mode', 'device', 'torch', 'value', 'limit', 'note', 'error'),
 )
 _TITLES = dict(
     speed='Inference',
@@ -60,7 +59,6 @@ def csv_rows(report: dict) -> list[dict]:
                 cells.update(timm_columns(row, row['input']), peer=peer, precision=row['precision'])
                 cells.update(samples_per_sec_low=round(speed['low'], 2), samples_per_sec_high=round(speed['high'], 2))
                 cells.update(peak_mb=round(row['peak_memory'] / 2**20, 1), kernel=row['kernel'])
-                cells['way'] = row['network'].partition('@')[2]
             cells.update({name: row[name] for name in ('value', 'limit', 'note', 'error') if name in row})
             cells.update(device=setting['device'], torch=setting['torch'])
             rows.append({name: cells.get(name, '') for name in COLUMNS})
@@ -97,8 +95,6 @@ def page(report: dict) -> Iterator[str]:
             yield from ('', f'## {title}')
         for names in dict.fromkeys(_names(entry) for entry in of_section):
             yield from _speeds([entry for entry in of_section if _names(entry) == names])
-        if of_section and section == 'proportional':
-            yield from fastest_ways(of_section)
         if of_section and section == 'speed' and on_gpu:
             yield from _bound_by_starts(of_section)
     yield from _masked(list(entries))
@@ -144,20 +140,6 @@ def _bound_by_starts(entries: Sequence[dict]) -> Iterator[str]:
         if within:
             cells.append((network, max(within), f'{1e3 * single:.1f}'))
     yield table(('network', 'up to batch', 'ms'), cells)
-
-
-def fastest_ways(entries: Sequence[dict]) -> Iterator[str]:
-    """Yield which way of proportional attention is the fastest in each table."""
-    yield ''
-    for entry in entries:
-        rows = [row for row in entry['rows'] if row['network'].partition('@')[2] in WAYS and 'error' not in row]
-        if len(rows) > 1:
-            best = max(rows, key=lambda row: row['ratio']['median'])
-            network, _, way = best['network'].partition('@')
-            yield (
-                f'- {network}, {best["dtype"]}, batch {entry["batch"]}: `{way}` is the fastest, '
-                f'{Spread(**best["ratio"]):.2f} times as fast as the mask.'
-            )
 
 
 def _masked(entries: Sequence[dict]) -> Iterator[str]:

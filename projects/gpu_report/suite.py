@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn as nn
 from rich.progress import Progress
 
 from mmstvit import models
 from mmstvit.errors import UsageError, one_line
-from mmstvit.functional.attention import proportional_by
 from mmstvit.io.files import write_json
 from mmstvit.measure.networks import Network, input_shape, load_network, reduce_network
 from mmstvit.measure.report import environment
@@ -32,18 +30,6 @@ from .time_limit import OutOfTime, at_most
 ROUNDS, MIN_TIME = 7, 0.05  # of each network and entry: quartiles of seven, and half a second at the least
 ENTRY_SECONDS = 150  # an entry that takes longer is given up
 WORDS = 200  # characters of an error
-
-
-class _ByWay(nn.Module):
-    """A network whose proportional attention is computed in one way."""
-
-    def __init__(self, model: nn.Module, way: str) -> None:
-        super().__init__()
-        self.model, self.way = model, way
-
-    def forward(self, *args: Any, **options: Any) -> Any:
-        with proportional_by(self.way):
-            return self.model(*args, **options)
 
 
 def load(name: str) -> Network:
@@ -124,17 +110,13 @@ class Suite:
 
     def _built(self, spec: str) -> Network:
         """Build a network on the device; reduced ones are copies of the plain one, which takes seconds to make."""
-        spec, _, way = spec.partition('@')
         name, _, reduction = spec.partition('+')
         if name not in self.plain:
             self.plain[name] = load(name)
             self.plain[name].model.to(self.timing.device)
         if not reduction:
             return self.plain[name]
-        network = reduce_network(copy.deepcopy(self.plain[name]), reduction)
-        if way:
-            network.model, network.label = _ByWay(network.model, way), f'{network.label}@{way}'
-        return network
+        return reduce_network(copy.deepcopy(self.plain[name]), reduction)
 
     def forget(self) -> None:
         """Free all networks, and what the device keeps."""

@@ -150,6 +150,35 @@ def test_nothing_reduced_and_restored(build, options):
     assert torch.equal(out(restore_(model)), before) and not hasattr(model, 'reduction')
 
 
+def test_patches_get_values_where_they_are_read():
+    """Class tokens need none; that takes a third of the operations which merging adds."""
+    counts = []
+
+    def counted(model, norm):
+        reduce_(model, 'tome', r=8)
+        model.get_submodule(norm).register_forward_pre_hook(lambda module, args: counts.append(args[0].shape[1]))
+        return model
+
+    for model in (build_timm({}), build_eva(EVA['no rotary positions'])):
+        logits = out(counted(model, 'norm'))
+        torch.testing.assert_close(model.forward_head(model.forward_features(IMAGE)), logits)
+        model.reset_classifier(5, global_pool='avg')
+        out(model)
+        assert counts == [33, 65, 65]
+        counts.clear()
+    out(counted(build_mmpretrain({}), 'ln1'))
+    out(counted(build_mmpretrain(dict(out_type='raw')), 'ln1'))
+    assert counts == [33, 65]
+    transformers = pytest.importorskip('transformers')
+    bare = counted(build_hugging_face('ViT'), 'layernorm')
+    classifier = transformers.ViTForImageClassification(bare.config).eval()
+    classifier.vit.load_state_dict(bare.state_dict(), strict=False)
+    with torch.no_grad():
+        logits = counted(classifier, 'vit.layernorm')(IMAGE).logits
+        torch.testing.assert_close(logits, classifier.classifier(out(bare)[:, 0]))
+    assert counts == [33, 65, 33, 65]
+
+
 @every_model
 def test_blocks_are_run_as_their_library_does(build, options):
     """Equal but for rounding where the only pairs that merge are of equal tokens."""

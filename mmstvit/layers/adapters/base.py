@@ -87,19 +87,26 @@ class View:
 
     Args:
         vit: the library's module.
+
+    Attributes:
+        grid: of the patches.
+        reads_patches: whether anything is done with patches after the blocks.
     """
 
     def __init__(self, vit: nn.Module) -> None:
         self.vit: Any = vit
         self.grid: Any = None
+        self.reads_patches = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.vit, name)
 
     def blocks_on_grid(self, blocks: Iterable[nn.Module]) -> tuple[Callable[..., Any], ...]:
-        """Return the blocks, the first of which is told the grid."""
-        first, *others = blocks
-        return (partial(first, grid=self.grid), *others)
+        """Return the blocks, the first of which is told the grid, and the last whether patches are read."""
+        runs: list[Callable[..., Any]] = list(blocks)
+        runs[0] = partial(runs[0], grid=self.grid)
+        runs[-1] = partial(runs[-1], reads_patches=self.reads_patches)
+        return tuple(runs)
 
 
 class Transformer(NamedTuple):
@@ -115,6 +122,7 @@ class Transformer(NamedTuple):
         view: of ``vit``.
         methods: names of those of ``vit`` that run the blocks.
         pools: whether features are of all patches, and not of the class token alone.
+        reads_patches: whether anything is done with patches after the blocks.
         unserved: methods of ``vit`` that run the blocks too and cannot with fewer tokens, and what to do instead.
         stem: modules that make tokens of an image, in turn, where the blocks get the grid by what they return.
         patch_size: pixels of a patch along each axis, for ``stem``.
@@ -129,6 +137,7 @@ class Transformer(NamedTuple):
     view: type[View] = View
     methods: tuple[str, ...] = ()
     pools: bool = False
+    reads_patches: bool = True
     unserved: tuple[tuple[str, str], ...] = ()
     stem: tuple[nn.Module, ...] = ()
     patch_size: Size = ()
@@ -159,7 +168,7 @@ class Transformer(NamedTuple):
 
     def run(self, steps: Sequence[Step]) -> None:
         """Let each block be run by a step, until :meth:`restore`."""
-        finish = _keep if _loses_patches(steps) else _unmerge
+        finish = _unmerge if self.reads_patches and not _loses_patches(steps) else _keep
         last = len(self.blocks) - 1
         for i, (block, step) in enumerate(zip(self.blocks, steps, strict=True)):
             # An instance's own forward: a partial of a function can be copied, pickled and compiled.
@@ -190,9 +199,9 @@ def _loses_patches(steps: Sequence[Step]) -> bool:
     return any(step.loses_patches for step in steps)
 
 
-def _on_view(view: type[View], vit: nn.Module, method: str, *args: Any, **options: Any) -> Any:
+def _on_view(view: type[View], vit: nn.Module, method: str, x: Tensor, *args: Any, **options: Any) -> Any:
     """Run the library's own method on a view of its module."""
-    return getattr(type(vit), method)(view(vit), *args, **options)
+    return getattr(type(vit), method)(view(vit), x, *args, **options)
 
 
 def _with_grid(module: nn.Module, patch_size: Size, x: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -214,6 +223,7 @@ def _forward(
     x: Tensor | Tokens,
     attn_mask: Tensor | None = None,
     grid: Size | None = None,
+    reads_patches: bool = True,
     **options: Any,
 ) -> Tensor | Tokens:
     """Run a block by its step. Between blocks goes all that is known of the tokens, in the place of a tensor."""
@@ -235,7 +245,9 @@ def _forward(
         rotary = None if positions is None else block.rotary(positions).with_prefix(network.num_prefix)
         x = Tokens(x, WholeImage(tuple(grid), x.device, network.num_prefix, rotary=rotary))
     tokens = step(block, x)
-    return tokens if finish is None else finish(tokens)
+    if finish is None:
+        return tokens
+    return (finish if reads_patches else _keep)(tokens)
 
 
 def _unmerge(tokens: Tokens) -> Tensor:
@@ -252,7 +264,7 @@ def _go_on(finish: Callable[[Tokens], Tensor], tokens: Tokens) -> Tensor:
 
 
 def _keep(tokens: Tokens) -> Tensor:
-    """Leave the tokens as they are: patches that were dropped have no value."""
+    """Leave the tokens as they are: patches that were dropped have no value, or none is wanted."""
     return tokens.x
 
 

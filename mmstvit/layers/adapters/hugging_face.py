@@ -46,8 +46,9 @@ LAYERS = {
     'SiglipEncoderLayer': CLIP,
 }
 
-# Classifiers of a mean of the patches, beside the class token or in its place.
+# Classifiers of a mean of the patches, beside the class token or in its place; and those of class tokens alone.
 POOLING = ('CLIPForImageClassification', 'Dinov2ForImageClassification', 'Dinov2WithRegistersForImageClassification')
+CLASS_TOKENS = ('ViTForImageClassification', 'DeiTForImageClassification', 'DeiTForImageClassificationWithTeacher')
 
 
 class HuggingFaceBlock(BlockAdapter):
@@ -95,9 +96,10 @@ def find(model: Any) -> Transformer | None:
     Raises:
         ValueError: one that the methods cannot serve.
     """
-    if any(is_a(model, 'transformers', name) for name in POOLING):
+    pools, by_class = (any(is_a(model, 'transformers', name) for name in names) for names in (POOLING, CLASS_TOKENS))
+    if pools or by_class:
         transformer = next(filter(None, map(find, model.children())))
-        return transformer._replace(pools=True)
+        return transformer._replace(pools=pools, reads_patches=pools)
     embeddings = getattr(model, 'embeddings', nn.Identity())
     patches = next((m for m in embeddings.modules() if isinstance(m, nn.Conv2d)), None)
     if patches is None or not is_a(model, 'transformers', 'PreTrainedModel'):

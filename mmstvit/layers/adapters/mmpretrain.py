@@ -62,6 +62,15 @@ def find(vit: Any) -> Transformer | None:
     width, grid = vit.embed_dims, tuple(vit.patch_resolution)
     blocks, ratio = list(vit.layers), mlp_ratio(vit.layers[0].ffn, width)
     network = Network(len(blocks), width, grid, vit.num_extra_tokens, ratio, vit.cls_token is not None)
-    needs_all, outputs = vit.out_type == 'featmap', tuple(vit.out_indices)
-    pools, methods = vit.out_type != 'cls_token', ('forward',)
-    return Transformer(blocks, MMPretrainBlock, network, needs_all, outputs, vit, OpenMMLabView, methods, pools)
+    return Transformer(
+        blocks,
+        MMPretrainBlock,
+        network,
+        needs_all=vit.out_type == 'featmap',
+        outputs=tuple(vit.out_indices),
+        vit=vit,
+        view=OpenMMLabView,
+        methods=('forward',),
+        pools=vit.out_type != 'cls_token',
+        reads_patches=vit.out_type != 'cls_token',
+    )

@@ -52,6 +52,11 @@ class TimmView(View):
         self.grid = x.shape[1:3] if x.dim() == 4 else self.vit.patch_embed.grid_size
         return self.vit._pos_embed(x)
 
+    def forward_features(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
+        """Run the library's own for its ``forward``, whose head reads no patches but to pool them."""
+        self.reads_patches = self.vit.global_pool != 'token'
+        return type(self.vit).forward_features(self, x, *args, **options)
+
     @property
     def blocks(self) -> Chain:
         return Chain(self.blocks_on_grid(self.vit.blocks))
@@ -86,6 +91,11 @@ def _find(vit: Any, outputs: Sequence[int] = ()) -> Transformer | None:
         return None
     width, grid = vit.embed_dim, tuple(vit.patch_embed.grid_size)
     ratio = mlp_ratio(vit.blocks[0].mlp, width)
+    runs_blocks = ['forward_features']
+    if outputs:
+        runs_blocks.append(MAPS)
+    elif all(getattr(type(vit), name).__module__.startswith('timm.') for name in ('forward', 'forward_head')):
+        runs_blocks.append('forward')
     return Transformer(
         list(vit.blocks),
         adapt,
@@ -94,7 +104,7 @@ def _find(vit: Any, outputs: Sequence[int] = ()) -> Transformer | None:
         outputs=outputs,
         vit=vit,
         view=TimmView,
-        methods=('forward_features', MAPS) if outputs else ('forward_features',),
+        methods=tuple(runs_blocks),
         pools=vit.global_pool != 'token',
         unserved=() if outputs else ((MAPS, 'reduce timm.create_model(..., features_only=True), which gives maps'),),
     )
