@@ -165,9 +165,9 @@ class Attention(nn.Module):
             bias = relative if bias is None else bias + relative
         return None if bias is None else bias.to(queries.dtype)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        # (B, G, n, C) -> (B G, heads, n, C / heads)
-        return x.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, G, n, parts C) -> for each part (B G, heads, n, C / heads)."""
+        return x.flatten(0, 1).unflatten(-1, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def _prepare(
         self,
@@ -183,14 +183,13 @@ class Attention(nn.Module):
         if layout.groups is not None or x.dim() != 4:
             x = x.flatten(1, -2).unflatten(1, (layout.groups or 1, -1))
         if context is None:
-            q, k, v = self.qkv(x).chunk(3, dim=-1)
+            q, k, v = self._heads(self.qkv(x), 3)
         else:
             kv = [self._project(part, slice(self.embed_dims, None)) for part in context]
-            q, (k, v) = x, layout.arrange(kv, x.shape[1]).chunk(2, dim=-1)
+            (q,), (k, v) = self._heads(x, 1), self._heads(layout.arrange(kv, x.shape[1]), 2)
         bias = self._bias(layout, q)
         if bias is not None and bias.shape[0] > 1 and shape[0] > 1:
             bias = bias.repeat(shape[0], 1, 1, 1)
-        q, k, v = self._heads(q), self._heads(k), self._heads(v)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if layout.rotary is not None:
