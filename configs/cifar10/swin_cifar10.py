@@ -1,6 +1,7 @@
 # Plain Swin on CIFAR-10, for a CPU: a token of each pixel, 8 x 8 of them in stage 3; the dense baseline of
 # stvit-swin_cifar10.py and stvit-r_cifar10.py.
 #   python tools/train.py configs/cifar10/swin_cifar10.py
+# Top-1 60.1 % (59.4, 60.6, 60.3 with seeds 0, 1, 2), 27 minutes on one core.
 _base_ = [
     '../_base_/datasets/cifar10_folders.py',
     '../_base_/schedules/cifar10_adamw.py',
