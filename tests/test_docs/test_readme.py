@@ -7,10 +7,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def rows_of(page: str) -> dict[str, list[str]]:
-    """The cells of each table row that begins with a link to a config, by the name of the config."""
+    """The cells of table rows that begin with a link to a config, by its name: of the first table that has it."""
     lines = (ROOT / page).read_text().splitlines()
     named = [(re.match(r'\| \[([\w-]+)\]\(\S*configs/', line), line) for line in lines]
-    return {match[1]: [cell.strip() for cell in line.split('|')[2:-1]] for match, line in named if match}
+    return {match[1]: [cell.strip() for cell in line.split('|')[2:-1]] for match, line in reversed(named) if match}
 
 
 def test_results_are_those_of_the_evidence():
