@@ -4,6 +4,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def split_heads(x: Tensor, heads: int, parts: int = 3) -> tuple[Tensor, ...]:
+    """Split a projection (B, N, parts C) into queries, keys and values: for each part (B, heads, N, C / heads)."""
+    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
 def attend(
     q: Tensor,
     k: Tensor,

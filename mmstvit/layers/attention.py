@@ -10,7 +10,7 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor
 
-from ..functional.attention import attend
+from ..functional.attention import attend, split_heads
 from ..functional.rotary import Rotary
 from ..functional.windows import Keys, Size, crop_to, pad_to, partition, reverse
 from .caching import cached
@@ -165,10 +165,6 @@ class Attention(nn.Module):
             bias = relative if bias is None else bias + relative
         return None if bias is None else bias.to(queries.dtype)
 
-    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B, G, n, parts C) -> for each part (B G, heads, n, C / heads)."""
-        return x.flatten(0, 1).unflatten(-1, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-
     def _prepare(
         self,
         query: Tensor,
@@ -183,10 +179,11 @@ class Attention(nn.Module):
         if layout.groups is not None or x.dim() != 4:
             x = x.flatten(1, -2).unflatten(1, (layout.groups or 1, -1))
         if context is None:
-            q, k, v = self._heads(self.qkv(x), 3)
+            q, k, v = split_heads(self.qkv(x).flatten(0, 1), self.num_heads)
         else:
             kv = [self._project(part, slice(self.embed_dims, None)) for part in context]
-            (q,), (k, v) = self._heads(x, 1), self._heads(layout.arrange(kv, x.shape[1]), 2)
+            (q,) = split_heads(x.flatten(0, 1), self.num_heads, 1)
+            k, v = split_heads(layout.arrange(kv, x.shape[1]).flatten(0, 1), self.num_heads, 2)
         bias = self._bias(layout, q)
         if bias is not None and bias.shape[0] > 1 and shape[0] > 1:
             bias = bias.repeat(shape[0], 1, 1, 1)

@@ -1,6 +1,8 @@
 """Maps of vision transformers of other libraries with fewer tokens, as detectors and segmenters take them."""
 
 import copy
+import inspect
+import pickle
 
 import pytest
 import torch
@@ -186,6 +188,22 @@ def test_export_and_copies():
     copied = copy.deepcopy(model)
     copied.reduction.keep_rate = 1
     assert torch.equal(model(IMAGE)[1], expected) and not torch.allclose(copied(IMAGE)[1], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize('library', ['mmpretrain', 'timm', 'mmseg'])
+def test_images_are_given_by_the_name_that_the_library_gives_them(library):
+    """By keyword, to an exporter, and in a copy."""
+    plain = build(config_of(library))
+    model = reduced(config_of(library), 'Expedite', keep_rate=0.3)
+    if library == 'timm':  # the module that is reduced, inside of mmpretrain's wrapper
+        plain, model = plain.timm_model, model.timm_model
+    assert inspect.signature(model.forward) == inspect.signature(plain.forward)
+    name = next(iter(inspect.signature(plain.forward).parameters))
+    expected = model(IMAGE)
+    for run in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert all(torch.equal(a, b) for a, b in zip(run(**{name: IMAGE}), expected, strict=True))
+    exported = torch.export.export(model, (), {name: IMAGE})
+    assert exported.graph_signature.user_inputs == (name,)
 
 
 def test_compiled_and_recomputed():

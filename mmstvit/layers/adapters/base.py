@@ -1,5 +1,6 @@
 """What steps ask of a transformer of another library."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -38,7 +39,7 @@ class BlockAdapter:
     def __init__(self, block: nn.Module) -> None:
         self.block: Any = block  # whose parts only its library knows
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
         """Normalise and project tokens (B, N, C) to queries, keys and values, each (B, heads, N, C / heads)."""
         raise NotImplementedError
 
@@ -175,7 +176,9 @@ class Transformer(NamedTuple):
             end = finish if i == last else partial(_go_on, finish) if i in self.outputs else None
             block.forward = partial(_forward, self.adapt(block), step, self.network, end)
         for name in self.methods:
-            setattr(self.vit, name, partial(_on_view, self.view, self.vit, name))
+            run: Any = partial(_on_view, self.view, self.vit, name)
+            run.__signature__ = inspect.signature(getattr(self.vit, name))  # exporters name inputs by it
+            setattr(self.vit, name, run)
         for name, instead in self.unserved:
             setattr(self.vit, name, partial(_refuse, name, instead))
         for module in self.stem:
@@ -199,9 +202,9 @@ def _loses_patches(steps: Sequence[Step]) -> bool:
     return any(step.loses_patches for step in steps)
 
 
-def _on_view(view: type[View], vit: nn.Module, method: str, x: Tensor, *args: Any, **options: Any) -> Any:
+def _on_view(view: type[View], vit: nn.Module, method: str, *args: Any, **options: Any) -> Any:
     """Run the library's own method on a view of its module."""
-    return getattr(type(vit), method)(view(vit), x, *args, **options)
+    return getattr(type(vit), method)(view(vit), *args, **options)
 
 
 def _with_grid(module: nn.Module, patch_size: Size, x: Tensor, *args: Any, **options: Any) -> Tensor:

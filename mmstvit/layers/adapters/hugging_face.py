@@ -78,7 +78,7 @@ class HuggingFaceBlock(BlockAdapter):
         cos, sin = positions  # of the patches (N, D)
         return Rotary(sin[None], cos[None], interleaved=False)
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
         attn, x = self.block.get_submodule(self.parts.attention), self._apply((self.parts.norm,), x)
         heads = (project(x).unflatten(-1, (-1, attn.head_dim)) for project in (attn.q_proj, attn.k_proj, attn.v_proj))
         return tuple(x.transpose(1, 2) for x in heads)

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...functional.attention import split_heads
 from ...functional.windows import Size
 from ..steps import Network
 from .base import BlockAdapter, Transformer, View, is_a, mlp_ratio
@@ -17,9 +18,9 @@ class MMPretrainBlock(BlockAdapter):
     def attention_dropout(self) -> float:
         return self.block.attn.attn_drop
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
         attn = self.block.attn
-        return attn.qkv(self.block.ln1(x)).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return split_heads(attn.qkv(self.block.ln1(x)), attn.num_heads)
 
     def attention_branch(self, out: Tensor) -> Tensor:
         attn = self.block.attn

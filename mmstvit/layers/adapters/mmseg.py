@@ -5,6 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...functional.attention import split_heads
 from ..steps import Network
 from .base import BlockAdapter, Transformer, is_a, mlp_ratio
 from .mmpretrain import OpenMMLabView
@@ -17,10 +18,10 @@ class MMSegBlock(BlockAdapter):
     def attention_dropout(self) -> float:
         return self.block.attn.attn.dropout
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
         attn = self.block.attn.attn
         qkv = F.linear(self.block.norm1(x), attn.in_proj_weight, attn.in_proj_bias)
-        return qkv.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return split_heads(qkv, attn.num_heads)
 
     def attention_branch(self, out: Tensor) -> Tensor:
         attn = self.block.attn

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...functional.attention import split_heads
 from ..steps import Network
 from . import timm_eva
 from .base import BlockAdapter, Transformer, View, is_a, mlp_ratio
@@ -19,9 +20,9 @@ class TimmBlock(BlockAdapter):
     def attention_dropout(self) -> float:
         return self.block.attn.attn_drop.p
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
         attn = self.block.attn
-        q, k, v = attn.qkv(self.block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = split_heads(attn.qkv(self.block.norm1(x)), attn.num_heads)
         return attn.q_norm(q), attn.k_norm(k), v
 
     def attention_branch(self, out: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class EvaBlock(BlockAdapter):
         sin, cos = positions.reshape(-1, *positions.shape[-2:]).chunk(2, dim=-1)
         return Rotary(sin, cos, interleaved=not self.block.attn.rotate_half)
 
-    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
         attn, x = self.block.attn, self.block.norm1(x)
         parts: tuple[Tensor, ...]
         if attn.qkv is None:
