@@ -10,7 +10,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 # What `mim` and mmengine's `mmstvit::` inheritance look up in the installed package's folder `.mim`.
-MIM_ENTRIES = ('configs', 'tools', 'model-index.yml', 'dataset-index.yml')
+MIM_ENTRIES = ('configs', 'tools', 'model-index.yml')
 MIM_SUFFIXES = ('.py', '.md', '.yml', '.sh')
 
 # The OpenMMLab packages are left to the extras: the maintained line (`onedl-*`) and the original one give the same
@@ -49,8 +49,6 @@ class BuildWithMim(build_py):
         target.mkdir(parents=True)
         for entry in MIM_ENTRIES:
             source = ROOT / entry
-            if not source.exists():
-                continue
             if editable:
                 try:
                     os.symlink(os.path.relpath(source, target), target / entry)

@@ -29,14 +29,6 @@ def console() -> Console:
     return screen if screen.is_terminal else Console(highlight=False, width=1000)
 
 
-def number_table(*heads: str, title: str | None = None) -> Table:
-    """Return a table with names in its first column and numbers in the others, which stand on the right."""
-    table = Table(*heads, title=title)
-    for column in table.columns[1:]:
-        column.justify = 'right'
-    return table
-
-
 def print_table(screen: Console, table: Table, optional: Sequence[str] = ()) -> None:
     """Print a table so that no name or number in it is cut.
 

@@ -73,9 +73,9 @@ class Saved(
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
         """Return the card, of what is known of the network."""
-        model, reduction = self.model, reduction_of(self.model)
+        model, config, reduction = self.model, _config(self.model), reduction_of(self.model)
         facts = dict(
-            title=_config(model).get('name') or _config(model)['architecture'],
+            title=config.get('name') or config['architecture'],
             parameters=f'{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M',
             classes=model.num_classes,
             reduction=reduction and reduction.summary,

@@ -25,6 +25,12 @@ def model_index() -> dict[str, dict]:
     return entries
 
 
+def top1_of(entry: dict) -> float | None:
+    """Return the first top-1 accuracy among the results of a model, in per cent."""
+    metrics = (m for result in entry.get('Results') or () for m in (result.get('Metrics') or {}).items())
+    return next((float(value) for key, value in metrics if key.lower() == 'top 1 accuracy'), None)
+
+
 def list_models(pattern: str | None = None) -> list[str]:
     """List the names of the models of mmstvit, sorted.
 

@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections import OrderedDict
-from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -115,7 +114,7 @@ def create_model(
     backbone = kind(**{**settings, **kwargs})
     model = Classifier(backbone, num_classes, dict(name=name, **kwargs))
     if pretrained:
-        handle = model.head._register_load_state_dict_pre_hook(partial(_leave_other_classes, model))
+        handle = model.head.register_load_state_dict_pre_hook(_leave_other_classes)
         try:
             with trust_checkpoints(trust_checkpoint):
                 load_weights(model, str(pretrained), read_weights(str(pretrained)))
@@ -131,15 +130,19 @@ def init_weights(backbone: Backbone) -> None:
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)
-    backbone.init_weights()
-    logger.setLevel(level)
+    try:
+        backbone.init_weights()
+    finally:
+        logger.setLevel(level)
 
 
-def _leave_other_classes(model: Classifier, state_dict: dict, prefix: str, *_: Any) -> None:
+def _leave_other_classes(head: nn.Module, state_dict: dict, prefix: str, *_: Any) -> None:
     """Drop a classifier of another number of classes from what is loaded."""
-    own = model.head.state_dict()
+    own = head.state_dict()
     theirs = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
     if any(value.shape != own[name].shape for name, value in theirs.items()):
         for name in theirs:
             state_dict.pop(prefix + name)
-        print_log(f'The classifier is a new one of {model.num_classes} classes; the file has another.', 'current')
+        print_log(
+            f'The classifier is a new one of {len(next(iter(own.values())))} classes; the file has another.', 'current'
+        )

@@ -248,25 +248,29 @@ def average_precisions(metrics: dict[str, Any], classes: Sequence[str]) -> list[
     return [['class', *(f'{kind}_AP' for kind in kinds)], *rows, [_AVERAGE, *(value(f'{k}_mAP') for k in kinds)]]
 
 
-def write_reports(rows: list[list], matrix: np.ndarray | None, folder: Path, table: str | None) -> dict[str, Path]:
-    """Write figures of each class, and return where: what they are called, with the path.
+def write_reports(
+    rows: list[list], matrix: np.ndarray | None, folder: Path, tables: Sequence[str | Path] = ()
+) -> list[tuple[str, Path]]:
+    """Write figures of each class, and return where: what they are called, and the path.
 
     Args:
         rows: of :func:`report_of`.
         matrix: as there, written as ``confusion_matrix.csv`` and ``confusion_matrix.png``; or ``None``.
         folder: for files that are not named.
-        table: a file for the figures of each class, by default ``per_class.csv``.
+        tables: files for the figures of each class, by default ``per_class.csv``.
     """
-    written = {'figures of each class': Path(table) if table else folder / 'per_class.csv'}
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(written['figures of each class'], rows)
+    written = [('figures of each class', Path(table)) for table in tables or [folder / 'per_class.csv']]
+    for _, path in written:
+        write_csv(path, rows)
     if matrix is not None:
         from ..visualization.confusion import confusion_picture  # matplotlib takes its time
         from ..visualization.pictures import write_png
 
-        written['confusion matrix'], written['its picture'] = (folder / f'{_MATRIX}.{e}' for e in ('csv', 'png'))
+        table, picture = (folder / f'{_MATRIX}.{ending}' for ending in ('csv', 'png'))
         classes = [name for name, *_ in rows[1:-1]]
         numbers = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
-        write_csv(written['confusion matrix'], [['true', *classes], *numbers])
-        write_png(written['its picture'], confusion_picture(matrix, classes))
+        write_csv(table, [['true', *classes], *numbers])
+        write_png(picture, confusion_picture(matrix, classes))
+        written += [('confusion matrix', table), ('its picture', picture)]
     return written

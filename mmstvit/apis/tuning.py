@@ -96,11 +96,20 @@ def tune(
     samples = load_samples(built, str(data), images)
     out.mkdir(parents=True, exist_ok=True)
     state = State(out / 'state.json', settings_of(cfg, checkpoint, str(data), samples, batch_size, timing))
-    settings: dict[str, Any] = dict(model=str(model), checkpoint=checkpoint, data=str(data), target=str(goal))
     task = _Task(network_of(cfg, path.stem, built), samples, goal, batch_size, timing, state, progress)
     result = state.once('results', f'{goal} {",".join(methods)}', _result, task, methods)
-    settings.update(methods=methods, batch_size=batch_size, most_images=images, device=str(timing.device), out=str(out))
-    result = {**settings, **result}
+    result = dict(
+        model=str(model),
+        checkpoint=checkpoint,
+        data=str(data),
+        target=str(goal),
+        methods=methods,
+        batch_size=batch_size,
+        most_images=images,
+        device=str(timing.device),
+        out=str(out),
+        **result,
+    )
     write_report(out, result, path)
     return result
 

@@ -166,13 +166,11 @@ def figures(result: dict[str, Any]) -> list[list[str]]:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw predicted time against agreement, and top-1 where it is known, of the schedules on the front."""
-    import matplotlib
-
-    matplotlib.use('agg')
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     kinds = ['agreement', *(['top1'] if result['dense']['top1'] is not None else [])]
-    figure, panels = plt.subplots(1, len(kinds), figsize=(5 * len(kinds), 4), layout='constrained', squeeze=False)
+    figure = Figure((5 * len(kinds), 4), layout='constrained')
+    panels = figure.subplots(1, len(kinds), squeeze=False)
     for panel, kind in zip(panels[0], kinds):
         for method in dict.fromkeys(point['method'] for point in result['pareto']):
             points = [point for point in result['pareto'] if point['method'] == method]
@@ -192,4 +190,3 @@ def draw(result: dict[str, Any], path: Path) -> None:
         panel.spines[['top', 'right']].set_visible(False)
     panels[0][0].legend(fontsize=8)
     figure.savefig(path, dpi=150)
-    plt.close(figure)

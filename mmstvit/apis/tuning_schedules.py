@@ -1,5 +1,6 @@
 """Schedules of a network by its methods: what they may be, what they take, and how one number for all layers does."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,9 @@ class Schedules:
         costs, layers = self.costs.get(method), self.network.num_layers
         tie = _NOISE + _TIE * max(map(max, costs)) if costs else 0.0
         finest, shares = max(1, self.count // _FINEST), [r / self.count for r in self.amounts]
-        steps = {r: steps_of(method, [r] * layers, self.network) for r in (0, *range(finest, self.count, finest))}
+        steps = {
+            r: steps_of(method, [r] * layers, self.network) for r in (0, *range(finest, self.count // 2 + 1, finest))
+        }
 
         def choose(layer: int, n: int) -> Iterable[Choice]:
             for r in (r for r in steps if r <= n // 2):
@@ -94,7 +97,7 @@ class Schedules:
             predicted_times_as_fast=table.dense / seconds,
         )
 
-    @property
+    @functools.cached_property
     def dense_multiply_adds(self) -> int:
         """Those of all blocks without reduction."""
         steps = [SelfAttention() for _ in range(self.network.num_layers)]

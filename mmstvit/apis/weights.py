@@ -13,6 +13,7 @@ from ..converters.published import parts_of_checkpoint
 from ..engine.loading import must_fit, read_checkpoint
 from ..errors import UsageError
 from ..io.checkpoints import CheckpointError
+from ..paths import is_address
 from ..registry import MODELS, resolve_type
 from .pipelines import backbone_of
 
@@ -31,7 +32,7 @@ def check_checkpoint(path: str | None) -> None:
     Raises:
         CheckpointNotFoundError: as said.
     """
-    if path is not None and '://' not in path and not Path(path).expanduser().is_file():
+    if path is not None and not is_address(path) and not Path(path).expanduser().is_file():
         raise CheckpointNotFoundError(f'there is no checkpoint {path}: give the path of a file or a URL')
 
 

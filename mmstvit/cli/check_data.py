@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..console import console, number_table, print_table
+from ..console import console, print_table, table_of_numbers
 from ..engine.data_check import DataCheck, Split, check_config, objects_to_find
 from ..engine.data_report import size_range
 from ..errors import UsageError, one_line_errors
@@ -34,7 +34,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def table_of(check: DataCheck) -> Table:
     """Lay the splits out side by side: what they have, then their classes."""
-    table = number_table('', *(split.name for split in check.splits))
+    table = table_of_numbers('', *(split.name for split in check.splits))
     counts = [split.counts for split in check.splits]
     detects = any(one.objects is not None for one in counts)
     rows = {

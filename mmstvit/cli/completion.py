@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 
 # After these the names of models are offered, and files where none begins so; after others files alone.
-_OF_MODELS = ('list', 'train', 'test', 'infer', 'flops', 'benchmark', 'show-tokens', 'show-cam', 'export')
+_OF_MODELS = (
+    'list',
+    'train',
+    'test',
+    'check-data',
+    'infer',
+    'flops',
+    'benchmark',
+    'tune',
+    'show-tokens',
+    'show-cam',
+    'export',
+)
 
 _BASH = """_mmstvit() {{
     local word="${{COMP_WORDS[COMP_CWORD]}}"

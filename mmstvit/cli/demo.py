@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors(), tempfile.TemporaryDirectory(prefix='mmstvit-demo-') as folder:
         args = parse_args(argv)
-        set_threads(args.threads)
+        set_threads(args.threads, args.device.startswith('cuda'))
         if args.checkpoint and not args.model:
             raise UsageError('--checkpoint is the weights of --model: give that too')
         check_checkpoint(args.checkpoint)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..console import console, print_table, readable
 from ..errors import UsageError, one_line_errors, suggest
-from ..model_index import list_models, model_index
+from ..model_index import list_models, model_index, top1_of
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -60,7 +60,6 @@ def _record(name: str, entry: dict) -> dict:
     metrics: dict[str, dict] = {result['Dataset']: {} for result in results}
     for result in results:
         metrics[result['Dataset']].update(result.get('Metrics') or {})
-    accuracies = [value for of_data in metrics.values() for key, value in of_data.items() if key == 'Top 1 Accuracy']
     return dict(
         name=name,
         tasks=list(dict.fromkeys(result['Task'] for result in results)),
@@ -68,7 +67,7 @@ def _record(name: str, entry: dict) -> dict:
         multiply_adds=about.get('FLOPs'),  # so called in OpenMMLab's metafiles
         params=about.get('Parameters'),
         metrics=metrics,
-        accuracy=accuracies[0] if accuracies else None,
+        accuracy=top1_of(entry),
         weights=entry.get('Weights'),
         config=entry['Config'],
     )

@@ -23,7 +23,6 @@ COMMANDS = {
     'convert': ('.convert', 'convert published weights'),
     'export': ('.export', 'write a network to a file of ONNX, OpenVINO or torch.export'),
     'run-exported': ('..deploy.run_exported', 'predict images with such a file, without PyTorch'),
-    'run-onnx': ('..deploy.run_exported', 'the same'),
     'check-env': ('..check_env', 'what is installed, what clashes, and how to mend it'),
 }
 EXAMPLES = """examples:

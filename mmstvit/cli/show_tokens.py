@@ -16,6 +16,7 @@ from ..apis.results import as_line, record
 from ..errors import UsageError, as_usage_error, one_line_errors
 from ..io.files import write_whole
 from ..io.outputs import places_below, refuse_overwriting
+from ..paths import is_address
 from ..visualization import TokenMaps, has_semantic_tokens, token_maps
 from ..visualization.groups import TokenGroups, groups_picture, groups_sheet, token_groups
 from ..visualization.pictures import ALPHA, picture, sheet, write_png
@@ -62,7 +63,7 @@ def load_model(args: argparse.Namespace, folder: str) -> tuple[torch.nn.Module, 
         UsageError: there are no inputs, or a picture would be written over one.
     """
     second = args.checkpoint or ''
-    weights = '://' in second or Path(second).suffix in ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.tar')
+    weights = is_address(second) or Path(second).suffix in ('.pth', '.pt', '.bin', '.ckpt', '.safetensors', '.tar')
     if Path(args.config).is_dir() and second and not weights:
         args.checkpoint, args.inputs = None, [second, *args.inputs]  # a work dir and the first input
     find_arguments(args)

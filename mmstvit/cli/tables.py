@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..apis.results import as_line
-from ..console import console, number_table, print_table
+from ..console import console, print_table, table_of_numbers
 
 ROWS = 40  # of the table; of more files the classes are counted
 
@@ -44,7 +44,7 @@ class Tally:
         if len(self._rows) <= ROWS:
             table, rows = Table(self.what[:-1], 'prediction'), self._rows
         else:
-            table, rows = number_table('class', self.what), self._counted.most_common()
+            table, rows = table_of_numbers('class', self.what), self._counted.most_common()
         for name, value in rows:
             table.add_row(Text(name), Text(str(value)))
         print_table(console(), table)
@@ -55,7 +55,7 @@ class Tally:
 def figures_of_classes(rows: Sequence[Sequence]) -> Table:
     """Make a table of the rows of :func:`.report_of`: one for each class, and the mean of all."""
     head, *rest = rows
-    table = number_table(*head)
+    table = table_of_numbers(*head)
     for row in rest:
         cells = [f'{value:.3f}' if isinstance(value, float) else str(value) for value in row]
         table.add_row(*cells, end_section=row is rest[-2])

@@ -108,7 +108,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             rows, matrix = report_of(cfg, metrics, class_names(runner.test_dataloader.dataset))
             print_table(console(), figures_of_classes(rows))
             matrix = matrix if args.confusion_matrix else None
-            tables = [out for out in args.out if out.endswith('.csv')] or [None]
-            for table in tables:
-                written = write_reports(rows, matrix, Path(runner.log_dir), table)
-            print(*(f'{what}: {path}' for what, path in written.items()), sep='\n')
+            tables = [out for out in args.out if out.endswith('.csv')]
+            written = write_reports(rows, matrix, Path(runner.log_dir), tables)
+            print(*(f'{what}: {path}' for what, path in written), sep='\n')

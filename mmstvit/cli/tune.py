@@ -10,7 +10,7 @@ from ..apis.models import chosen_device
 from ..apis.tuning import tune
 from ..apis.tuning_report import BLOCKS, CARD, CONFIG, agreeing, figures, tries
 from ..apis.weights import check_checkpoint
-from ..console import console, number_table, print_table
+from ..console import console, print_table, table_of_numbers
 from ..errors import one_line_errors
 from ..measure.networks import quieten
 from ..measure.timing import Timing
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         result = tune(*settings, timing, args.trust_checkpoint, progress)
     heads, *rows = figures(result)
     title = f'batch {result["batch_size"]}, {result["images"]["held_out"]} held-out images'
-    table = number_table(*heads, title=title)
+    table = table_of_numbers(*heads, title=title)
     for row in rows:
         table.add_row(*row)
     print_table(screen, table, (BLOCKS,))

@@ -70,8 +70,7 @@ def register_published_weights(backbone: nn.Module, tables: Sequence[str] = ()) 
         tables: its parameters of shape ``(1, *grid, C)`` that are interpolated where the file has another grid.
     """
     backbone.takes_published_weights = True  # type: ignore[assignment]  # plain attribute of a module
-    hook = functools.partial(_load_published, tables=tables)
-    backbone._register_load_state_dict_pre_hook(hook, with_module=True)
+    backbone.register_load_state_dict_pre_hook(functools.partial(_load_published, tables=tables))
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -140,15 +139,12 @@ def _rename(state_dict: dict, prefix: str, own: dict) -> dict:
 
 
 def _rename_moved(state_dict: dict, prefix: str, own: dict) -> None:
-    """Rename parameters of steps: in files of before 0.1.0 they belong to the encoder, in others to another layer."""
+    """Rename global centres that belong to another layer in the file."""
     for name in own:
-        former = re.sub(r'encoder\.steps\.(\d+)\.conv\.', r'encoder.conv_pos.\1.', name)
-        if former != name and prefix + former in state_dict:
-            state_dict[prefix + name] = state_dict.pop(prefix + former)
         stem, separator, _ = name.partition('steps.')
         if not separator or not name.endswith('.global_centers') or prefix + name in state_dict:
             continue
-        pattern = re.escape(prefix + stem) + r'(steps\.\d+\.)?global_centers'
+        pattern = re.escape(prefix + stem) + r'steps\.\d+\.global_centers'
         theirs = [other for other in state_dict if re.fullmatch(pattern, other)]
         if len(theirs) == 1:
             state_dict[prefix + name] = state_dict.pop(theirs[0])

@@ -14,7 +14,7 @@ import numpy as np
 from ..io.files import unfinished
 from ..io.streams import video_writer
 from .digits import SPLITS, digit_scans
-from .drawing import draw_background, draw_ink
+from .drawing import draw_background, draw_ink, rotation
 from .made_set import MadeSet
 
 # Below, strokes are two pixels wide.
@@ -66,8 +66,7 @@ def draw_clip(split: str, index: int, size: int = 64, seed: int = 0) -> np.ndarr
     ground, color = draw_background(rng, size), rng.uniform(150, 255, 3)
     frames = np.empty((FRAMES, size, size, 3))
     for t in range(FRAMES):
-        angle, height = np.radians(poses['angle'][t]), poses['height'][t] * size
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        turn, height = rotation(poses['angle'][t]), poses['height'][t] * size
         centre = np.array([poses['x'][t], poses['y'][t]]) * size - 0.5
         ink = draw_ink(scan, height / len(scan) * turn, centre, size)
         frames[t] = ground + ink[..., None] * (color - ground)

@@ -11,6 +11,12 @@ def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.clip(base + clouds, 0, 110)
 
 
+def rotation(angle: float) -> np.ndarray:
+    """Return the (2, 2) matrix of a turn by an angle in degrees, clockwise as images are seen."""
+    cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    return np.array([[cosine, -sine], [sine, cosine]])
+
+
 def draw_ink(scan: np.ndarray, matrix: np.ndarray, centre: np.ndarray, side: int) -> np.ndarray:
     """Return the opacity of a scan scaled to a square, (side, side), from 0 to 1.
 

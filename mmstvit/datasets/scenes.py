@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from .digits import SPLITS, digit_scans
-from .drawing import draw_background, draw_ink
+from .drawing import draw_background, draw_ink, rotation
 from .made_set import MadeSet
 
 SIZES = (64, 1024)  # below, strokes are two pixels wide; above, there is nothing more to see in scans of 8 x 8
@@ -83,8 +83,7 @@ def label_map(scene: Scene) -> np.ndarray:
 
 def _draw_ink(rng: np.random.Generator, scan: np.ndarray, height: float) -> np.ndarray:
     """The opacity (h, w) of a scan that is enlarged to ``height`` pixels, slightly turned and slanted, from 0 to 1."""
-    angle, slant = np.radians(rng.uniform(-6, 6)), rng.uniform(-0.1, 0.1)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn, slant = rotation(rng.uniform(-6, 6)), rng.uniform(-0.1, 0.1)
     side = int(1.6 * height)
     ink = draw_ink(scan, height / len(scan) * turn @ [[1, slant], [0, 1]], np.full(2, (side - 1) / 2), side)
     rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))

@@ -17,7 +17,7 @@ from ..measure.inputs import Inputs
 from ..measure.networks import Network, input_shape
 from ..measure.speed import costs, default_part
 from ..measure.timing import Timing
-from .export import check_shapes, record
+from .export import Exportable, check_shapes, record
 from .formats import DTYPES, FORMATS, Recorded
 from .int8 import quantise
 from .network import ExportedModel, refuse_settings
@@ -35,26 +35,6 @@ EXPORTED = {
 }
 BACKENDS = (EAGER, 'compiled', *EXPORTED)
 CALIBRATED_ON = 16  # random batches: they settle the ranges of integers, on which the time does not depend
-
-
-class Called(nn.Module):
-    """What is timed of a network, as a function of its input.
-
-    Args:
-        network: of any toolbox.
-        shape: (C, ...) of one input.
-        part: ``'model'`` or ``'backbone'``.
-    """
-
-    def __init__(self, network: Network, shape: Sequence[int], part: str) -> None:
-        super().__init__()
-        self.model, self.part, self.inputs = network.part(part), part, Inputs(network, shape, 1)
-
-    def forward(self, x: Tensor) -> Any:
-        """(B, C, *size) -> what the network or its backbone gives."""
-        self.inputs.images = self.inputs.formatted(x)
-        outputs = self.inputs.run(self.part)
-        return outputs if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 def on_backends(
@@ -107,7 +87,14 @@ class _Files:
     """The files of one network, each written when it is first asked for."""
 
     def __init__(self, network: Network, shape: Sequence[int], part: str, batch: int | None) -> None:
-        self.shape, self.batch, self.called = shape, batch, Called(network, shape, part).eval()
+        self.shape, self.batch, inputs = shape, batch, Inputs(network, shape, 1)
+
+        def run(_: nn.Module, x: Tensor) -> Any:
+            inputs.images = inputs.formatted(x)
+            outputs = inputs.run(part)
+            return outputs if isinstance(outputs, Tensor) else tuple(outputs)
+
+        self.called = Exportable(network.part(part), run).eval()
         self.temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # until nobody has it
         self.folder = Path(self.temporary.name)
         self.recorded: Recorded | None = None

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from ..apis.models import classes_of, config_of, scope_of
-from ..apis.pipelines import channels_of
+from ..apis.pipelines import channels_of, toolbox_scope
 from ..errors import UsageError
 from ..io.files import unfinished
 from ..layers.window_layout import WindowSpec
@@ -238,7 +237,7 @@ def _describe(
 ) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Return the input size of a model, and the metadata of its file."""
     cfg, scope = config_of(model), scope_of(model)
-    with DefaultScope.overwrite_default_scope(scope):
+    with toolbox_scope(scope):
         size = tuple(shape or default_size(cfg))
         if not size:
             raise UsageError("the config's test pipeline does not tell the input size: give it with --shape")

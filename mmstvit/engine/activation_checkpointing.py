@@ -10,6 +10,7 @@ from operator import attrgetter
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..converters.published import unwrap
@@ -24,7 +25,7 @@ class ActivationCheckpointingHook(Hook):
         modules: names of the modules, e.g. ``'backbone'`` or ``['backbone.encoder.layers.0']``.
 
     Raises:
-        ValueError: one of them is a list of modules, which nothing calls.
+        ValueError: one of them is a list of modules, which nothing calls, or its token reduction changes in training.
     """
 
     def __init__(self, modules: str | Sequence[str]) -> None:
@@ -36,10 +37,15 @@ class ActivationCheckpointingHook(Hook):
         for name in self.modules:
             module = attrgetter(name)(model)
             module = getattr(module, '_fsdp_wrapped_module', module)  # what FSDP gathers stays gathered meanwhile
-            if module.forward.__name__ == '_forward_unimplemented':
+            if type(module).forward is nn.Module.forward:
                 raise ValueError(
                     f'activation_checkpointing names a {type(module).__name__}, which is never called itself: '
                     'name its members, e.g. backbone.encoder.layers.0'
+                )
+            if 'forward' in vars(module) and getattr(model, 'budget', None) is not None:
+                raise ValueError(
+                    f'activation_checkpointing of {name} does not go with budgets that are drawn in training, each of '
+                    'which sets what runs its blocks anew: leave one of them out'
                 )
             module.forward = _checkpointed(module.forward)
 

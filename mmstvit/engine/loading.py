@@ -62,11 +62,11 @@ def must_fit(model: torch.nn.Module, filename: str, purpose: str) -> Iterator[di
     """
     seen: dict = dict(read=False, names={}, missing=[], errors=[])
 
-    def hook(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
+    def hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs):
         sizes = {name: getattr(value, 'shape', ()) for name, value in state_dict.items()}
         seen.update(names=sizes, missing=missing_keys, errors=error_msgs)
 
-    handle = model._register_load_state_dict_pre_hook(hook)
+    handle = model.register_load_state_dict_pre_hook(hook)
     try:
         yield seen
     except UsageError:

@@ -25,9 +25,10 @@ _NAMES = ('img_path', 'filename', 'img_id', 'sample_idx')
 class NonFiniteGuardHook(Hook):
     """Stop when a loss is NaN or infinite, and say where it comes from.
 
-    The loss of each iteration is looked at before its gradients are computed; mmengine reads the same number for its
-    log. The batch then goes through the model once more, with the same random numbers, to find the first layer whose
-    output is not finite. With FSDP that layer is not looked for: the other processes would have to take part.
+    The loss of each iteration is looked at before the step, and after the backward pass has been started, so that a GPU
+    does not wait. The batch then goes through the model once more, with the same random numbers, to find the first
+    layer whose output is not finite. With FSDP that layer is not looked for: the other processes would have to take
+    part.
 
     Raises:
         TrainingStopped: naming the layer and the images of the batch; the log names all of them.
@@ -46,17 +47,17 @@ class NonFiniteGuardHook(Hook):
         """Let go of the batch and of the optimizer."""
         self._batch = None
         for wrapper in _wrappers(runner):
-            del wrapper.update_params
+            del wrapper.backward
 
     def _watch(self, runner: Runner, wrapper: Any) -> None:
-        update = wrapper.update_params
+        backward = wrapper.backward
 
-        def update_params(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        def watched(loss: Tensor, **kwargs: Any) -> None:
+            backward(loss, **kwargs)
             if not torch.isfinite(loss).all():
                 self._stop(runner, wrapper, loss)
-            update(loss, *args, **kwargs)
 
-        wrapper.update_params = update_params
+        wrapper.backward = watched
 
     def _stop(self, runner: Runner, wrapper: Any, loss: Tensor) -> None:
         batch_idx, data_batch, state = self._batch

@@ -9,6 +9,14 @@ def split_heads(x: Tensor, heads: int, parts: int = 3) -> tuple[Tensor, ...]:
     return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
+def add_key_bias(bias: Tensor | None, key_bias: Tensor | None) -> Tensor | None:
+    """Add a bias of each key (B, M) to that of all logits, which is broadcast to (B, heads, N, M)."""
+    if key_bias is None:
+        return bias
+    key_bias = key_bias[:, None, None]  # (B, M) -> (B, 1, 1, M)
+    return key_bias if bias is None else bias + key_bias
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -16,6 +24,7 @@ def attend(
     bias: Tensor | None = None,
     key_bias: Tensor | None = None,
     dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Tensor:
     """Scaled dot-product attention by PyTorch's fused kernels, with a bias of each key.
 
@@ -30,11 +39,11 @@ def attend(
         bias: added to the logits, broadcast to (B, heads, N, M).
         key_bias: (B, M), added to the logits of each key, -inf for one that is not seen.
         dropout: of the attention weights.
+        scale: what the products of queries and keys are multiplied by, by default ``D ** -0.5``.
 
     Returns:
         (B, heads, N, D).
     """
-    if key_bias is not None:
-        key_bias = key_bias[:, None, None].to(q.dtype)  # (B, M) -> (B, 1, 1, M)
-        bias = key_bias if bias is None else bias + key_bias
-    return F.scaled_dot_product_attention(q, k, v, bias, dropout)
+    key_bias = None if key_bias is None else key_bias.to(q.dtype)
+    bias = add_key_bias(bias, key_bias)
+    return F.scaled_dot_product_attention(q, k, v, bias, dropout, scale=scale)

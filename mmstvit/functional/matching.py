@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import full_precision
-from .reduction import Reduction, compose, one_hot, reduction_into, reduction_of, take
+from .reduction import Reduction, compose, one_hot, reduction_into, reduction_of, summed, take, with_prefix
 from .windows import Size
 
 
@@ -57,7 +57,7 @@ def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Redu
     def merge(x: Tensor) -> Tensor:
         # A product for the merged tokens alone: of many tokens one for all would take longer than what it saves.
         even, odd = x[:, first_even::2], x[:, first_odd::2]
-        sums = odd + one_hot(into, odd.shape[1]).to(x.dtype).transpose(1, 2) @ take(even, merged)
+        sums = odd + summed(take(even, merged), into, odd.shape[1])
         return torch.cat((x[:, :num_prefix], take(even, kept), sums), dim=1)
 
     def destination() -> Tensor:
@@ -65,7 +65,7 @@ def bipartite_soft_matching(metric: Tensor, r: int, num_prefix: int = 0) -> Redu
         even = torch.where(stays, stays.cumsum(dim=1) - 1, num_kept + match)
         odd = torch.arange(num_kept, total - num_prefix - r, device=even.device).expand(even.shape[0], -1)
         sides = (even, odd) if first_even == num_prefix else (odd, even)
-        return _with_prefix(interleave(*sides), num_prefix)
+        return with_prefix(interleave(*sides), num_prefix)
 
     return Reduction(merge, lambda x: take(x, destination()), destination)
 
@@ -110,8 +110,8 @@ def size_matching(metric: Tensor, size: Tensor, r: int, num_prefix: int = 0) -> 
         num_prefix: tokens at the front that are never merged.
     """
     count = metric.shape[1] - num_prefix
-    order = size[:, num_prefix:, 0] * count - torch.arange(count, device=size.device)
-    return _merge_into_first(metric, order.argsort(dim=-1, descending=True), count - count // 2, r, num_prefix)
+    order = size[:, num_prefix:, 0].argsort(dim=-1, descending=True, stable=True)
+    return _merge_into_first(metric, order, count - count // 2, r, num_prefix)
 
 
 def cell_count(grid: Size) -> int:
@@ -147,11 +147,11 @@ def energy_matching(metric: Tensor, r: int, margin: float, num_prefix: int = 0) 
     # The energies' order, with each source replaced by what it is merged into, and back to the order of the tokens.
     pairs = torch.stack((into, targets), dim=-1).flatten(1)
     target = torch.cat((pairs, order[:, 2 * r :]), dim=1).gather(1, order.argsort(dim=-1))
-    return reduction_into(_with_prefix(target, num_prefix), total - r)
+    return reduction_into(with_prefix(target, num_prefix), total - r)
 
 
-def density_peaks(x: Tensor, num_tokens: int, num_prefix: int = 0, neighbors: int = 5) -> Reduction:
-    """Cluster tokens around peaks of their density, by the nearest neighbours of each (DPC-KNN).
+def density_peaks(x: Tensor, num_tokens: int, num_prefix: int = 0) -> Reduction:
+    """Cluster tokens around peaks of their density, by the five nearest neighbours of each (DPC-KNN).
 
     As in "Not All Tokens Are Equal" (TCFormer), arXiv 2204.08680, section 3.2: with distances divided by sqrt(C), the
     density of a token is ``exp(-mean squared distance to its nearest neighbours)``; delta is the distance to the
@@ -163,14 +163,13 @@ def density_peaks(x: Tensor, num_tokens: int, num_prefix: int = 0, neighbors: in
         x: (B, N, C).
         num_tokens: how many clusters, prefix tokens not counted.
         num_prefix: tokens at the front that are no part of it.
-        neighbors: how many are looked at, fewer where there are fewer.
     """
     x = x[:, num_prefix:].float()
     total = x.shape[1]
     distance = _square_distances(x, x).sqrt() / x.shape[-1] ** 0.5
     places = torch.arange(total, device=x.device)
     others = distance.masked_fill(places[:, None] == places, torch.inf)
-    near = others.topk(min(neighbors, total - 1), dim=-1, largest=False).values
+    near = others.topk(min(5, total - 1), dim=-1, largest=False).values
     density = (-near.square().mean(dim=-1)).exp()  # (B, N)
     denser = density[:, None] > density[..., None]  # of row i, the tokens j that are denser
     denser |= (density[:, None] == density[..., None]) & (places < places[:, None])
@@ -180,7 +179,7 @@ def density_peaks(x: Tensor, num_tokens: int, num_prefix: int = 0, neighbors: in
     to_centers = distance.gather(2, centers[:, None].expand(-1, total, -1))
     nearest = centers.gather(1, to_centers.argmin(dim=-1))
     is_center = one_hot(centers, total).any(dim=1)
-    return reduction_into(_with_prefix(torch.where(is_center, places, nearest), num_prefix), num_prefix + num_tokens)
+    return reduction_into(with_prefix(torch.where(is_center, places, nearest), num_prefix), num_prefix + num_tokens)
 
 
 def grid_cells(grid: Size, cells: Size, batch: int, num_prefix: int, device: torch.device) -> Reduction:
@@ -278,7 +277,7 @@ def _merge_into_first(metric: Tensor, order: Tensor, num_targets: int, r: int, n
     closest, match = best_matches(take(metric, sources), take(metric, targets))
     into = torch.where(closest.argsort(dim=-1) < r, targets.gather(1, match), sources)
     target = torch.cat((targets, into), dim=1).gather(1, order.argsort(dim=-1))
-    return reduction_into(_with_prefix(target, num_prefix), num_prefix + order.shape[1] - r)
+    return reduction_into(with_prefix(target, num_prefix), num_prefix + order.shape[1] - r)
 
 
 def _square_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -288,9 +287,3 @@ def _square_distances(x: Tensor, y: Tensor) -> Tensor:
     with full_precision(x):  # squares leave the range of half precision
         products = torch.baddbmm(y.square().sum(dim=-1)[:, None], x, y.transpose(1, 2), alpha=-2)
     return (products + x.square().sum(dim=-1)[..., None]).clamp(min=0)
-
-
-def _with_prefix(target: Tensor, num_prefix: int) -> Tensor:
-    """Count tokens with those of the prefix, each of which stays: (B, N) -> (B, num_prefix + N)."""
-    prefix = torch.arange(num_prefix, device=target.device).expand(target.shape[0], -1)
-    return torch.cat((prefix, num_prefix + target), dim=1)

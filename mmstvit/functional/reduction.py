@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .precision import compute_dtype
+from .precision import full_precision
 
 
 class Reduction(NamedTuple):
@@ -42,10 +42,24 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
+def with_prefix(index: Tensor, num_prefix: int) -> Tensor:
+    """Count tokens with those of the prefix, each of which stays: (B, N) -> (B, num_prefix + N)."""
+    prefix = torch.arange(num_prefix, device=index.device).expand(index.shape[0], -1)
+    return torch.cat((prefix, num_prefix + index), dim=1)
+
+
+def summed(x: Tensor, destination: Tensor, count: int) -> Tensor:
+    """Sum tokens (B, N, C) that go to the same of so many places: (B, N) of the places -> (B, count, C).
+
+    It is a product with a one-hot matrix: a scatter would cost as much and stops exporters. Autocast is off in it, so
+    that the tokens keep their type and the sums their precision.
+    """
+    with full_precision(x):
+        return one_hot(destination, count).to(x.dtype).transpose(1, 2) @ x
+
+
 def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
     """Return the reduction that moves each token to the place given for it.
-
-    The sums are a product with a one-hot matrix: a scatter would cost as much and stops exporters.
 
     Args:
         destination: (B, N), integers below ``num_tokens``.
@@ -53,7 +67,7 @@ def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
     """
 
     def merge(x: Tensor) -> Tensor:
-        return one_hot(destination, num_tokens).to(x.dtype).transpose(1, 2) @ x
+        return summed(x, destination, num_tokens)
 
     def unmerge(x: Tensor) -> Tensor:
         return take(x, destination)
@@ -88,7 +102,7 @@ def selection_of(kept: Tensor, num_tokens: int, valid: Tensor | None = None) -> 
         return mask(take(x, kept))
 
     def unmerge(x: Tensor) -> Tensor:
-        return one_hot(kept, num_tokens).to(x.dtype).transpose(1, 2) @ mask(x)
+        return summed(mask(x), kept, num_tokens)
 
     return Reduction(merge, unmerge)
 
@@ -119,11 +133,11 @@ def merge_weighted(reduction: Reduction, x: Tensor, size: Tensor | None) -> tupl
         size: (B, N, 1), patches that a token stands for; ``None`` for one each.
 
     Returns:
-        The tokens (B, M, C) and their sizes (B, M, 1), whose sum is that of ``size``.
+        The tokens (B, M, C) and their sizes (B, M, 1), whose sum is that of ``size``, rounded to the type of ``x``.
     """
     if size is None:
         size = x.new_ones(*x.shape[:2], 1)
-    if compute_dtype(x) == torch.float16:  # sums of many large values would be infinite
+    if x.dtype == torch.float16:  # sums of many large values would be infinite
         sizes = reduction.merge(size)
         scale = 1 / sizes.amax(dim=1, keepdim=True)
         return reduction.merge(x * (size * scale)) / (sizes * scale), sizes

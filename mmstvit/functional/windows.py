@@ -129,6 +129,28 @@ def combine(axes: Sequence[Tensor]) -> Tensor:
     return whole
 
 
+class Boxes(NamedTuple):
+    """The box of cells of a grid that each query window attends to.
+
+    Attributes:
+        starts: first cell of each query window's box, along each axis; may lie before the grid.
+        ends: the cell after its last one; may lie behind the grid.
+        queries: tokens of a query window.
+        window: cells of a window of keys along each axis.
+        length: cells of the (padded) grid along each axis.
+        real: the cells that are no padding; they come first along each axis.
+        windowed: whether the keys come window by window ``(B, G, n, C)`` instead of as a grid ``(B, *grid, C)``.
+    """
+
+    starts: tuple[Size, ...]
+    ends: tuple[Size, ...]
+    queries: int
+    window: Size
+    length: Size
+    real: Size
+    windowed: bool = False
+
+
 def _inside(coords: Sequence[Tensor], starts: Sequence[Size], ends: Sequence[Size]) -> Tensor:
     """Return which cells at ``coords`` (c, k, w along each axis) lie in the box of each query window."""
     bounds = [(torch.tensor(s)[:, None, None], torch.tensor(e)[:, None, None]) for s, e in zip(starts, ends)]
@@ -136,13 +158,7 @@ def _inside(coords: Sequence[Tensor], starts: Sequence[Size], ends: Sequence[Siz
 
 
 def keys_of_boxes(
-    starts: tuple[Size, ...],
-    ends: tuple[Size, ...],
-    queries: int,
-    window: Size,
-    length: Size,
-    real: Size,
-    windowed: bool,
+    boxes: Boxes,
     may_band: bool,
     device: torch.device,
     show: Callable[[Tensor, list[Tensor]], Tensor] | None = None,
@@ -154,18 +170,13 @@ def keys_of_boxes(
     query window's own box is hidden: attending to too many keys costs less than copying them window by window.
 
     Args:
-        starts: first cell of each query window's box, along each axis; may lie before the grid.
-        ends: the cell after its last one; may lie behind the grid.
-        queries: tokens of a query window.
-        window: cells of a window of keys along each axis.
-        length: cells of the (padded) grid along each axis.
-        real: the cells that are no padding; they come first along each axis.
-        windowed: whether the keys come window by window ``(B, G, n, C)`` instead of as a grid ``(B, *grid, C)``.
+        boxes: one for each query window.
         may_band: whether there may be several groups.
         device: where the tensors are to be.
         show: given which keys each query window sees, the real ones in its box, and the coordinates of the keys along
             each axis, returns which it sees by another rule.
     """
+    starts, ends, queries, window, length, real, windowed = boxes
     first, last, w = starts[0], ends[0], window[0]
     size = last[0] - first[0]
     banded = may_band and 2 * size <= real[0] and all(e - s == size for s, e in zip(first, last))

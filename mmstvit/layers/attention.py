@@ -1,5 +1,6 @@
 """Multi-head attention: self- and cross-attention, global or in windows."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -145,9 +146,7 @@ class Attention(nn.Module):
         self.relative_window = relative_window
         self.relative_position_bias_table = None
         if relative_window is not None:
-            rows = 1
-            for w in relative_window:
-                rows *= 2 * w - 1
+            rows = math.prod(2 * w - 1 for w in relative_window)
             self.relative_position_bias_table = nn.Parameter(torch.zeros(rows, num_heads))
             trunc_normal_(self.relative_position_bias_table, std=0.02)
 

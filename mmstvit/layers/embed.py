@@ -10,6 +10,21 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor
 
 
+def check_axes(image: Tensor, rank: int) -> None:
+    """Refuse an input that is no batch of images, or of clips.
+
+    Args:
+        image: (B, channels, ...).
+        rank: axes of an image, 2, or of a clip, 3.
+
+    Raises:
+        ValueError: it has other axes.
+    """
+    if image.dim() != 2 + rank:
+        axes = 'frames, height, width' if rank == 3 else 'height, width'
+        raise ValueError(f'the backbone takes (batch, channels, {axes}), got the shape {tuple(image.shape)}')
+
+
 class PatchEmbed(nn.Module):
     """Split an image into patches, or a clip into tubelets, and project each to a token.
 
@@ -41,9 +56,7 @@ class PatchEmbed(nn.Module):
         Raises:
             ValueError: the input has not the axes of the patches.
         """
-        if image.dim() != 2 + len(self.patch_size):
-            axes = 'frames, height, width' if len(self.patch_size) == 3 else 'height, width'
-            raise ValueError(f'the backbone takes (batch, channels, {axes}), got the shape {tuple(image.shape)}')
+        check_axes(image, len(self.patch_size))
         pads = [-s % p for s, p in zip(image.shape[2:], self.patch_size)]
         if any(pads):
             image = F.pad(image, [n for pad in reversed(pads) for n in (0, pad)])
@@ -81,7 +94,12 @@ class ConvStem(nn.Module):
         return tuple(-(-s // self.stride) for s in size)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, in_channels, *size) -> (B, *grid, C); padded with zeros to a multiple of the stride first."""
+        """(B, in_channels, *size) -> (B, *grid, C); padded with zeros to a multiple of the stride first.
+
+        Raises:
+            ValueError: the input is no batch of images.
+        """
+        check_axes(image, 2)
         pads = [-s % self.stride for s in image.shape[2:]]
         if any(pads):
             image = F.pad(image, (0, pads[1], 0, pads[0]))

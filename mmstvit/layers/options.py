@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def axes_of(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ...]:
+def axes_of(name: str, value: int | Sequence[int], rank: int | None = None) -> tuple[int, ...]:
     """Expand an option to one integer per axis.
 
     Args:
         name: of the option.
         value: as it was given; one number stands for all axes of an image, and for none of a clip's alone.
-        rank: axes, 2 of an image or 3 of a clip.
+        rank: axes, 2 of an image or 3 of a clip; by default as many as it has, see :func:`rank_of`.
 
     Raises:
         ValueError: it has not so many numbers, or one is no positive integer.
     """
+    rank = rank_of(name, value) if rank is None else rank
     numbers: Any = (value,) * rank if isinstance(value, int) and rank == 2 else value
     positive = isinstance(numbers, Sequence) and all(isinstance(n, int) and n > 0 for n in numbers)
     if not positive or len(numbers) != rank:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..functional.precision import full_precision
 from .block import Mlp
+from .embed import check_axes
 
 T2T_TYPES = ('transformer', 'performer')
 
@@ -153,7 +154,12 @@ class T2TModule(nn.Module):
         return tuple(size)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, in_channels, *size) -> (B, *grid, C)."""
+        """(B, in_channels, *size) -> (B, *grid, C).
+
+        Raises:
+            ValueError: the input is no batch of images.
+        """
+        check_axes(image, 2)
         x = image
         for layer, split in zip((self.attention1, self.attention2), _SPLITS):
             x = soft_split(x, *split)

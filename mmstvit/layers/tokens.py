@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..functional.reduction import Reduction, compose
 from ..functional.rotary import Rotary
+from ..functional.windows import Size
 from .attention import AttentionLayout
 from .layout import TokenLayout
 
@@ -43,6 +44,21 @@ class Tokens(NamedTuple):
     def key_bias(self) -> Tensor | None:
         """``(B, N)``, added to the logits of each key: one that stands for several patches weighs as those do."""
         return self.size[..., 0].log() if self.proportional and self.size is not None else None
+
+    @property
+    def grid(self) -> Size:
+        """Of the patches, along each axis.
+
+        Raises:
+            ValueError: it is not known.
+        """
+        grid = self.layout.grid
+        if len(grid) < 2:
+            raise ValueError(
+                f'the grid of {grid[0]} patches is not known here, since some were dropped or other code than the '
+                "network's own made them, and the method needs it: take one that does not, e.g. ToMe"
+            )
+        return grid
 
     def attention(self, shifted: bool = False) -> AttentionLayout | None:
         """Return which keys each image token attends to; see :meth:`.TokenLayout.image_attention`."""

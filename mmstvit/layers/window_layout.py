@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..functional.windows import (
     HIDDEN,
+    Boxes,
     Keys,
     Size,
     adaptive_pool,
@@ -45,7 +46,7 @@ class WindowSpec(NamedTuple):
 
 @cached(36)  # three image sizes; one of 800 x 1216 takes 54 MB
 def _once(layout: 'WindowLayout', method: str, *args: Any) -> AttentionLayout:
-    """Build an attention pattern of a layout once per image size."""
+    """Build an attention pattern of a layout once per image size; as a method, torch.compile cannot follow it."""
     return getattr(layout, method)(*args)
 
 
@@ -155,10 +156,12 @@ class StretchedWindows(WindowLayout):
         axes = list(zip(grid, counts, self.spec.window))
         image_starts = tuple(tuple(i * g // n - w // 2 for i in range(n)) for g, n, w in axes)
         image_ends = tuple(tuple(-(-(i + 1) * g // n) + w // 2 for i in range(n)) for g, n, w in axes)
-        image = keys_of_boxes(image_starts, image_ends, queries, grid, grid, grid, False, False, self.device)
+        boxes = Boxes(image_starts, image_ends, queries, window=grid, length=grid, real=grid)
+        image = keys_of_boxes(boxes, may_band=False, device=self.device)
         starts = tuple(tuple(i * s for i in range(n)) for n, s in zip(counts, size))
         ends = tuple(tuple((i + 1) * s for i in range(n)) for n, s in zip(counts, size))
-        own = keys_of_boxes(starts, ends, queries, size, self.cells, self.cells, True, False, self.device).bias
+        boxes = Boxes(starts, ends, queries, window=size, length=self.cells, real=self.cells, windowed=True)
+        own = keys_of_boxes(boxes, may_band=False, device=self.device).bias
         if len(grid) == 3:
             # As in `balanced_attention`: each window sees a few steps of time of its own tokens, and more of the image.
             seen = torch.tensor([min(e, grid[0]) - max(s, 0) for s, e in zip(image_starts[0], image_ends[0])])
@@ -238,9 +241,9 @@ class PaddedWindows(WindowLayout):
         counts = self.num_windows
         starts = tuple(tuple(i * u - b for i in range(n)) for n, u, b in zip(counts, unit, before))
         ends = tuple(tuple((i + 1) * u + a for i in range(n)) for n, u, a in zip(counts, unit, after))
-        parts, bias = self._keys(starts, ends, queries, unit, length, real, windowed)
+        parts, bias = self._keys(Boxes(starts, ends, queries, unit, length, real, windowed))
         return AttentionLayout(windows, parts, bias, len(bias))
 
-    def _keys(self, *boxes: Any) -> tuple[tuple[Keys | None, ...], Tensor]:
-        keys = keys_of_boxes(*boxes, True, self.device)  # type: ignore[call-arg]  # boxes are its other arguments
+    def _keys(self, boxes: Boxes) -> tuple[tuple[Keys | None, ...], Tensor]:
+        keys = keys_of_boxes(boxes, may_band=True, device=self.device)
         return (keys,), keys.bias

@@ -81,14 +81,6 @@ class Complexity:
         """Floating point operations: each multiply-add is two."""
         return 2 * self.multiply_adds
 
-    def of(self, name: str) -> int:
-        """Multiply-adds of a module, by its name in the network.
-
-        Raises:
-            KeyError: it was never called.
-        """
-        return self.modules[name]
-
 
 def count(function: Callable[..., Any], *inputs: Any, module: nn.Module | None = None, **kwargs: Any) -> Complexity:
     """Count the multiply-adds of ``function(*inputs, **kwargs)``, of the whole batch.
@@ -136,7 +128,7 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _attention_on_cpu(query: Tensor, key: Tensor, value: Tensor, *args: Any, out_val: Any = None, **kwargs: Any) -> int:
+def _attention_on_cpu(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> int:
     return sdpa_flop_count(query.shape, key.shape, value.shape)
 
 

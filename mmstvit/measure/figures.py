@@ -53,11 +53,11 @@ def figures(network: Network, shape: Sequence[int] | None = None) -> Figures:
     model: Any = network.model  # of any toolbox
     if network.has_backbone:
         parameters = sum(p.numel() for p in model.backbone.parameters())
-        return Figures(network.label, shape, whole, whole.of('backbone'), parameters)
+        return Figures(network.label, shape, whole, whole.modules['backbone'], parameters)
     names = {module: name for name, module in network.model.named_modules()}
     classifier = model.get_classifier()
     parameters = whole.parameters - sum(p.numel() for p in classifier.parameters())
-    return Figures(network.label, shape, whole, whole.multiply_adds - whole.of(names[classifier]), parameters)
+    return Figures(network.label, shape, whole, whole.multiply_adds - whole.modules[names[classifier]], parameters)
 
 
 def part_table(row: Figures) -> Table:

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import mmengine
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -17,6 +16,7 @@ from ..apis.models import TOOLBOXES, get_model, read_valid_config, toolbox_of
 from ..apis.pipelines import channels_of, test_dataset_of
 from ..compat.requires import require
 from ..errors import UsageError, one_line, suggest
+from ..model_index import read_yaml, top1_of
 from ..models import reduce_by_text
 from ..registry import type_name
 
@@ -156,13 +156,8 @@ def _top1(config: Path) -> float | None:
     metafile = config.parent / 'metafile.yml'
     if not metafile.is_file():
         return None
-    for entry in mmengine.load(metafile).get('Models', ()):
-        if Path(entry.get('Config', '')).name == config.name:
-            for result in entry.get('Results') or ():
-                accuracies = [v for k, v in (result.get('Metrics') or {}).items() if k.lower() == 'top 1 accuracy']
-                if accuracies:
-                    return float(accuracies[0])
-    return None
+    models = read_yaml(metafile).get('Models', ())
+    return next((top1_of(entry) for entry in models if Path(entry.get('Config', '')).name == config.name), None)
 
 
 def default_size(cfg: Config) -> tuple[int, ...]:

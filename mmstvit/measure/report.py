@@ -167,18 +167,14 @@ def draw(results: Sequence[dict], setting: dict, path: str) -> None:
         setting: of :func:`environment`.
         path: the file to write.
     """
-    import matplotlib
-
-    matplotlib.use('agg')
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     batches = list(dict.fromkeys(row['batch_size'] for row in results))
     against_top1 = all(row['top1'] is not None for row in results)
     names = list(dict.fromkeys(map(_name, results)))
     unit = 'clips' if any(row['toolbox'] == 'mmaction' for row in results) else 'images'
-    figure, panels = plt.subplots(
-        1, len(batches), figsize=(2 + 3.6 * len(batches), 3.6 + 0.25 * len(names)), layout='constrained', squeeze=False
-    )
+    figure = Figure((2 + 3.6 * len(batches), 3.6 + 0.25 * len(names)), layout='constrained')
+    panels = figure.subplots(1, len(batches), squeeze=False)
     for panel, batch in zip(panels[0], batches):
         for row in (row for row in results if row['batch_size'] == batch):
             number, speed = names.index(_name(row)), row['images_per_second']
@@ -204,4 +200,3 @@ def draw(results: Sequence[dict], setting: dict, path: str) -> None:
     threads = f', threads: {setting["threads"]}' if setting['threads'] else ''
     figure.suptitle(f'{setting["device"]}{threads}, {setting["dtype"]}, input {setting["input"]}', fontsize=10)
     figure.savefig(path, dpi=150)
-    plt.close(figure)

@@ -142,7 +142,7 @@ class DistilledClassifier(ImageClassifier):
         """Return the dense network, read when it is first asked for."""
         if not self._teacher:
             self._teacher = (self._load_teacher(),)
-        return self._teacher[0]
+        return self._teacher[0].to(next(self.parameters()).device)  # a strategy moves the model after it has weights
 
     def _load_teacher(self) -> nn.Module:
         from ..apis.models import get_model

@@ -10,7 +10,7 @@ import torch
 import torch.nn as nn
 from mmengine.registry import MODELS as MMENGINE_MODELS
 
-from ..layers.adapters import OwnTransformer, Transformer, transformer_of
+from ..layers.adapters import OwnTransformer, Transformer, find_transformer, transformer_of
 from ..layers.steps import METHODS, TRAINED, SelfAttention, Step, build_steps
 from ..layers.steps.schedule import AMOUNTS, multiply_add_share, tokens_per_block
 from ..registry import MODELS
@@ -67,7 +67,7 @@ def reduce_(model: nn.Module, method: str, **options: Any) -> nn.Module:
     if reduction_of(model) is not None:
         raise ValueError('the model is reduced already: change its reduction, or call restore_(model) first')
     names = _names()
-    name = names.get(method.lower())
+    name = names.get(str(method).lower())
     if name in TRAINED:
         raise ValueError(
             f'{name} has weights of its own, which need training: give it in a config, '
@@ -87,9 +87,11 @@ def _names() -> dict[str, str]:
 
 def _reduce(model: nn.Module, method: str, options: dict[str, Any]) -> nn.Module:
     """Reduce the tokens of a model; weights of the method become a part of it."""
-    reduction = TokenReduction(transformer_of(model), method, options)
+    part, transformer = find_transformer(model)
+    reduction = TokenReduction(transformer, method, options)
     reduction.apply()
-    model.reduction = reduction  # type: ignore[assignment]  # plain attribute of a module
+    for module in (model, part):  # the latter may be saved or reduced without what is around it
+        module.reduction = reduction  # type: ignore[assignment]  # plain attribute of a module
     known = {id(module) for module in model.modules()}  # the steps of an STViT are
     weights = {str(i): nn.ModuleDict(parts) for i, parts in reduction.weights.items()}
     if not all(id(part) in known for parts in weights.values() for part in parts.values()):
@@ -106,9 +108,12 @@ def restore_(model: nn.Module) -> nn.Module:
     part = _reduced_part(model)
     if part is None:
         raise ValueError('the model is not reduced')
-    part.reduction.transformer.restore()
-    del part.reduction
-    part._modules.pop('reduction_steps', None)
+    reduction = part.reduction
+    reduction.transformer.restore()
+    for module in model.modules():
+        if vars(module).get('reduction') is reduction:
+            del module.reduction
+            module._modules.pop('reduction_steps', None)
     return model
 
 
@@ -180,6 +185,7 @@ class TokenReduction:
         """
         amounts = AMOUNTS if any(name in AMOUNTS for name in options) else ()
         settings = {name: value for name, value in self.options.items() if name not in amounts} | options
+        settings = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items()}  # lists may change later
         transformer = self.transformer
         # Weights that are there already take the place of the new ones, which need no numbers then.
         with torch.device('meta') if self.weights else nullcontext():

@@ -1,10 +1,13 @@
 """The picture of a confusion matrix."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from .fonts import drawable
 
 _DPI = 100
 _COUNTED = 30  # classes up to which counts are written into the cells
@@ -35,9 +38,11 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     shown = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
     axes.set(xlabel='predicted', ylabel='true')
     ticks = np.arange(0, number, 1 if number <= _NAMED else -(-number // 20))
-    ends = names if number <= _NAMED else ticks
-    axes.set_xticks(ticks, ends, rotation='vertical')
-    axes.set_yticks(ticks, ends)
+    text, fonts = drawable('\n'.join(names if number <= _NAMED else map(str, ticks)))
+    ends = text.split('\n')
+    style: dict[str, Any] = dict(fontfamily=fonts, parse_math=False)
+    axes.set_xticks(ticks, ends, rotation='vertical', **style)
+    axes.set_yticks(ticks, ends, **style)
     if _COUNTED < number <= _NAMED:
         axes.tick_params(labelsize=8)
     if counted:

@@ -52,7 +52,9 @@ def grid_of_panels(rows: Sequence[Sequence[Panel]], title: str = '', names: Sequ
     for i, row in enumerate(rows):
         y += titled[i]
         if names:
-            figure.text((left - GAP) / width, 1 - (y + heights[i] / 2) / height, names[i], ha='right', va='center')
+            name, fonts = drawable(names[i])
+            place = dict(ha='right', va='center', fontfamily=fonts, parse_math=False)
+            figure.text((left - GAP) / width, 1 - (y + heights[i] / 2) / height, name, **place)
         x = left
         for (panel, text), column in zip(row, widths):
             if panel is None:

@@ -270,14 +270,12 @@ def run(args: argparse.Namespace) -> int:
     return bool(failures)
 
 
-def _end(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
     with one_line_errors():
-        before = signal.signal(signal.SIGTERM, _end)  # so that trainings are ended with the command
+        before = signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # so that trainings are ended with the command
         try:
             code = run(parse_args(argv))
         finally:

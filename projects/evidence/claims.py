@@ -6,6 +6,8 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+from mmstvit.measure.timing import Spread
+
 from .judge import Difference, compare_images, compare_scores, is_saturated
 from .measure import PUBLISHED, speed_of
 from .plan import MOST_SEEDS, PAIRS, SEEDS, Pair, Run
@@ -96,9 +98,18 @@ def judge_up(gap: Difference) -> str:
     return HELD if gap.kind == 'higher' else NOT_HELD if gap.high <= 0 else UNDECIDED
 
 
-def judge_share(values: Sequence[float], least: float, strictly: bool) -> str:
-    """Whether each size reaches what is claimed of all: shares saved, or speeds over those of the baselines."""
-    return HELD if all(_round(v) > least if strictly else _round(v) >= least for v in values) else NOT_HELD
+def judge_share(ranges: Sequence[tuple[float, float]], least: float, strictly: bool) -> str:
+    """Whether each size reaches what is claimed of all: shares saved, or speeds over those of the baselines.
+
+    Args:
+        ranges: of each size the lowest and the highest value that it may have.
+        least: what is claimed.
+        strictly: whether more than that is.
+    """
+    reach = [[_round(v) > least if strictly else _round(v) >= least for v in ends] for ends in ranges]
+    if all(low for low, _ in reach):
+        return HELD
+    return UNDECIDED if all(high for _, high in reach) else NOT_HELD
 
 
 def agrees(counted: float, published: str) -> bool:
@@ -134,34 +145,55 @@ def interval(gap: Difference) -> str:
     return f'{gap.low:+.2f} to {gap.high:+.2f}'
 
 
-def _of_sizes(figure: Callable, show: Callable[[float], str], paper: str, claim: str, family: str, *border: Any):
-    """A figure of the networks of full size, for all of T, S and B; the border is as of :func:`judge_share`."""
+def _of_sizes(figure: Callable, paper: str, claim: str, family: str, sizes: str, *border: Any):
+    """A figure of the networks of full size.
+
+    Args:
+        figure: from all measurements and a network's name the two ends of a range and its text.
+        paper, claim: in words.
+        family, sizes: of the networks, by letters.
+        border: as of :func:`judge_share`.
+    """
 
     def verdict(evidence: Evidence) -> Verdict:
-        by_size = {size: figure(evidence['measured'], f'{family}-{size}') for size in 'TSB'}
+        by_size = {size: figure(evidence['measured'], f'{family}-{size}') for size in sizes}
         if None in by_size.values():
             return Verdict(paper, claim, 'not all sizes have been measured', NOT_TESTABLE)
-        text = ', '.join(f'{size} {show(value)}' for size, value in by_size.items())
-        return Verdict(paper, claim, text, judge_share(list(by_size.values()), *border))
+        text = ', '.join(f'{size} {found[-1]}' for size, found in by_size.items())
+        return Verdict(paper, claim, text, judge_share([found[:2] for found in by_size.values()], *border))
 
     return verdict
 
 
 def share_saved(measured: dict[str, dict], name: str) -> float | None:
     """Of the multiply-adds of a backbone of full size, what semantic tokens save."""
-    row = measured.get(f'full_{name.replace(" ", "-")}')
+    row = measured.get(f'full_{name}')
     return row and 1 - row['semantic'] / row['dense']
 
 
-def speed_ratio(measured: dict[str, dict], name: str) -> float | None:
-    """How many times as fast as its dense baseline a network of full size is."""
-    row = speed_of(measured, name, name)
-    return row and row['ratio']['median']
+def speed_ratio(measured: dict[str, dict], key: str, network: str = '') -> Spread | None:
+    """How many times as fast as its dense baseline a network is.
+
+    Args:
+        measured: all measurements.
+        key: of those that were timed side by side: a network of full size, or the dense baseline.
+        network: where it is another than ``key``.
+    """
+    row = speed_of(measured, key, network or key)
+    return Spread(**row['ratio']) if row else None
 
 
-_fewer = partial(_of_sizes, share_saved, lambda share: f'{100 * share:.1f} %')
-_faster = partial(_of_sizes, speed_ratio, lambda ratio: f'{ratio:.2f} times')
+def _saved(measured: dict[str, dict], name: str) -> tuple[float, float, str] | None:
+    share = share_saved(measured, name)
+    return None if share is None else (share, share, f'{100 * share:.1f} %')
 
+
+def _times_as_fast(measured: dict[str, dict], name: str) -> tuple[float, float, str] | None:
+    ratio = speed_ratio(measured, name)
+    return None if ratio is None else (ratio.low, ratio.high, f'{ratio:.2f}')
+
+
+_fewer, _faster = partial(_of_sizes, _saved), partial(_of_sizes, _times_as_fast)
 
 STVIT, STVIT_R, T2T = 'STViT', 'STViT-R', 'T2T-ViT'
 _FIGURES = {
@@ -177,24 +209,16 @@ _FIGURES = {
 assert _FIGURES.keys() == PUBLISHED.keys()
 
 
-def _published(paper: str):
-    """Published counts of parameters and multiply-adds, in millions and thousand millions, of all sizes."""
-    published = {name: figures for name, figures in _FIGURES.items() if name.startswith(paper)}
-    claim = f'parameters and multiply-adds as published: {", ".join(n.removeprefix(f"{paper}-") for n in published)}'
-
-    def verdict(evidence: Evidence) -> Verdict:
-        rows = {name: evidence['measured'].get(f'published_{name}') for name in published}
-        if not all(rows.values()):
-            return Verdict(paper, claim, 'not all have been counted', NOT_TESTABLE)
-        counted = {name: (row['parameters'] / 1e6, row['multiply_adds'] / 1e9) for name, row in rows.items()}
-        odd = [
-            f'{name} {counted[name][0]:.1f} M, {counted[name][1]:.2f} G, published {figures[1]} G'
-            for name, figures in published.items()
-            if not all(map(agrees, counted[name], figures))
-        ]
-        return Verdict(paper, claim, '; '.join(odd) or f'all {len(rows)} agree', NOT_HELD if odd else HELD)
-
-    return verdict
+def counts_beside_published(evidence: Evidence) -> list[str]:
+    """Parameters and multiply-adds of our networks beside those that their authors publish, a text for each."""
+    texts = []
+    for name, published in _FIGURES.items():
+        if row := evidence['measured'].get(f'published_{name}'):
+            counted = row['parameters'] / 1e6, row['multiply_adds'] / 1e9
+            same = all(map(agrees, counted, published))
+            told = 'as published' if same else f'published {published[0]} M, {published[1]} G'
+            texts.append(f'{name} {counted[0]:.1f} M, {counted[1]:.2f} G, {told}')
+    return texts
 
 
 _DETECTORS = ('mask-rcnn_stvit-r_digits', 'mask-rcnn_swin_digits')
@@ -208,8 +232,8 @@ CLAIMS: tuple[Callable[[Evidence], Verdict], ...] = (
         ('stvit-tiny_cifar10', 'vit-tiny_cifar10'),
         ('stvit-tiny_digits', 'vit-tiny_digits'),
     ),
-    _fewer(STVIT, 'DeiT-T/S/B with 16 semantic tokens: nearly 60 % fewer FLOPs', 'STViT', 0.55, False),
-    _faster(STVIT, 'DeiT-T/S/B with 16 semantic tokens: inference more than 100 % faster', 'STViT', 2.0, True),
+    _fewer(STVIT, 'DeiT-T/S/B with 16 semantic tokens: nearly 60 % fewer FLOPs', 'STViT', 'TSB', 0.55, False),
+    _faster(STVIT, 'DeiT-T/S/B with 16 semantic tokens: inference more than 100 % faster', 'STViT', 'TSB', 2.0, True),
     _accuracy(
         STVIT,
         'Swin with semantic tokens: accuracy slightly up',
@@ -217,7 +241,7 @@ CLAIMS: tuple[Callable[[Evidence], Verdict], ...] = (
         ('stvit-swin_cifar10', 'swin_cifar10'),
         ('stvit-swin_digits', 'swin_digits'),
     ),
-    _faster(STVIT, 'Swin-T/S/B with 16 semantic tokens a window: about 20 % faster', 'STViTSwin', 1.15, False),
+    _faster(STVIT, 'Swin-T/S/B with 16 semantic tokens a window: about 20 % faster', 'STViTSwin', 'TSB', 1.15, False),
     _accuracy(
         STVIT_R,
         'competitive detection',
@@ -226,8 +250,7 @@ CLAIMS: tuple[Callable[[Evidence], Verdict], ...] = (
         _DETECTORS,
     ),
     _accuracy(STVIT_R, 'competitive instance segmentation', judge_same, _DETECTORS, metric=1),
-    _fewer(STVIT_R, 'backbone FLOPs of detectors down by over 30 %', 'STViT-R', 0.30, True),
-    _published(STVIT_R),
+    _fewer(STVIT_R, 'backbone FLOPs of detectors down by over 30 %', 'STViT-R', 'SB', 0.30, True),
     _accuracy(
         T2T,
         'trained from scratch, better than ViT',
@@ -235,7 +258,6 @@ CLAIMS: tuple[Callable[[Evidence], Verdict], ...] = (
         ('t2t-vit_cifar10', 'vit-patch_cifar10'),
         ('t2t-vit_digits', 'vit-tiny_digits'),
     ),
-    _published(T2T),
 )
 
 

@@ -26,9 +26,8 @@ from mmstvit.registry import MODELS
 from .plan import PAIRS, Run
 from .store import config_path, fingerprint, read_json, write_json
 
-# Of the trained networks and of those of full size: inputs of a run, rounds.
-SMALL_TIMING = (16, 11)
-FULL_TIMING = (16, 5)
+# Inputs of a run, rounds.
+TIMING = (16, 11)
 DETECTOR_SIZE = (800, 1216)
 
 
@@ -118,12 +117,12 @@ class Measurements:
                 yield f'cost_{name}', key, False, lambda c=cfg, n=name: self._cost(self._dump(c, n))
             # Those of a GPU would be timed on what they are not made for.
             if len(cfgs) == len(pair.trials) and pair.tier != 'gpu':
-                key = fingerprint([[fingerprint(cfg) for cfg in cfgs.values()], SMALL_TIMING])
+                key = fingerprint([[fingerprint(cfg) for cfg in cfgs.values()], TIMING])
                 yield (
                     f'speed_{pair.dense}',
                     key,
                     True,
-                    lambda c=cfgs: self._speed([self._dump(cfg, name) for name, cfg in c.items()], *SMALL_TIMING),
+                    lambda c=cfgs: self._speed([self._dump(cfg, name) for name, cfg in c.items()], *TIMING),
                 )
         for name, config in PUBLISHED.items():
             path = package_data() / 'configs' / config
@@ -149,7 +148,7 @@ class Measurements:
             return
         dense = dense_baseline(own)
         key = fingerprint([fingerprint(own), fingerprint(dense), pair.size])
-        name = pair.name.replace(' ', '-')
+        name = pair.name
 
         def reduction() -> dict:
             costs = [self._backbone(cfg, pair.size) for cfg in (own, dense)]
@@ -159,9 +158,9 @@ class Measurements:
         if pair.timed:
             yield (
                 f'speed_{name}',
-                fingerprint([*(cfg.to_dict()['model'] for cfg in (own, dense)), pair.size, FULL_TIMING]),
+                fingerprint([*(cfg.to_dict()['model'] for cfg in (own, dense)), pair.size, TIMING]),
                 True,
-                lambda: self._speed([self._dump(own, name), self._dump(dense, f'{name}_dense')], *FULL_TIMING),
+                lambda: self._speed([self._dump(own, name), self._dump(dense, f'{name}_dense')], *TIMING),
             )
 
     def _dump(self, cfg: Config, name: str) -> str:

@@ -60,7 +60,7 @@ def plot_costs(evidence: dict[str, Any], path: Path) -> bool:
     """
     names = [full.name for full in FULL_SIZE]
     saved = [share_saved(evidence['measured'], name) for name in names]
-    ratios = [speed_ratio(evidence['measured'], name) for name in names]
+    ratios = [speed and speed.median for speed in (speed_ratio(evidence['measured'], name) for name in names)]
     if not any(saved):
         return False
     plt = _pyplot()

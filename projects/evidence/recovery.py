@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 
 from mmstvit.apis.models import chosen_device, read_valid_config
+from mmstvit.cli.arguments import add_shared
 from mmstvit.engine.datasets import innermost
 from mmstvit.errors import UsageError, one_line_errors
 from mmstvit.registry import entries_of, type_name
@@ -53,9 +54,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--teachers', nargs='+', default=[], metavar='CHECKPOINT', help='of the dense one, by seed')
     parser.add_argument('--stvit-config', metavar='CONFIG', help='of the STViT that is distilled from the dense one')
     parser.add_argument('--stvit-scratch', nargs='+', default=[], metavar='CHECKPOINT', help='of it, without a teacher')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={}, help='of all configs, as in training'
-    )
     parser.add_argument('--data-root', help="in the place of the configs' own")
     parser.add_argument('--out', type=Path, default=Path('work_dirs/recovery'), help='default %(default)s')
     parser.add_argument('--epochs', type=int, default=8, help='of each recovery, default %(default)s')
@@ -68,13 +66,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--jobs', type=int, default=1, help='trainings side by side')
     parser.add_argument('--workers', type=int, help="loading processes of each training, by default the config's")
     parser.add_argument('--batch-sizes', nargs='+', type=int, default=[256], help='that are timed, default 256')
-    parser.add_argument('--dtype', default='float32', help='of the timing, default %(default)s')
     parser.add_argument('--rounds', type=int, default=5, help='of the timing')
     parser.add_argument('--no-times', action='store_true', help='time nothing, as on a busy machine')
     parser.add_argument('--no-training', action='store_true', help='measure what is there')
     parser.add_argument('--most-images', type=int, default=100_000, help='test images, for a trial')
     parser.add_argument('--page', type=Path, help='write it, *.md; a JSON file and plots go beside it')
     parser.add_argument('--page-only', action='store_true', help='measure nothing: from the JSON file beside the page')
+    add_shared(parser, '--cfg-options', '--dtype')
     return parser.parse_args(argv)
 
 

@@ -14,6 +14,7 @@ from .claims import (
     NOT_TESTABLE,
     Verdict,
     compare,
+    counts_beside_published,
     interval,
     results_of,
     saturated,
@@ -24,7 +25,7 @@ from .claims import (
     verdicts,
 )
 from .judge import RULES
-from .measure import FULL_SIZE, cost_of, speed_of
+from .measure import FULL_SIZE, TIMING, cost_of
 from .plan import PAIRS, SEEDS, TIERS, Pair, Run, config_file
 
 DIFFERENCES_PLOT, COSTS_PLOT = 'evidence_differences.png', 'evidence_costs.png'
@@ -65,7 +66,7 @@ def render(evidence: dict[str, Any], pictures: Sequence[str]) -> str:
         *_summary(judged),
         *_accuracy(evidence, pictures),
         *_costs(evidence, pictures),
-        *_claims(judged),
+        *_claims(judged, counts_beside_published(evidence)),
         *_repeat(evidence),
     ]
     return '\n'.join(lines).rstrip() + '\n'
@@ -97,9 +98,13 @@ def _accuracy(evidence: dict, pictures: Sequence[str]) -> list[str]:
         '',
         *_picture('Points above the dense baseline', DIFFERENCES_PLOT, pictures),
         *_settings(evidence, run),
-        'Per cent, the mean (of seed 0, 1 and so on); differences in points; multiply-adds of the backbone. A network '
-        'and its dense baseline are compared seed by seed and, where it is known which test images each has right, '
-        'image by image: the interval is a bootstrap over images and seeds, else over seeds alone. Verdicts by rule:',
+        'How to read it: per cent, the mean (of seed 0, 1 and so on); differences in points; multiply-adds of the '
+        'backbone; speed, times as fast as the dense baseline on two cores in batches of '
+        f'{TIMING[0]}, median and quartiles of {TIMING[1]} rounds.',
+        '',
+        'A network and its dense baseline are compared seed by seed and, where it is known which test images each has '
+        'right, image by image: the interval is a bootstrap over images and seeds, else over seeds alone. Verdicts by '
+        'rule:',
         '',
         *(f'- {rule};' for rule in RULES),
         '- no evidence: saturated. No network of the comparison can be told from a perfect one, as half the 95 % '
@@ -128,10 +133,10 @@ def _link(run: Run) -> str:
 def _saving(evidence: dict, pair: Pair, run: Run) -> tuple[str, str]:
     """The multiply-adds of the backbone and the speed, beside those of the dense baseline."""
     measured = evidence['measured']
-    speed = speed_of(measured, pair.dense, run.trial)
+    speed = speed_ratio(measured, pair.dense, run.trial)
     own, base = ((cost_of(measured, r) or {}).get('backbone') for r in (run, pair.baseline))
     share = f'{readable(own)} ({own / base:.2f} x)' if own and base else _NONE
-    return share, f'{speed["ratio"]["median"]:.2f} x' if speed else _NONE
+    return share, f'{speed:.2f}' if speed else _NONE
 
 
 def _study(evidence: dict, pair: Pair) -> list[str]:
@@ -182,7 +187,7 @@ def _settings(evidence: dict, pairs: Sequence[Pair]) -> list[str]:
         for row in runs:
             data.setdefault(Path(row['config']).parent.name, set()).add(row.get('epochs'))
         texts = [f'{_DATA[name]}{_epochs(numbers)}' for name, numbers in data.items()]
-        texts += ['by `train_cfg.max_epochs`, fewer than the configs say'] * any(
+        texts += ['fewer than the configs say, by `train_cfg.max_epochs`'] * any(
             'max_epochs=' in row['command'] for row in runs
         )
         machines = ', '.join(sorted({row.get('device', row['cpu']) for row in runs}))
@@ -212,12 +217,12 @@ def _headroom(evidence: dict, pairs: Sequence[Pair]) -> str:
 def _costs(evidence: dict, pictures: Sequence[str]) -> list[str]:
     rows = []
     for full in FULL_SIZE:
-        row = evidence['measured'].get(f'full_{full.name.replace(" ", "-")}')
+        row = evidence['measured'].get(f'full_{full.name}')
         ratio = speed_ratio(evidence['measured'], full.name)
         counts = (readable(row['semantic']), readable(row['dense'])) if row else (_NONE, _NONE)
         saved = f'{100 * share_saved(evidence["measured"], full.name):.1f} %' if row else _NONE
         size = ' x '.join(map(str, full.size))
-        rows.append([full.name, size, *counts, saved, f'{ratio:.2f} x' if ratio else _NONE])
+        rows.append([full.name, size, *counts, saved, f'{ratio:.2f}' if ratio else _NONE])
     lines = [
         '## Cost at full size',
         '',
@@ -230,15 +235,15 @@ def _costs(evidence: dict, pictures: Sequence[str]) -> list[str]:
         where, batch = timed['environment'], timed['results'][0]['batch_size']
         threads = f', {where["threads"]} threads' if where.get('threads') else ''
         lines += [
-            f'Untrained. Speed: inference at batch {batch} in {where["dtype"]} on {where["device"]}{threads}, run '
-            f'in turn with the dense baseline, median of {where["rounds"]} rounds. Other machines differ: '
+            f'Untrained. Speed: inference at batch {batch} in {where["dtype"]} on {where["device"]}{threads}, in '
+            f'turn with the dense baseline, median and quartiles of {where["rounds"]} rounds. Other machines differ: '
             '`tools/analysis_tools/benchmark.py` measures them.',
             '',
         ]
     return lines
 
 
-def _claims(judged: Sequence[Verdict]) -> list[str]:
+def _claims(judged: Sequence[Verdict], counts: Sequence[str]) -> list[str]:
     rows = [
         (v.paper, v.claim, v.finding, v.verdict if v.verdict == NOT_TESTABLE else f'**{v.verdict}**') for v in judged
     ]
@@ -250,10 +255,14 @@ def _claims(judged: Sequence[Verdict]) -> list[str]:
         'Papers: [STViT and STViT-R](https://arxiv.org/abs/2303.08685), [T2T-ViT](https://arxiv.org/abs/2101.11986). '
         'Accuracy is kept where the verdict above is kept or higher, and goes up where it is higher. "Nearly 60 %" is '
         'at least 55 %, "over 30 %" more than 30 %, "more than 100 %" more than 2 times, "about 20 %" at least 1.15 '
-        'times, for every size. A published count agrees within 2 % or half a unit of its last digit. (The authors of '
-        'STViT-R project keys and values of every copy of a token in overlapping windows; here each token is projected '
-        'once, which gives the same outputs for fewer multiply-adds.) Accuracies on ImageNet-1k and COCO are not '
-        'tested here: their data is not in it.',
+        'times, for every size; a speed is undecided where that lies between its quartiles. The speeds are those of '
+        'the table above, of a processor: [on a GPU](speed.md#on-a-gpu) small networks gain less. Accuracies on '
+        'ImageNet-1k and COCO are not tested here.',
+        '',
+        *([f'Parameters and multiply-adds beside those that authors publish: {"; ".join(counts)}.'] if counts else []),
+        '"As published" is within 2 % or half a unit of the last digit. The authors of STViT-R project keys and values '
+        'of every copy of a token in overlapping windows; here each token is projected once, which gives the same '
+        'outputs for fewer multiply-adds.',
         '',
     ]
 

@@ -14,22 +14,14 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from mmstvit.clashes import LINES
 from mmstvit.errors import UsageError, one_line
 from mmstvit.io.files import write_whole
 from mmstvit.paths import package_data
 
 from .plan import Run, config_file
 
-_PACKAGES = {
-    'mmstvit': ('mmstvit',),
-    'torch': ('torch',),
-    'mmengine': ('onedl-mmengine', 'mmengine'),
-    'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite'),
-    'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
-    'mmdet': ('onedl-mmdetection', 'mmdet'),
-    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
-    'mmaction': ('mmaction2',),
-}
+_PACKAGES = {'mmstvit': ('mmstvit',), 'torch': ('torch',), **LINES}
 
 
 class Busy(UsageError):

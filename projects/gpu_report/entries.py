@@ -19,10 +19,14 @@ TOME_L = ('+tome:r=8', '+tome:r=16,to=0')  # of 24 layers
 
 # Backbones alone, by the options of their class: (class, options, size). They need no toolbox.
 BARE = {
-    'Swin-T (ours), 4 maps': ('STViTSwin', dict(semantic_size=None, out_indices=(0, 1, 2, 3)), (800, 1216)),
-    'STViT-R-Swin-T, dense': ('STViTR', dict(dense=True), (800, 1216)),
-    'Video Swin-T (ours)': ('STViTSwin3D', dict(semantic_size=None), (32, 224, 224)),
-    'STViT-Swin3D-T': ('STViTSwin3D', dict(), (32, 224, 224)),
+    'Swin-T (ours), 4 maps': (
+        'STViTSwin',
+        dict(arch='tiny', semantic_size=None, out_indices=(0, 1, 2, 3)),
+        (800, 1216),
+    ),
+    'STViT-R-Swin-T, dense': ('STViTR', dict(arch='tiny', dense=True), (800, 1216)),
+    'Video Swin-T (ours)': ('STViTSwin3D', dict(arch='tiny', semantic_size=None), (32, 224, 224)),
+    'STViT-Swin3D-T': ('STViTSwin3D', dict(arch='tiny'), (32, 224, 224)),
 }
 
 

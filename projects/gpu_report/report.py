@@ -32,7 +32,8 @@ _HOW = (
     'Networks of a table run in turn on the same random inputs with random weights; shown are the median and the',
     'quartiles over the rounds. A ratio is of times in the same round, to the first network of the table. In lower',
     'precision the weights are cast, unless `autocast` is said. Memory is that of weights and the most that a run',
-    'takes on top. Attention is the kernel that PyTorch took: a mask rules `flash` out.',
+    'takes on top. Attention is the kernel that PyTorch took: a mask rules `flash` out. Images a second can be',
+    'compared within one table alone: small batches wait for the processor, and what else it does changes.',
 )
 _STARTS = (
     'Where a batch takes no more than 1.3 times the time of one image, the device waits for the processor to start',

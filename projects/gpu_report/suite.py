@@ -101,10 +101,10 @@ class Suite:
 
     def _network(self, name: str, part: str) -> tuple[Network, dict]:
         """Return a network on the device, in float32 and without gradients, and what it costs."""
-        if name not in self.networks:
+        if (name, part) not in self.networks:
             network = self._built(name)
-            self.networks[name] = network, costs(network, input_shape(network, None), part, self.timing.device)
-        network, cost = self.networks[name]
+            self.networks[name, part] = network, costs(network, input_shape(network, None), part, self.timing.device)
+        network, cost = self.networks[name, part]
         network.model.float().zero_grad(set_to_none=True)
         return network, cost
 

@@ -241,9 +241,9 @@ def test_parts_and_tokens_of_stvit():
         == counted.parameters
         == sum(p.numel() for p in model.parameters())
     )
-    assert counted.of('encoder.layers.0') == layers[0].multiply_adds == layer(16, 64)
+    assert counted.modules['encoder.layers.0'] == layers[0].multiply_adds == layer(16, 64)
     with pytest.raises(KeyError):
-        counted.of('encoder.layers.6')
+        counted.modules['encoder.layers.6']
 
 
 def test_a_module_that_a_block_calls_beside_its_own_is_counted_once():
@@ -253,8 +253,8 @@ def test_a_module_that_a_block_calls_beside_its_own_is_counted_once():
     parts = {part.name: part.multiply_adds for part in counted.parts}
     for i in range(6):
         embedded = (65 - 3 * i) * 16 * 4
-        assert parts[f'encoder.steps.{i}.embedding'] == counted.of(f'encoder.steps.{i}.embedding') == embedded
-        assert parts[f'encoder.layers.{i}'] == counted.of(f'encoder.layers.{i}') - embedded
+        assert parts[f'encoder.steps.{i}.embedding'] == counted.modules[f'encoder.steps.{i}.embedding'] == embedded
+        assert parts[f'encoder.layers.{i}'] == counted.modules[f'encoder.layers.{i}'] - embedded
     assert sum(parts.values()) == counted.multiply_adds and parts[''] == 0
 
 
@@ -293,7 +293,7 @@ def test_a_network_without_attention_is_split_at_its_backbone():
         'head.0': 2 * 64 * 8,  # one convolution, used twice
     }
     assert counted.parameters == 4 * 28 + 4 * 37 + 2 * 5
-    assert counted.of('backbone') == 64 * (27 + 36) * 4
+    assert counted.modules['backbone'] == 64 * (27 + 36) * 4
 
 
 def test_what_the_counter_cannot_see_is_named(monkeypatch):

@@ -52,7 +52,7 @@ def test_round_trip_is_exact(name, tmp_path):
         key: value.dtype for key, value in model.state_dict().items()
     }
     reductions = [reduction_of(each) for each in (model, again)]
-    assert repr(reductions[0]).replace('(2, 0, 1)', '[2, 0, 1]') == repr(reductions[1])
+    assert repr(reductions[0]) == repr(reductions[1])
     assert all(parameter.requires_grad for parameter in again.parameters())
 
 

@@ -233,7 +233,8 @@ def test_written_config_builds_the_network_of_the_schedule(run, files):
     assert stored == result
     model = get_model(out / 'config.py', files[1])
     reduction = model.backbone.reduction
-    assert (reduction.method, reduction.options) == (stored['method'], stored['options'])
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in stored['options'].items()}
+    assert (reduction.method, reduction.options) == (stored['method'], options)
     assert reduction.tokens == stored['tokens']
     assert reduction.share == pytest.approx(stored['multiply_adds']) and stored['multiply_adds'] <= 0.6
     assert Config.fromfile(out / 'config.py').load_from == files[1]

@@ -3,6 +3,10 @@
 import re
 from pathlib import Path
 
+import yaml
+
+from mmstvit import __version__
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,3 +31,7 @@ def test_the_claims_are_counted_as_in_the_evidence():
     page = re.search(r'Of (\d+) claims.*', (ROOT / 'docs/evidence.md').read_text())[0]
     (readme,) = re.findall(r'of \d+, \d+ held here[^.]*', (ROOT / 'README.md').read_text())
     assert re.findall(r'\d+', readme) == re.findall(r'\d+', page)
+
+
+def test_the_version_to_cite_is_this_one():
+    assert yaml.safe_load((ROOT / 'CITATION.cff').read_text())['version'] == __version__

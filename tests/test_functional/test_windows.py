@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmstvit.functional.windows import HIDDEN, keys_of_boxes, num_windows, partition, reverse, shifted_mask, valid_cells
+from mmstvit.functional.windows import (
+    HIDDEN,
+    Boxes,
+    keys_of_boxes,
+    num_windows,
+    partition,
+    reverse,
+    shifted_mask,
+    valid_cells,
+)
 from mmstvit.layers.published_layout import keys_with_zeros
 from mmstvit.layers.t2t import soft_split
 
@@ -140,10 +149,10 @@ def test_keys_of_larger_windows(case, mask, may_band):
     expected = naive_attention(q, whole.flatten(1, -2), zero, grid, counts, window, before, after, real, mask, pads)
     starts = tuple(tuple(i * w - b for i in range(n)) for n, w, b in zip(counts, window, before))
     ends = tuple(tuple((i + 1) * w + a for i in range(n)) for n, w, a in zip(counts, window, after))
-    given_boxes = (starts, ends, queries, window, grid, real, windowed, may_band, CPU)
-    keys, zeros = keys_of_boxes(*given_boxes), None
+    boxes = Boxes(starts, ends, queries, window, grid, real, windowed)
+    keys, zeros = keys_of_boxes(boxes, may_band, CPU), None
     if mask != 'exact':
-        keys, zeros = keys_with_zeros(*given_boxes, pads if mask else None)
+        keys, zeros = keys_with_zeros(boxes, may_band, CPU, pads if mask else None)
     given_keys = partition(whole, window, counts) if windowed else whole[(slice(None), *(slice(0, r) for r in real))]
     kv, bias = keys.arrange(given_keys), keys.bias
     if zeros is not None:
@@ -156,8 +165,8 @@ def test_keys_of_larger_windows(case, mask, may_band):
 
 def test_one_group_where_asked_for():
     starts, ends = ((0, 1, 2, 3), (0,)), ((1, 2, 3, 4), (2,))
-    banded = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, True, CPU)
-    whole = keys_of_boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2), False, False, CPU)
+    boxes = Boxes(starts, ends, 1, (1, 2), (4, 2), (4, 2))
+    banded, whole = (keys_of_boxes(boxes, may_band, CPU) for may_band in (True, False))
     assert banded.bias.shape == (4, 1, 1, 2) and whole.bias.shape == (1, 1, 4, 8)
 
 

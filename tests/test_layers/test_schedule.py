@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmstvit.layers.steps import METHODS, Network, build_steps
+from mmstvit.layers.steps import METHODS, Network, build_steps, schedule
 from mmstvit.layers.steps.schedule import multiply_adds, tokens_per_block
 from mmstvit.measure.complexity import count
 from mmstvit.models import STViT
@@ -48,7 +48,7 @@ def test_counts_are_those_of_the_network(method):
     steps = model.encoder.steps
     assert tokens_per_block(NETWORK, steps) == seen == expected
     layers = [f'encoder.layers.{i}' for i in range(8)]
-    measured = [cost.of(f'{layer}.attn') + cost.of(f'{layer}.mlp') for layer in layers]
+    measured = [cost.modules[f'{layer}.attn'] + cost.modules[f'{layer}.mlp'] for layer in layers]
     assert multiply_adds(NETWORK, steps) == measured
 
 
@@ -127,3 +127,16 @@ def test_wrong_blocks(blocks):
 def test_blocks_have_no_effect_on_lists(amount):
     with pytest.raises(ValueError, match=r'blocks=\[1\] has no effect with'):
         build_steps(dict(type='TopK', blocks=[1], **amount), NETWORK)
+
+
+def test_a_budget_is_found_in_few_trials(monkeypatch):
+    """Each builds all steps, in training with drawn budgets in every iteration: of DeiT-S at 224 px."""
+    trials, network = [], Network(12, 384, (14, 14), 1, 4.0)
+
+    def counted(*args, _real=schedule.multiply_adds):
+        trials.append(args)
+        return _real(*args)
+
+    monkeypatch.setattr(schedule, 'multiply_adds', counted)
+    steps = build_steps(dict(type='ToMe', budget=0.5), network)
+    assert 0.49 < schedule.multiply_add_share(network, steps) <= 0.5 and len(trials) < 20

@@ -222,6 +222,16 @@ def test_matching_by_size(prefix, total, r):
         assert groups(found[b]) == groups(torch.tensor([into.get(i, i) for i in range(prefix + total)]))
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_order_of_sizes_in_half_precision(dtype):
+    """Of equal sizes the first counts as larger, however large they and the image are."""
+    metric = torch.randn(1, 576, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    few, many = (places(size_matching(metric, torch.full((1, 576, 1), n, dtype=dtype), 200), 576) for n in (1, 200))
+    assert torch.equal(few, many) and set(few[0].tolist()) == set(range(376))
+    larger = few[0, :288]
+    assert torch.equal(larger, torch.arange(288))
+
+
 @pytest.mark.parametrize('prefix', [0, 1])
 @pytest.mark.parametrize('total, count', [(20, 7), (20, 20), (4, 2), (9, 1)])
 def test_density_peaks(prefix, total, count):

@@ -1,6 +1,7 @@
 """Distillation of a network with fewer tokens: its losses, its budgets, what it learns, and what it is made of."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from run_helpers import DENSE
 
 from mmstvit import get_model, reduce_
 from mmstvit.cli import train as train_cli
+from mmstvit.engine.activation_checkpointing import ActivationCheckpointingHook
 from mmstvit.errors import UsageError
 from mmstvit.functional.reduction import reduction_of as reduction_to
 from mmstvit.functional.reduction import selection_of
@@ -73,6 +75,37 @@ def losses(model, training=True, scores=None):
         sample.set_gt_score(score)
     data = model.data_preprocessor(dict(inputs=IMAGES, data_samples=samples), training)
     return model.train()(**data, mode='loss')
+
+
+def test_the_teacher_goes_where_the_model_goes(dense):
+    """A strategy moves the model after its weights are made."""
+    model = student(dense)
+    model.init_weights()
+    model.to('meta')
+    assert {parameter.device.type for parameter in model.teacher().parameters()} == {'meta'}
+
+
+def test_recomputed_activations_of_a_reduced_network(dense):
+    """Each block runs twice and gradients are the same; drawn budgets, which would undo that, are refused."""
+    model, runs = student(dense, logit_weight=0), []
+    name = 'backbone.encoder.layers.1' if dense[0] is OWN else 'backbone.layers.1'
+
+    def gradients():
+        runs.clear()
+        model.zero_grad()
+        model(IMAGES, mode='tensor').square().sum().backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    model.train().get_submodule(f'{name}.attn').qkv.register_forward_hook(lambda *args: runs.append(1))
+    expected = gradients()
+    assert len(runs) == 1
+    ActivationCheckpointingHook(name).before_train(SimpleNamespace(model=model))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients(), expected, strict=True))
+    assert len(runs) == 2
+    if dense[0] is THEIRS:
+        drawn = SimpleNamespace(model=student(dense, budget=(0.4, 1.0)))
+        with pytest.raises(ValueError, match=f'activation_checkpointing of {name} does not go with budgets'):
+            ActivationCheckpointingHook(name).before_train(drawn)
 
 
 def test_gradients_of_each_loss(dense):

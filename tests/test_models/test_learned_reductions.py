@@ -418,3 +418,15 @@ def test_refused_in_a_line(method, options, line):
     with pytest.raises(ValueError, match=line) as error:
         get_model(config(CLASS_TOKEN, reduce, teacher_ckpt='dense.pth', **weight, **options))
     assert '\n' not in str(error.value)
+
+
+@every_method
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
+def test_training_in_other_types(method, dtype):
+    """A model that is cast, without autocast."""
+    torch.manual_seed(0)
+    options = LEARNED[method][0]
+    model = MODELS.build(dict(type='mmstvit.Reduced', backbone=CLASS_TOKEN, reduce=dict(type=method, **options)))
+    model.train().to(dtype)(IMAGES.to(dtype) / 255)[-1].square().sum().backward()
+    learnt = {name: p.grad for name, p in model.named_parameters() if LEARNED[method][2] in name and '.3.' not in name}
+    assert learnt and all(grad.dtype == dtype and grad.isfinite().all() for grad in learnt.values())

@@ -6,7 +6,7 @@ import torch
 from mmstvit.compat.requires import require
 from mmstvit.converters.inflate import resize_bias_table, table_grid
 from mmstvit.layers.attention import relative_position_index
-from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D
+from mmstvit.models import STViT, STViTR, STViTSwin, STViTSwin3D, T2TViT
 
 ARCH = dict(embed_dims=8, depths=(2, 2, 6, 2), num_heads=(1, 1, 2, 2))
 VIT = dict(embed_dims=16, num_layers=5, num_heads=2, feedforward_channels=32)
@@ -196,8 +196,10 @@ def test_wrong_options(kind, options, message):
 def test_image_for_clips_and_clip_for_images():
     with pytest.raises(ValueError, match='takes .batch, channels, frames, height, width., got the shape'):
         swin3d()(torch.zeros(1, 3, 64, 64))
-    with pytest.raises(ValueError, match='takes .batch, channels, height, width., got the shape'):
-        STViT('tiny')(torch.zeros(1, 3, 4, 64, 64))
+    clip = torch.zeros(1, 3, 4, 64, 64)
+    for model in (STViT('tiny'), STViTR('tiny'), T2TViT('7')):
+        with pytest.raises(ValueError, match='takes .batch, channels, height, width., got the shape'):
+            model(clip)
 
 
 @pytest.mark.parametrize('rows,grid', [(169, (13, 13)), (15 * 169, (15, 13, 13)), (31 * 169, (31, 13, 13)), (12, None)])

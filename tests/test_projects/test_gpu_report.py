@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmstvit import models
 from mmstvit.apis.configs import find_config
 from mmstvit.errors import UsageError
 from mmstvit.measure import timing
@@ -200,6 +201,17 @@ def test_every_network_of_the_suite_exists():
             assert find_config(name).is_file()
     assert {wanted.section for wanted in gpu_entries()} == set(SECTIONS)
     assert {wanted.section for wanted in entries(False, ['train'])} == {'train'}
+
+
+def test_bare_backbones_are_of_the_size_of_their_peer():
+    """The largest network beside the smallest says nothing of tokens."""
+    groups = {wanted.networks for wanted in gpu_entries() if set(wanted.networks) <= set(BARE)}
+    assert {name for names in groups for name in names} == set(BARE)
+    for names in groups:
+        with torch.device('meta'):
+            backbones = [getattr(models, kind)(**options) for kind, options, _ in map(BARE.get, names)]
+        dense, *reduced = (sum(p.numel() for p in backbone.parameters()) for backbone in backbones)
+        assert all(abs(count / dense - 1) < 0.03 for count in reduced)
 
 
 def test_weights_are_cast_where_asked():

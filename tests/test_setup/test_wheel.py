@@ -14,7 +14,7 @@ from fresh_python import run_fresh
 ROOT = Path(__file__).resolve().parents[2]
 # What packaging reads: building in a copy leaves the checkout without build files.
 SOURCES = ('mmstvit', 'configs', 'tools', 'tests', 'projects', 'requirements')
-FILES = ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'model-index.yml', 'dataset-index.yml')
+FILES = ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'model-index.yml')
 
 
 def run(*command, **options):
@@ -68,7 +68,7 @@ def test_wheel_holds_configs_tools_and_model_index(wheel):
     assert 'model-index.yml' in mim
     assert expected('configs') and expected('configs') <= mim
     assert 'tools/setup_env.py' in mim and expected('tools') <= mim
-    assert mim == expected('configs') | expected('tools') | (mim & {'model-index.yml', 'dataset-index.yml'})
+    assert mim == expected('configs') | expected('tools') | {'model-index.yml'}
     assert not [name for name in names if name.startswith(('tests/', 'tools/', 'configs/', 'projects/', 'build/'))]
     assert [name for name in names if name.endswith('LICENSE')]
 

@@ -161,9 +161,8 @@ def test_top1_is_that_of_the_metafile_at_its_image_size():
     'top1,label', [((98.0, 99.0), 'top-1 accuracy, %'), ((98.0, None), 'multiply-adds of a forward, G')]
 )
 def test_plot_is_against_top1_where_all_have_one(top1, label, tmp_path, monkeypatch):
-    import matplotlib.pyplot as plt
-
-    monkeypatch.setattr(plt, 'close', lambda figure: None)
+    drawn = []
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda figure, *args, **options: drawn.append(figure))
     speed = dict(median=10.0, low=9.0, high=12.0)
     rows = [
         dict(network=name, toolbox='timm', batch_size=batch, images_per_second=speed, multiply_adds=2e9, top1=accuracy)
@@ -172,10 +171,10 @@ def test_plot_is_against_top1_where_all_have_one(top1, label, tmp_path, monkeypa
     ]
     setting = dict(baseline='b', measured='inference', threads=2, device='a CPU', dtype='float32', input='3 x 8 x 8')
     draw(rows, setting, str(tmp_path / 'plot.png'))
-    panels = plt.gcf().axes
+    panels = drawn[0].axes
     assert [panel.get_title() for panel in panels] == ['batch size 1', 'batch size 8']
     assert [panel.get_xlabel() for panel in panels] == [label] * 2
-    assert [text.get_text() for text in plt.gcf().legends[0].get_texts()] == ['a', 'b (baseline)']
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ['a', 'b (baseline)']
 
 
 def test_a_network_beside_itself(tiny_config, tmp_path):

@@ -22,7 +22,7 @@ IMAGE, SEMANTIC = '#4c78a8', '#f58518'
 def multiply_adds_by_layer(model: STViT) -> list[float]:
     """Multiply-adds of each layer, in millions."""
     counted = count(model, torch.zeros(1, 3, 224, 224))
-    return [counted.of(f'encoder.layers.{i}') / 1e6 for i in range(model.num_layers)]
+    return [counted.modules[f'encoder.layers.{i}'] / 1e6 for i in range(model.num_layers)]
 
 
 def draw_grid(axes, photo: np.ndarray, cells: int, title: str, color: str) -> None:
@@ -45,8 +45,8 @@ def main() -> None:
 
     figure = plt.figure(figsize=(11, 3.9), layout='constrained')
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.9), gridspec_kw=dict(wspace=0.12))
-    draw_grid(left, photo, 14, '14 x 14 = 196 image tokens\nlayers 1-4', IMAGE)
-    draw_grid(middle, small, 4, '4 x 4 = 16 semantic tokens\nlayers 5-12', SEMANTIC)
+    draw_grid(left, photo, 14, '14 x 14 = 196\nimage tokens,\nlayers 1-4', IMAGE)
+    draw_grid(middle, small, 4, '4 x 4 = 16\nsemantic tokens,\nlayers 5-12', SEMANTIC)
     arrow = dict(arrowstyle='-|>', linewidth=2, mutation_scale=18)
     middle.annotate('', (-0.08, 0.5), (-0.66, 0.5), xycoords='axes fraction', arrowprops=arrow)
     middle.text(
@@ -60,7 +60,12 @@ def main() -> None:
     right.bar(layers, theirs, color='none', edgecolor='gray', linestyle='--', label=f'DeiT-S: {sum(theirs):.0f} M')
     right.bar(layers, ours, color=colors)
     right.bar([1], [0], color=SEMANTIC, label=f'STViT-S: {sum(ours):.0f} M')
-    right.set(xticks=layers, xlabel='layer', ylabel='multiply-adds, millions', title='the work of each layer')
+    right.set(
+        xticks=layers,
+        xlabel='layer',
+        ylabel='multiply-adds, millions',
+        title='the work of each layer, and of all layers',
+    )
     right.set_ylim(0, 1.25 * max(theirs))
     right.legend(loc='upper right', ncols=2)
     for side in ('top', 'right'):

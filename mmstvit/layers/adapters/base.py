@@ -20,10 +20,11 @@ from ..tokens import Tokens
 
 
 class BlockAdapter:
-    """A pre-norm block of another library with the signature of :class:`.TransformerBlock`.
+    """A pre-norm block of another library, which steps call as they call a :class:`.TransformerBlock`.
 
-    Norms, projections, LayerScale, stochastic depth and MLP are those of the block; attention is computed here, with
-    PyTorch's fused kernel, since the methods need its keys, queries and values and a bias on its logits.
+    It is self-attention alone, and of a layout it uses the rotations. Norms, projections, LayerScale, stochastic depth
+    and MLP are those of the block; attention is computed here, with PyTorch's fused kernel, since the methods need its
+    keys, queries and values and a bias on its logits.
 
     Args:
         block: it stays as it is.
@@ -56,6 +57,16 @@ class BlockAdapter:
         raise NotImplementedError
 
     @property
+    def attention(self) -> nn.Module:
+        """The block's attention, in whose place this one is."""
+        return self.block.attn
+
+    @property
+    def scale(self) -> float | None:
+        """What the logits are multiplied by; ``None``: one over the root of the channels of a head."""
+        return None
+
+    @property
     def attention_dropout(self) -> float:
         """Dropout of the attention weights, in training."""
         raise NotImplementedError
@@ -68,11 +79,12 @@ class BlockAdapter:
         key_bias: Tensor | None = None,
         reduce: Callable[..., tuple[Tensor, Any]] | None = None,
     ) -> Any:
-        """Self-attention, an optional reduction, MLP; see :meth:`.TransformerBlock.forward`."""
+        """Self-attention, an optional reduction, MLP: :meth:`.TransformerBlock.forward` without a ``context``."""
         q, k, v = self.qkv(x)
         if layout is not None and layout.rotary is not None:
             q, k = layout.rotary.rotate(q), layout.rotary.rotate(k)
-        out = attend(q, k, v, None, key_bias, self.attention_dropout if self.block.training else 0.0)
+        dropout = self.attention_dropout if self.block.training else 0.0
+        out = attend(q, k, v, None, key_bias, dropout, self.scale)
         x = x + self.attention_branch(out.transpose(1, 2).flatten(2))
         if reduce is None:
             return self.mlp(x)
@@ -84,7 +96,7 @@ class View:
     """A transformer of another library in one forward pass: what its own code is run on.
 
     It gives the first block the grid of the patches, which the library's blocks do not get. All else is of the
-    transformer itself, on which nothing is set.
+    transformer itself, and what its code sets is set on it.
 
     Args:
         vit: the library's module.
@@ -94,13 +106,21 @@ class View:
         reads_patches: whether anything is done with patches after the blocks.
     """
 
+    vit: Any
+    grid: Any
+    reads_patches: bool
+
     def __init__(self, vit: nn.Module) -> None:
-        self.vit: Any = vit
-        self.grid: Any = None
-        self.reads_patches = True
+        vars(self).update(vit=vit, grid=None, reads_patches=True)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.vit, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self):
+            vars(self)[name] = value
+        else:
+            setattr(self.vit, name, value)
 
     def blocks_on_grid(self, blocks: Iterable[nn.Module]) -> tuple[Callable[..., Any], ...]:
         """Return the blocks, the first of which is told the grid, and the last whether patches are read."""
@@ -166,6 +186,30 @@ class Transformer(NamedTuple):
                 f'{type(hiding).__name__} hides tokens at their places, and this network would pool them too: '
                 "let it give the class token's features, or take STViT, which pools by sizes"
             )
+
+    def check_own_code(self) -> None:
+        """Refuse a model in which other code than the library's runs what is replaced here.
+
+        Raises:
+            ValueError: a ``forward`` was set on a module, as accelerate's hooks do, or attention has hooks.
+        """
+        methods = [(self.vit, name) for name in self.methods]
+        for module, name in [*methods, *((module, 'forward') for module in (*self.blocks, *self.stem))]:
+            run = vars(module).get(name)
+            if run is not None and getattr(run, 'func', None) not in _OURS:
+                raise ValueError(
+                    f"{type(module).__name__}.{name} was set on the module itself, in the place of its class's, and "
+                    'token reduction would set it aside: reduce the tokens first'
+                )
+        for attention in (self.adapt(block).attention for block in self.blocks):
+            library, _, _ = type(attention).__module__.partition('.')  # whose own hooks pass over it in silence too
+            hooks = (*attention._forward_hooks.values(), *attention._forward_pre_hooks.values())
+            foreign = any(getattr(hook, '__module__', '').partition('.')[0] != library for hook in hooks)
+            if 'forward' in vars(attention) or foreign:
+                raise ValueError(
+                    f'{type(attention).__name__} has hooks or a forward of its own, which token reduction would pass '
+                    'over, as it computes the attention itself: remove them'
+                )
 
     def run(self, steps: Sequence[Step]) -> None:
         """Let each block be run by a step, until :meth:`restore`."""
@@ -243,14 +287,17 @@ def _forward(
     if not isinstance(x, Tokens):
         count = x.shape[1] - network.num_prefix
         grid = grid or getattr(x, 'grid', None)
-        if grid is None:
-            grid = network.grid if math.prod(network.grid) == count else (1, count)
+        if grid is None or math.prod(grid) != count:  # not known, or patches were dropped in training
+            grid = network.grid if math.prod(network.grid) == count else (count,)
         rotary = None if positions is None else block.rotary(positions).with_prefix(network.num_prefix)
         x = Tokens(x, WholeImage(tuple(grid), x.device, network.num_prefix, rotary=rotary))
     tokens = step(block, x)
     if finish is None:
         return tokens
     return (finish if reads_patches else _keep)(tokens)
+
+
+_OURS = (_forward, _on_view, _with_grid, _refuse)
 
 
 def _unmerge(tokens: Tokens) -> Tensor:

@@ -46,9 +46,13 @@ LAYERS = {
     'SiglipEncoderLayer': CLIP,
 }
 
-# Classifiers of a mean of the patches, beside the class token or in its place; and those of class tokens alone.
+# Classifiers of a mean of the patches, beside the class token or in its place; those that make an image of all patches;
+# and those of class tokens alone.
 POOLING = ('CLIPForImageClassification', 'Dinov2ForImageClassification', 'Dinov2WithRegistersForImageClassification')
+MAPS = ('ViTForMaskedImageModeling', 'DeiTForMaskedImageModeling')
 CLASS_TOKENS = ('ViTForImageClassification', 'DeiTForImageClassification', 'DeiTForImageClassificationWithTeacher')
+# Ways of computing the same attention.
+ATTENTION = ('eager', 'sdpa', 'flash_attention_2', 'flash_attention_3', 'flex_attention')
 
 
 class HuggingFaceBlock(BlockAdapter):
@@ -70,8 +74,17 @@ class HuggingFaceBlock(BlockAdapter):
         return reduce(lambda x, name: self.block.get_submodule(name)(x), names, x)
 
     @property
+    def attention(self) -> Any:
+        return self.block.get_submodule(self.parts.attention)
+
+    @property
+    def scale(self) -> float:
+        attn = self.attention
+        return attn.scaling if hasattr(attn, 'scaling') else attn.scale
+
+    @property
     def attention_dropout(self) -> float:
-        attn = self.block.get_submodule(self.parts.attention)
+        attn = self.attention
         return attn.attention_dropout if hasattr(attn, 'attention_dropout') else attn.dropout
 
     def rotary(self, positions: tuple[Tensor, Tensor]) -> Rotary:
@@ -79,7 +92,7 @@ class HuggingFaceBlock(BlockAdapter):
         return Rotary(sin[None], cos[None], interleaved=False)
 
     def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
-        attn, x = self.block.get_submodule(self.parts.attention), self._apply((self.parts.norm,), x)
+        attn, x = self.attention, self._apply((self.parts.norm,), x)
         heads = (project(x).unflatten(-1, (-1, attn.head_dim)) for project in (attn.q_proj, attn.k_proj, attn.v_proj))
         return tuple(x.transpose(1, 2) for x in heads)
 
@@ -96,10 +109,12 @@ def find(model: Any) -> Transformer | None:
     Raises:
         ValueError: one that the methods cannot serve.
     """
-    pools, by_class = (any(is_a(model, 'transformers', name) for name in names) for names in (POOLING, CLASS_TOKENS))
-    if pools or by_class:
+    pools, by_class, maps = (
+        any(is_a(model, 'transformers', name) for name in names) for names in (POOLING, CLASS_TOKENS, MAPS)
+    )
+    if pools or by_class or maps:
         transformer = next(filter(None, map(find, model.children())))
-        return transformer._replace(pools=pools, reads_patches=pools)
+        return transformer._replace(pools=pools, reads_patches=pools or maps, needs_all=maps)
     embeddings = getattr(model, 'embeddings', nn.Identity())
     patches = next((m for m in embeddings.modules() if isinstance(m, nn.Conv2d)), None)
     if patches is None or not is_a(model, 'transformers', 'PreTrainedModel'):
@@ -114,14 +129,23 @@ def find(model: Any) -> Transformer | None:
     parts, width, mlp = LAYERS[kinds.pop()], patches.out_channels, layers[0].get_submodule('mlp')
     if not hasattr(layers[0].get_submodule(parts.attention), 'q_proj'):
         raise ValueError(f'{type(model).__name__} is of a transformers before version 5: install a newer one')
+    if model.config.output_attentions:
+        raise ValueError('output_attentions=True does not go with token reduction, which computes no attention weights')
+    if model.config._attn_implementation not in ATTENTION:
+        raise ValueError(
+            f'attn_implementation={model.config._attn_implementation!r} does not go with token reduction, which '
+            f'computes the attention itself, as {" or ".join(ATTENTION)} do'
+        )
     size = axes_of('image_size', model.config.image_size, 2)
     grid = tuple(pixels // patch for pixels, patch in zip(size, patches.kernel_size, strict=True))
+    is_backbone = is_a(model, 'transformers', 'BackboneMixin')
     network = Network(len(layers), width, grid, _num_prefix(embeddings), mlp_ratio(mlp, width))
     return Transformer(
         layers,
         partial(HuggingFaceBlock, parts),
         network,
-        needs_all=is_a(model, 'transformers', 'BackboneMixin'),
+        needs_all=is_backbone,
+        outputs=tuple(i - 1 for i in model.out_indices if i > 0) if is_backbone else (),
         pools=network.num_prefix == 0,
         stem=tuple(module for name, module in model.named_children() if name in ('embeddings', 'pre_layrnorm')),
         patch_size=patches.kernel_size,

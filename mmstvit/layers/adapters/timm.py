@@ -17,6 +17,10 @@ class TimmBlock(BlockAdapter):
     """A ``Block`` of timm's ``VisionTransformer``, with or without LayerScale and normalised queries and keys."""
 
     @property
+    def scale(self) -> float:
+        return self.block.attn.scale
+
+    @property
     def attention_dropout(self) -> float:
         return self.block.attn.attn_drop.p
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...functional.attention import split_heads
 from ...functional.rotary import Rotary
 from .base import BlockAdapter
 
@@ -14,6 +15,10 @@ class EvaBlock(BlockAdapter):
     """An ``EvaBlock`` of timm, with or without rotary positions."""
 
     positions = 'rope'
+
+    @property
+    def scale(self) -> float:
+        return self.block.attn.scale
 
     @property
     def attention_dropout(self) -> float:
@@ -26,27 +31,26 @@ class EvaBlock(BlockAdapter):
 
     def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
         attn, x = self.block.attn, self.block.norm1(x)
-        parts: tuple[Tensor, ...]
         if attn.qkv is None:
-            parts = (attn.q_proj(x), attn.k_proj(x), attn.v_proj(x))
+            qkv = torch.cat((attn.q_proj(x), attn.k_proj(x), attn.v_proj(x)), dim=-1)
         elif getattr(attn, 'q_bias', None) is None:
-            parts = attn.qkv(x).chunk(3, dim=-1)
+            qkv = attn.qkv(x)
         else:
-            bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
-            parts = F.linear(x, attn.qkv.weight, bias).chunk(3, dim=-1)
-        q, k, v = (part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in parts)
+            qkv = F.linear(x, attn.qkv.weight, torch.cat((attn.q_bias, attn.k_bias, attn.v_bias)))
+        q, k, v = split_heads(qkv, attn.num_heads)
         return attn.q_norm(q), attn.k_norm(k), v
-
-    def _scale(self, gamma: Tensor | None, x: Tensor) -> Tensor:
-        return x if gamma is None else gamma * x
 
     def attention_branch(self, out: Tensor) -> Tensor:
         block, attn = self.block, self.block.attn
-        return block.drop_path1(self._scale(block.gamma_1, attn.proj_drop(attn.proj(attn.norm(out)))))
+        return block.drop_path1(_scale(block.gamma_1, attn.proj_drop(attn.proj(attn.norm(out)))))
 
     def mlp(self, x: Tensor) -> Tensor:
         block = self.block
-        return x + block.drop_path2(self._scale(block.gamma_2, block.mlp(block.norm2(x))))
+        return x + block.drop_path2(_scale(block.gamma_2, block.mlp(block.norm2(x))))
+
+
+def _scale(gamma: Tensor | None, x: Tensor) -> Tensor:
+    return x if gamma is None else gamma * x
 
 
 def check(vit: Any) -> None:

@@ -4,6 +4,7 @@ A method is a function ``(network, **options) -> list of steps``: one step for e
 sizes ``network`` says.
 """
 
+import inspect
 from collections.abc import Callable
 
 from .atm import atm
@@ -60,6 +61,11 @@ def build_steps(reduce: dict | None, network: Network) -> list[Step]:
     name = options.pop('type', None)
     if name not in METHODS:
         raise ValueError(f'reduce=dict(type={name!r}) is unknown, choose from {tuple(METHODS)}')
+    for option, parameter in inspect.signature(METHODS[name]).parameters.items():
+        value = options.get(option, parameter.default)
+        if isinstance(parameter.default, (bool, int)) and type(value) is not type(parameter.default):
+            kind = 'True or False' if isinstance(parameter.default, bool) else 'an integer'
+            raise ValueError(f'{option}={value!r} must be {kind}')
     try:
         return METHODS[name](network, **options)
     except TypeError as error:  # an unknown option, or one that is missing

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...functional.reduction import selection_of
+from ...functional.reduction import selection_of, with_prefix
 from ...functional.scores import sample_inverse
 from ..tokens import Tokens
 from .base import Network, Step
@@ -30,14 +30,14 @@ class ATS(Drop):
         return score.sum(dim=1)[:, tokens.layout.num_prefix :]
 
     def reduce(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tokens:
+        if self.removed_of(tokens) == 0:
+            return tokens
         prefix, total = tokens.layout.num_prefix, tokens.x.shape[1]
         with torch.no_grad():
             there = None if tokens.size is None else tokens.size[:, prefix:, 0] > 0
             chosen, first = sample_inverse(self.score(tokens, q, k, v), self.kept_of(tokens), there)
-            before = torch.arange(prefix, device=chosen.device).expand(chosen.shape[0], -1)
-            chosen = torch.cat((before, prefix + chosen), dim=1)
             valid = F.pad(first.to(tokens.x.dtype), (prefix, 0), value=1)
-        reduced = self.drop(tokens, selection_of(chosen, total, valid))
+        reduced = self.drop(tokens, selection_of(with_prefix(chosen, prefix), total, valid))
         return reduced._replace(size=valid[..., None])
 
 

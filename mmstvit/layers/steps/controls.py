@@ -62,7 +62,7 @@ class GridPool(Merge):
         return math.prod(self.grids(grid)[1])
 
     def match(self, tokens: Tokens, k: Tensor) -> Reduction:
-        return grid_cells(*self.grids(tokens.layout.grid), k.shape[0], tokens.layout.num_prefix, k.device)
+        return grid_cells(*self.grids(tokens.grid), k.shape[0], tokens.layout.num_prefix, k.device)
 
 
 def random(
@@ -82,8 +82,10 @@ def random(
         **amount: ``r``, ``keep_rate`` or ``budget``, see :func:`.plan`.
 
     Raises:
-        ValueError: amounts that cannot be.
+        ValueError: amounts or a seed that cannot be.
     """
+    if not 0 <= seed < 2**31:
+        raise ValueError(f'seed={seed} must be at least 0 and below 2**31')
 
     def make(layer: int, amount: Amount) -> Step:
         return Random(amount, fuse_last, seed * network.num_layers + layer)

@@ -7,7 +7,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from ...functional.reduction import Reduction, compose, selection_of
+from ...functional.attention import add_key_bias
+from ...functional.reduction import Reduction, compose, selection_of, with_prefix
 from ...functional.scores import class_attention
 from ...functional.windows import Size
 from ..tokens import Tokens
@@ -17,11 +18,8 @@ from .schedule import plan
 
 def logit_bias(tokens: Tokens) -> Tensor | None:
     """Return all that the block has added to its logits, broadcast to (B, heads, N, N), or ``None``."""
-    attention, sizes = tokens.attention(), tokens.key_bias
-    bias = None if attention is None else attention.bias
-    if sizes is None:
-        return bias
-    return sizes[:, None, None] if bias is None else bias + sizes[:, None, None]
+    attention = tokens.attention()
+    return add_key_bias(None if attention is None else attention.bias, tokens.key_bias)
 
 
 def attention_of_class(tokens: Tokens, q: Tensor, k: Tensor) -> Tensor:
@@ -38,8 +36,7 @@ def best(score: Tensor, count: int, prefix: int) -> Tensor:
         count: how many.
         prefix: tokens at the front.
     """
-    kept = score.topk(count, dim=-1).indices.sort(dim=-1).values
-    return torch.cat((torch.arange(prefix, device=kept.device).expand(kept.shape[0], -1), prefix + kept), dim=1)
+    return with_prefix(score.topk(count, dim=-1).indices.sort(dim=-1).values, prefix)
 
 
 class Drop(ReducingStep):

@@ -34,6 +34,8 @@ class DTEM(ToMe):
         proportional: whether a token that stands for several patches weighs as those do in attention.
     """
 
+    learns_sizes = True
+
     def __init__(self, amount: Amount, embed_dims: int, dims: int, temperature: float, proportional: bool) -> None:
         super().__init__(amount, proportional)
         self.embedding, self.temperature = MatchingEmbedding(embed_dims, dims, bias=False), temperature

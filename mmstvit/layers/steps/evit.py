@@ -37,10 +37,13 @@ class EViT(ReducingStep):
     loses_patches = True  # the fused token is no mean of them
 
     def counts(self, count: int, grid: Size) -> Counts:
-        after = self.kept(count, grid) + 1
+        kept = self.kept(count, grid)
+        after = kept + (kept < count)
         return Counts(count, after, after)
 
     def reduce(self, tokens: Tokens, q: Tensor, k: Tensor, v: Tensor) -> Tokens:
+        if self.removed_of(tokens) == 0:
+            return tokens
         x, prefix, count = tokens.x, tokens.layout.num_prefix, self.kept_of(tokens)
         score = attention_of_class(tokens, q, k).mean(dim=1)[:, prefix:]
         kept = best(score.detach(), count, prefix)

@@ -31,7 +31,7 @@ class Expedite(GridPool):
         self.options = options
 
     def match(self, tokens: Tokens, k: Tensor) -> Reduction:
-        grids, prefix = self.grids(tokens.layout.grid), tokens.layout.num_prefix
+        grids, prefix = self.grids(tokens.grid), tokens.layout.num_prefix
         return soft_clusters(tokens.x, *grids, tokens.size, prefix, **self.options)
 
     def combine(self, reduction: Reduction, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def expedite(
     sharpness: float = 4.0,
     **amount: Any,
 ) -> list[Step]:
-    """Return the steps of cut and reconstruct: after a few blocks the tokens become clusters.
+    """Return the steps of Expedite: after a few blocks the tokens become clusters.
 
     The paper clusters after a block, with attention that does not know the sizes of clusters. Ours: before its MLP;
     that they weigh as the patches that they stand for; that clusters can be clustered again.

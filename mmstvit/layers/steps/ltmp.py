@@ -26,11 +26,14 @@ class Thresholds(nn.Module):
     """The thresholds of a layer, and how many tokens they removed in training, which is how many a test removes.
 
     At the start no token is above the one or below the other. The mean amounts of the last steps of training are kept
-    as batch norm keeps its mean; before training, merging and pruning have the same part in what is planned.
+    as batch norm keeps its mean, and as there a step counts twice where its activations are computed again; before
+    training, merging and pruning have the same part in what is planned.
 
     Args:
         keep_rate: share of the tokens that is planned to be kept; weights that were learnt for another one are refused.
     """
+
+    removed: Tensor
 
     def __init__(self, keep_rate: float) -> None:
         super().__init__()
@@ -48,7 +51,8 @@ class Thresholds(nn.Module):
     def count(self, before: Tensor, merged: Tensor, after: Tensor) -> None:
         """Remember how many tokens there are, in shares of each other, from masks (B, N)."""
         before, merged, after = before.sum(), merged.sum(), after.sum()
-        self.removed.lerp_(torch.stack((1 - merged / before, 1 - after / merged.clamp(min=1))), _MOMENTUM)
+        removed = torch.stack((1 - merged / before, 1 - after / merged.clamp(min=1)))
+        self.removed.lerp_(removed.to(self.removed.dtype), _MOMENTUM)
 
     def split(self, count: int) -> tuple[int, int]:
         """Return how many of so many tokens a test merges, and then prunes."""

@@ -14,7 +14,12 @@ class Merge(ReducingStep):
         amount: how much is merged.
         proportional: whether a token that stands for several patches weighs as those do in the attention of the blocks
             that follow (ToMe, arXiv 2210.09461, equation 1).
+
+    Attributes:
+        learns_sizes: whether tokens are shared out by weights that are learnt, so that sizes have gradients.
     """
+
+    learns_sizes = False
 
     def __init__(self, amount: Amount, proportional: bool = True) -> None:
         super().__init__(amount)
@@ -38,4 +43,5 @@ class Merge(ReducingStep):
             return tokens
         reduction = self.match(tokens._replace(x=tokens.x.detach()), k.detach().mean(dim=1))
         x, size = self.combine(reduction, tokens.x, tokens.size)
+        size = size if self.learns_sizes else size.detach()
         return tokens.reduced(reduction, x, size)._replace(proportional=self.proportional)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from ...functional.windows import Size
@@ -97,9 +98,9 @@ def plan(
     """
     name, value = _only(amount)
     default = after_quarters(network) if default is None else default
-    if to is not None and not (name == 'r' and isinstance(value, int)):
+    if to is not None and not (name == 'r' and isinstance(value, Integral)):
         raise ValueError(f'to={to} goes with one number for r, got {name}={value!r}')
-    if to is not None and (not isinstance(to, int) or to < 0):
+    if to is not None and (type(to) is not int or to < 0):
         raise ValueError(f'to={to!r} must be an integer of at least 0')
 
     def steps_of(name: str, value: Any, more: int = 0) -> list[Step]:
@@ -109,7 +110,7 @@ def plan(
         amounts = [Amount(**{name: number}) for number in numbers]
         if last is not None and amounts[-1] != idle:
             raise ValueError(f'{name}={value} reduces in the last block, where the tokens are put back')
-        stay = used if weights and isinstance(value, (int, float)) else ()
+        stay = used if weights and isinstance(value, Real) else ()
         steps = [
             SelfAttention() if amount == idle and i not in stay else make(i, amounts)
             for i, amount in enumerate(amounts)
@@ -139,37 +140,39 @@ def _numbers(
 ) -> list:
     """Return the amount of each block."""
     depth, idle, numbers = network.num_layers, _IDLE[name], value
-    if isinstance(value, (int, float)):
+    if isinstance(value, Real):
         blocks = default if blocks is None else blocks
-        if not isinstance(blocks, Sequence) or not blocks or not all(i in range(depth) for i in blocks):
+        known = isinstance(blocks, Sequence) and all(type(i) is int and 0 <= i < depth for i in blocks)
+        if not known or not blocks or len({*blocks}) < len(blocks):
             raise ValueError(f'blocks={blocks} must be numbers of some of the {depth} blocks, from 0')
         numbers = [value if i in blocks else idle for i in range(depth)]
     elif blocks is not None:
         raise ValueError(f'blocks={blocks} has no effect with {name}={value}, a number for each block: leave it out')
     if to is not None:
         numbers = [round(value + (to - value) * i / max(depth - 1, 1)) for i in range(depth)]
-    kind: type | tuple[type, ...]
-    low: float
     if name == 'r':
-        kind, low, high, what = int, 0, math.inf, 'not below 0'
+        what, right = 'not below 0', [isinstance(n, Integral) and n >= 0 for n in _listed(numbers)]
     else:
-        kind, low, high, what = (int, float), 1e-9, 1, 'above 0 and at most 1'
-    right = isinstance(numbers, Sequence) and all(isinstance(n, kind) and low <= n <= high for n in numbers)
-    if not right or len(numbers) != depth:
+        what, right = 'above 0 and at most 1', [isinstance(n, Real) and 1e-9 <= n <= 1 for n in _listed(numbers)]
+    if len(right) != depth or not all(right) or any(isinstance(n, bool) for n in numbers):
         raise ValueError(f'{name}={value!r} must be one number, or {depth}, {what}')
-    return numbers
+    return [int(n) if name == 'r' else float(n) for n in numbers]
+
+
+def _listed(numbers: Any) -> Sequence:
+    return numbers if isinstance(numbers, Sequence) and not isinstance(numbers, str) else ()
 
 
 def _within(network: Network, budget: float, unit: str, steps_of: Callable[[float], list[Step]]) -> list[Step]:
     """Return the steps that reduce least within a budget, by bisection."""
-    if not (isinstance(budget, (int, float)) and 0 < budget <= 1):
+    if not (isinstance(budget, Real) and not isinstance(budget, bool) and 0 < budget <= 1):
         raise ValueError(f'budget={budget!r} must be above 0 and at most 1')
     dense = sum(multiply_adds(network, [SelfAttention()] * network.num_layers))
 
     def share(value: float) -> float:
         return sum(multiply_adds(network, steps_of(value))) / dense
 
-    none, most = _IDLE[unit], (dense if unit == 'r' else 1e-6)
+    none, most = _IDLE[unit], (math.prod(network.grid) * network.num_layers if unit == 'r' else 1e-6)
     if share(none) <= budget:
         return steps_of(none)
     if share(most) > budget:

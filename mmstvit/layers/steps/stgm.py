@@ -45,9 +45,11 @@ class TokenMapStep(Step):
 
     Attributes:
         role: what it does, in one word.
+        recovers: whether image tokens query the semantic ones.
     """
 
     role: str
+    recovers = False
 
     def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Any]:
         """Return the layout, the queries, the semantic tokens and the image tokens."""
@@ -71,18 +73,17 @@ class TokenMapStep(Step):
         attention = attention or AttentionLayout()
         weights = block.attention_weights(query, context, attention)  # (B, groups, queries, keys)
         # The number of the token that each key is, counted from 1; 0 for those that are none.
-        recovers = isinstance(self, Recovery)
-        image = layout.image_from_grid(_numbers(layout.grid, query.device) * (not recovers))
+        image = layout.image_from_grid(_numbers(layout.grid, query.device) * (not self.recovers))
         cells = layout.cells or ()
-        semantic = layout.from_grid(_numbers(cells, query.device) * recovers)
+        semantic = layout.from_grid(_numbers(cells, query.device) * self.recovers)
         numbers, _ = self.context(layout, semantic, image)
         keys = attention.arrange(numbers, weights.shape[1])[..., 0].unsqueeze(2).expand_as(weights)
-        count = math.prod(cells if recovers else layout.grid)
+        count = math.prod(cells if self.recovers else layout.grid)
         weights = weights.new_zeros(*weights.shape[:3], count + 1).scatter_add_(-1, keys, weights)[..., 1:]
         if attention.windows is not None:
             weights = attention.windows.merge(weights.reshape(*attention.windows.split(query).shape[:-1], count))
         weights = weights.reshape(*query.shape[:-1], count)
-        return layout.image_to_grid(weights) if recovers else layout.to_grid(weights)
+        return layout.image_to_grid(weights) if self.recovers else layout.to_grid(weights)
 
     def reduction(self, block: nn.Module, tokens: Tokens) -> Reduction:
         """Return the token map as a reduction; nothing is computed before it is used."""
@@ -152,7 +153,7 @@ class Generation(TokenMapStep):
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
         """Turn image tokens into semantic tokens, and set the image tokens aside."""
         layout, query, *parts = self.operands(tokens)
-        x = block(query, *self.context(layout, *parts), self.shortcut)
+        x = block(query, *self.context(layout, *parts), shortcut=self.shortcut)
         return Tokens(x, layout, image=tokens.x, trace=(self.reduction(block, tokens),))
 
 
@@ -191,7 +192,7 @@ class Refinement(TokenMapStep):
 class Recovery(TokenMapStep):
     """Give the image tokens back: they query the semantic tokens, ``block(X, context=[S])``."""
 
-    role = 'recover'
+    role, recovers = 'recover', True
 
     def operands(self, tokens: Tokens) -> tuple[TokenLayout, Tensor, Tensor, Any]:
         image: Any = tokens.image

@@ -41,7 +41,7 @@ class ToMeSD(ReducingStep):
         """Return which tokens are merged for the attention."""
         x, layout = tokens.x, tokens.layout
         with torch.no_grad():
-            return cell_matching(x, layout.grid, self.removed_of(tokens), layout.num_prefix)
+            return cell_matching(x, tokens.grid, self.removed_of(tokens), layout.num_prefix)
 
     def forward(self, block: nn.Module, tokens: Tokens) -> Tokens:
         """Run the block on merged tokens, and its MLP on all."""

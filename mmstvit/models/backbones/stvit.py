@@ -51,7 +51,7 @@ def build_tokenizer(
 ) -> nn.Module:
     """Build the stem; types are looked up in this package, so that a bare name works in any toolbox."""
     if tokenizer is None:
-        return PatchEmbed(in_channels, embed_dims, axes_of('patch_size', patch_size, rank_of('patch_size', patch_size)))
+        return PatchEmbed(in_channels, embed_dims, axes_of('patch_size', patch_size))
     options = dict(tokenizer)
     kind = options.pop('type', None)
     if kind not in TOKENIZERS:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ...layers.options import axes_of, check_idle, rank_of
+from ...layers.options import axes_of, check_idle
 from ...layers.published_layout import PublishedWindows
 from ...layers.steps import Generation, Recovery, Refinement, SelfAttention
 from ...layers.window_layout import PaddedWindows, StretchedWindows, WindowSpec
@@ -70,7 +70,7 @@ class STViTR(SemanticSwin):
         **options,
     ) -> None:
         depth = self.arch_settings(arch)['depths'][SEMANTIC_STAGE]
-        window = axes_of('window_size', window_size, rank_of('window_size', window_size))
+        window = axes_of('window_size', window_size)
         size = semantic_size_of(semantic_size, window)
         if depth % 6:
             raise ValueError(f'the third stage has {depth} layers, which is no multiple of the 6 of a unit')

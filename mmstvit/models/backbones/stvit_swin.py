@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ...layers.options import axes_of, check_idle, rank_of
+from ...layers.options import axes_of, check_idle
 from ...layers.steps import Generation, Refinement, SelfAttention, Step
 from ...layers.window_layout import StretchedWindows, WindowSpec
 from ...registry import MODELS
@@ -57,7 +57,7 @@ class STViTSwin(SemanticSwin):
         **options,
     ) -> None:
         depth = self.arch_settings(arch)['depths'][SEMANTIC_STAGE]
-        window = axes_of('window_size', window_size, rank_of('window_size', window_size))
+        window = axes_of('window_size', window_size)
         size = None if semantic_size is None else semantic_size_of(semantic_size, window)
         if size is None:
             check_idle(
