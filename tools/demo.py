@@ -16,7 +16,7 @@ from pathlib import Path
 
 CONFIG = 'configs/digits/stvit-tiny_digits.py'
 ROOT = Path(__file__).resolve().parent.parent
-ENLARGED = 3  # scenes, so that labels can be read
+SHOWN, ENLARGED = 6, 4  # scenes, and how much, so that labels can be read
 SCENES = 'data/digits_scenes'  # where the configs of scenes look, below the working folder
 
 
@@ -104,7 +104,7 @@ def plot_curves(work_dir: Path) -> Path:
     return path
 
 
-def draw_predictions(work_dir: Path, checkpoint: Path, rows: int = 4, columns: int = 8) -> Path:
+def draw_predictions(work_dir: Path, checkpoint: Path) -> Path:
     """Write held-out scans as image files, infer each, and draw them with their labels."""
     import matplotlib.pyplot as plt
     import mmcv
@@ -113,7 +113,7 @@ def draw_predictions(work_dir: Path, checkpoint: Path, rows: int = 4, columns: i
     from mmstvit.datasets import digit_scans
 
     images, labels = digit_scans('val')
-    count = rows * columns
+    rows, columns, count = 4, 8, 32
     paths = [str(work_dir / 'samples' / f'{i:02d}.png') for i in range(count)]
     for image, path in zip(images, paths):
         mmcv.imwrite(image, path)
@@ -134,7 +134,7 @@ def draw_predictions(work_dir: Path, checkpoint: Path, rows: int = 4, columns: i
     return path
 
 
-def draw_scenes(config: str, checkpoint: Path, data: str, path: Path, rows: int = 3, columns: int = 4) -> Path:
+def draw_scenes(config: str, checkpoint: Path, data: str, path: Path) -> Path:
     """Infer held-out scenes of digits, and draw what is found, objects or label maps, on one sheet.
 
     Args:
@@ -142,8 +142,6 @@ def draw_scenes(config: str, checkpoint: Path, data: str, path: Path, rows: int 
         checkpoint: its weights.
         data: the folder of the scenes.
         path: where the sheet goes; it is returned.
-        rows: of the sheet.
-        columns: of the sheet.
     """
     import cv2
     import numpy as np
@@ -152,7 +150,7 @@ def draw_scenes(config: str, checkpoint: Path, data: str, path: Path, rows: int 
     from mmstvit.apis.models import scope_of
     from mmstvit.apis.results import draw_prediction
 
-    scenes = [cv2.imread(str(file)) for file in sorted(Path(data, 'val').glob('*.png'))[: rows * columns]]
+    scenes = [cv2.imread(str(file)) for file in sorted(Path(data, 'val').glob('*.png'))[:SHOWN]]
     # The network sees them at their own size: its pipeline makes them small again.
     scenes = [cv2.resize(s, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_CUBIC) for s in scenes]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -160,7 +158,7 @@ def draw_scenes(config: str, checkpoint: Path, data: str, path: Path, rows: int 
         results = inference_model(model, scenes)
     scope = scope_of(model)
     drawn = [draw_prediction(r, {}, scope, model, 0.5, s[..., ::-1])[..., ::-1] for s, r in zip(scenes, results)]
-    sheet = np.vstack([np.hstack(drawn[i : i + columns]) for i in range(0, len(drawn), columns)])
+    sheet = np.vstack([np.hstack(drawn[i : i + 3]) for i in range(0, SHOWN, 3)])
     cv2.imwrite(str(path), sheet)
     return path
 
@@ -185,7 +183,7 @@ def demo_of_scenes(
     make_scenes(SCENES)
     say(f'training {config} on 800 of them: about {minutes} minutes on two cores')
     checkpoint, metrics = train_and_test(config, work_dir, held_out)
-    say('inferring 12 held-out scenes')
+    say(f'inferring {SHOWN} held-out scenes')
     picture = draw_scenes(config, checkpoint, SCENES, work_dir / f'{shown.replace(" ", "_")}.png')
     say(f'{shown + ":":16} {picture}')
     say(f'checkpoint:      {checkpoint}')

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import full_precision
-from .reduction import Reduction, compose, one_hot, reduction_into, reduction_of, summed, take, with_prefix
+from .reduction import Reduction, compose, one_hot, reduction_into, reduction_to, summed, take, with_prefix
 from .windows import Size
 
 
@@ -198,7 +198,7 @@ def grid_cells(grid: Size, cells: Size, batch: int, num_prefix: int, device: tor
     for n, m in zip(grid, cells):
         index = index[..., None] * m + torch.arange(n, device=device) * m // n
     destination = torch.cat((torch.arange(num_prefix, device=device), num_prefix + index.flatten()))
-    return reduction_of(destination.expand(batch, -1), num_prefix + math.prod(cells))
+    return reduction_to(destination.expand(batch, -1), num_prefix + math.prod(cells))
 
 
 def soft_clusters(

@@ -58,7 +58,7 @@ def summed(x: Tensor, destination: Tensor, count: int) -> Tensor:
         return one_hot(destination, count).to(x.dtype).transpose(1, 2) @ x
 
 
-def reduction_of(destination: Tensor, num_tokens: int) -> Reduction:
+def reduction_to(destination: Tensor, num_tokens: int) -> Reduction:
     """Return the reduction that moves each token to the place given for it.
 
     Args:
@@ -83,7 +83,7 @@ def reduction_into(target: Tensor, num_tokens: int) -> Reduction:
         num_tokens: M, how many stay.
     """
     stays = target == torch.arange(target.shape[1], device=target.device)
-    return reduction_of((stays.cumsum(dim=1) - 1).gather(1, target), num_tokens)
+    return reduction_to((stays.cumsum(dim=1) - 1).gather(1, target), num_tokens)
 
 
 def selection_of(kept: Tensor, num_tokens: int, valid: Tensor | None = None) -> Reduction:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmstvit.functional.reduction import reduction_of, selection_of
+from mmstvit.functional.reduction import reduction_to, selection_of
 from mmstvit.functional.rotary import Rotary
 from mmstvit.layers.attention import Attention, AttentionLayout
 
@@ -43,8 +43,8 @@ def test_tokens_at_the_front_stay_as_they_are(interleaved):
 @both
 def test_a_merged_key_is_the_mean_of_what_it_was_at_its_places(interleaved):
     """Of patches 0, 1, 2 and 3, which were two tokens of one and three patches, 4 and 5 stay."""
-    first = reduction_of(torch.tensor([[0, 1, 1, 1, 2, 3]] * 2), 4)
-    then = reduction_of(torch.tensor([[0, 0, 1, 2]] * 2), 3)
+    first = reduction_to(torch.tensor([[0, 1, 1, 1, 2, 3]] * 2), 4)
+    then = reduction_to(torch.tensor([[0, 0, 1, 2]] * 2), 3)
     sizes = first.merge(torch.ones(2, 6, 1))
     key = torch.randn(2, 3, 1, 8)
     merged = rotary(interleaved).reduced(first, None, 2).reduced(then, sizes, 2).rotate(key.expand(-1, -1, 3, -1))

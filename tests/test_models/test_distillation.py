@@ -13,8 +13,7 @@ from mmstvit import get_model, reduce_
 from mmstvit.cli import train as train_cli
 from mmstvit.engine.activation_checkpointing import ActivationCheckpointingHook
 from mmstvit.errors import UsageError
-from mmstvit.functional.reduction import reduction_of as reduction_to
-from mmstvit.functional.reduction import selection_of
+from mmstvit.functional.reduction import reduction_to, selection_of
 from mmstvit.layers.tokens import Tokens
 from mmstvit.models.distillation import drawn_budget, last_tokens, logit_divergence, token_error
 from mmstvit.models.reduction import reduction_of

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...functional.reduction import one_hot, reduction_of, take
+from ...functional.reduction import one_hot, reduction_to, take
 from ...functional.windows import Size
 from ..tokens import Tokens
 from .base import Counts, Network, ReducingStep, Step
@@ -50,7 +50,7 @@ class EViT(ReducingStep):
         is_kept = one_hot(kept, x.shape[1]).any(dim=1)  # (B, N)
         weight = F.pad(score, (prefix, 0)).masked_fill(is_kept, 0)
         fused = weight[:, None].to(x.dtype) @ x
-        reduction = reduction_of(torch.where(is_kept, is_kept.cumsum(dim=1) - 1, prefix + count), prefix + count + 1)
+        reduction = reduction_to(torch.where(is_kept, is_kept.cumsum(dim=1) - 1, prefix + count), prefix + count + 1)
         return tokens.reduced(reduction, torch.cat((take(x, kept), fused), dim=1))
 
 
