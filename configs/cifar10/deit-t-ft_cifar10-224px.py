@@ -1,0 +1,4 @@
+# The dense baseline of stvit-t-ft_cifar10-224px.py: the same transformer, all image tokens to the end.
+_base_ = ['./stvit-t-ft_cifar10-224px.py']
+
+model = dict(backbone=dict(semantic_grid=None))
